@@ -1,0 +1,105 @@
+# godwit: make [all check bench lint install fuzz clean]; see README.md.
+#
+# Every .c below vmm/, devices/ and migrate/ is part of the program (of vmm/<arch>/ only the folder
+# of the machine that builds); every tests/unit/test_*.c is a test program of its own.
+# SANITIZE=address,undefined (or thread) builds beside the normal build, in build/san-*.
+
+CC ?= gcc
+PREFIX ?= /usr/local
+DESTDIR ?=
+BUILD_ROOT ?= build
+comma := ,
+BUILD ?= $(BUILD_ROOT)$(if $(SANITIZE),/san-$(subst $(comma),-,$(SANITIZE)))
+ARCH := $(shell uname -m)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+PKG_CONFIG ?= pkg-config
+PKGS := jansson liburing libcap-ng zlib
+
+WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes \
+	-Wimplicit-fallthrough -Wvla -Wformat=2
+OPTIMISE ?= -O2 -g
+CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+CFLAGS += -std=gnu11 $(OPTIMISE) $(WARNINGS) $(if $(WERROR),-Werror) -pthread -fno-strict-aliasing \
+	$(shell $(PKG_CONFIG) --cflags $(PKGS))
+LDLIBS += $(shell $(PKG_CONFIG) --libs $(PKGS)) -lfdt
+LDFLAGS += -pthread -Wl,--as-needed
+ifdef SANITIZE
+CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+LDFLAGS += -fsanitize=$(SANITIZE)
+endif
+
+all_sources := $(shell find vmm devices migrate -name '*.c')
+other_arch := $(filter-out vmm/$(ARCH)/%,$(filter vmm/x86_64/% vmm/aarch64/%,$(all_sources)))
+sources := $(filter-out $(other_arch),$(all_sources))
+objects := $(sources:%.c=$(BUILD)/obj/%.o)
+library := $(BUILD)/libgodwit.a
+unit_tests := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
+unit_support := $(patsubst tests/%.c,$(BUILD)/obj/tests/%.o,\
+	$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
+fuzz_targets := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+.PHONY: all check unit bench lint install fuzz clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(BUILD)/godwit $(BUILD)/guest/bare.elf
+
+$(BUILD)/godwit: $(BUILD)/obj/vmm/main.o $(library)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(library): $(filter-out %/vmm/main.o,$(objects))
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The version is compiled into one file only, and only when it changed.
+$(BUILD)/version.h: FORCE
+	@mkdir -p $(@D)
+	@echo '#define GODWIT_VERSION "$(VERSION)"' | cmp -s - $@ || \
+		echo '#define GODWIT_VERSION "$(VERSION)"' > $@
+$(BUILD)/obj/vmm/version.o: CPPFLAGS += -include $(BUILD)/version.h
+$(BUILD)/obj/vmm/version.o: $(BUILD)/version.h
+.PHONY: FORCE
+FORCE:
+
+$(BUILD)/unit/%: tests/unit/%.c $(unit_support) $(library)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(unit_support) $(library) \
+		$(LDLIBS) $(shell $(PKG_CONFIG) --libs check)
+
+unit: $(unit_tests)
+	@scripts/run-unit $(unit_tests)
+
+check:
+	scripts/check
+
+bench: all
+	scripts/bench
+
+lint:
+	scripts/lint
+
+# libFuzzer entry points: build/fuzz/NAME [-max_total_time=SECONDS] [corpus]
+fuzz:
+	$(MAKE) CC=clang SANITIZE=address,undefined BUILD=$(BUILD_ROOT)/fuzz-build \
+		CFLAGS='-fsanitize=fuzzer-no-link' fuzz-targets
+.PHONY: fuzz-targets
+fuzz-targets: $(fuzz_targets)
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(library)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(library) $(LDLIBS)
+
+install: $(BUILD)/godwit
+	install -D -m 0755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
+	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/godwit/README.md
+	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/godwit/LICENSE
+
+clean:
+	rm -rf $(BUILD_ROOT)
+
+-include guest/bare/rules.mk
+-include $(objects:.o=.d) $(unit_tests:=.d)

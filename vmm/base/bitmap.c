@@ -1,0 +1,42 @@
+/*
+ * Bit sets over page numbers: see bitmap.h. Pure. Bits past the end of the set are ignored.
+ */
+#include "vmm/base/bitmap.h"
+
+static uint64_t next(const uint64_t *map, uint64_t bits, uint64_t from, uint64_t flip)
+{
+	uint64_t word, i;
+
+	if (from >= bits)
+		return bits;
+	i = from / 64;
+	word = (map[i] ^ flip) & (~0ull << (from % 64));
+	while (!word) {
+		if (++i >= BITMAP_WORDS(bits))
+			return bits;
+		word = map[i] ^ flip;
+	}
+	from = i * 64 + (uint64_t)__builtin_ctzll(word);
+	return from < bits ? from : bits;
+}
+
+uint64_t bitmap_next_set(const uint64_t *map, uint64_t bits, uint64_t from)
+{
+	return next(map, bits, from, 0);
+}
+
+uint64_t bitmap_next_clear(const uint64_t *map, uint64_t bits, uint64_t from)
+{
+	return next(map, bits, from, ~0ull);
+}
+
+uint64_t bitmap_count(const uint64_t *map, uint64_t bits)
+{
+	uint64_t n = 0, i;
+
+	for (i = 0; i < bits / 64; i++)
+		n += (uint64_t)__builtin_popcountll(map[i]);
+	if (bits % 64)
+		n += (uint64_t)__builtin_popcountll(map[i] & ((1ull << (bits % 64)) - 1));
+	return n;
+}

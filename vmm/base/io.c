@@ -1,0 +1,104 @@
+/*
+ * Whole reads and writes, numbers from text: see io.h.
+ */
+#include "vmm/base/io.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmm/base/err.h"
+
+ssize_t io_read_full(int fd, void *buf, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = read(fd, (char *)buf + done, len - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+ssize_t io_pread_full(int fd, void *buf, size_t len, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(fd, (char *)buf + done, len - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+int io_write_full(int fd, const void *buf, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = write(fd, (const char *)buf + done, len - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int parse_size(const char *text, uint64_t *out, struct err *e)
+{
+	static const char units[] = "KMGT";
+	unsigned long long n;
+	unsigned int shift = 0;
+	const char *unit;
+	char *end;
+
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]))
+		return err_set(e, "'%s' is not a size (expected a number, then K, M, G or T)", text);
+	if (*end) {
+		unit = strchr(units, *end);
+		if (!unit || end[1])
+			return err_set(e, "'%s' is not a size (expected a number, then K, M, G or T)",
+				       text);
+		shift = 10 * (unsigned int)(unit - units + 1);
+	}
+	if (errno == ERANGE || (shift && n >> (64 - shift)))
+		return err_set(e, "'%s' is too large for a size", text);
+	*out = (uint64_t)n << shift;
+	return 0;
+}
+
+int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *out, struct err *e)
+{
+	unsigned long long n;
+	char *end;
+
+	errno = 0;
+	n = strtoull(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]) || *end || errno == ERANGE || n < min || n > max)
+		return err_set(e, "'%s' is not a number from %" PRIu64 " to %" PRIu64, text, min,
+			       max);
+	*out = n;
+	return 0;
+}

@@ -1,0 +1,29 @@
+/*
+ * Whole reads and writes, and numbers with units from text. No state; any thread.
+ */
+#ifndef GODWIT_BASE_IO_H
+#define GODWIT_BASE_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct err;
+
+/* Reads until `len` bytes or end of file; the number of bytes read, or -1 with errno. */
+ssize_t io_read_full(int fd, void *buf, size_t len);
+ssize_t io_pread_full(int fd, void *buf, size_t len, uint64_t offset);
+
+/* Writes all of `len` bytes: 0, or -1 with errno. */
+int io_write_full(int fd, const void *buf, size_t len);
+
+/*
+ * "512", "64K", "256M", "4G", "1T" (binary units; "MB" and "MiB" are refused: one spelling).
+ * -1 with a sentence that quotes the text when it is no such number or does not fit 64 bits.
+ */
+int parse_size(const char *text, uint64_t *out, struct err *e);
+
+/* A decimal number between min and max, nothing else around it. */
+int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *out, struct err *e);
+
+#endif

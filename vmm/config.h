@@ -1,0 +1,80 @@
+/*
+ * What the user asked for: the options of `run`, and the host's side of `receive` and `restore`.
+ * Plain data, made by config_parse() from the command line without looking at the host.
+ */
+#ifndef GODWIT_CONFIG_H
+#define GODWIT_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+struct tree;
+
+#define CONFIG_DEVICES_MAX 16
+#define CONFIG_NAME_MAX	   64
+
+struct config_disk {
+	const char *id, *path, *serial; /* serial may be NULL */
+	bool readonly;
+};
+
+struct config_net {
+	const char *id, *tap;
+	uint8_t mac[6];
+};
+
+struct config_channel {
+	const char *name;   /* what the guest sees: org.qemu.guest_agent.0 */
+	const char *socket; /* host path */
+};
+
+/* A new host side for a device of a tree that came from elsewhere. */
+struct config_override {
+	const char *id, *value;
+};
+
+/* All strings point into argv, or into `texts`. */
+struct config {
+	char name[CONFIG_NAME_MAX + 1];
+	bool name_given;
+	const char *kernel, *initrd, *cmdline;
+	uint32_t cpus;
+	uint64_t memory_bytes;
+	struct config_disk disks[CONFIG_DEVICES_MAX];
+	unsigned int n_disks;
+	struct config_net nets[CONFIG_DEVICES_MAX];
+	unsigned int n_nets;
+	struct config_channel channels[CONFIG_DEVICES_MAX];
+	unsigned int n_channels;
+	struct config_override disk_overrides[CONFIG_DEVICES_MAX];
+	unsigned int n_disk_overrides;
+	struct config_override net_overrides[CONFIG_DEVICES_MAX];
+	unsigned int n_net_overrides;
+	const char *console; /* as given: stdio, null, file:PATH, unix:PATH */
+	const char *control; /* path, or NULL: the default one */
+	const char *user;    /* to drop to, or NULL */
+	uint32_t dirty_ring_entries;
+	bool paused, verbose, help;
+	const char *operand; /* restore: the file */
+	char *texts[4 * CONFIG_DEVICES_MAX]; /* owned */
+	unsigned int n_texts;
+};
+
+/* Which verb's options are parsed: each allows its own set. */
+enum config_verb { CONFIG_RUN, CONFIG_RESTORE };
+
+/*
+ * Parses argv[0..argc), the words after the verb. -1 with a sentence naming the option (an unknown
+ * one: with the nearest that is known). config_free() in either case.
+ */
+int config_parse(struct config *c, enum config_verb verb, int argc, char **argv, struct err *e);
+void config_free(struct config *c);
+
+/* The machine tree of a parsed `run`: pure, the host is not asked for anything. */
+int config_tree(const struct config *c, struct tree *t, struct err *e);
+
+/* Puts the host's side given to `restore` or `receive` into a tree that came from elsewhere. */
+int config_override_tree(const struct config *c, struct tree *t, struct err *e);
+
+#endif

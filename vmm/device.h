@@ -1,0 +1,99 @@
+/*
+ * What a device is to the machine. vmm/ names no device: main.c hands a table of models to
+ * machine_build(), which creates a device for each node below /devices from the model it names.
+ *
+ * Threads: a device's bus functions run on vCPU threads, everything else on the I/O thread, or
+ * before it starts. The machine calls quiesce, save, load and activate only while all vCPUs are
+ * parked.
+ *
+ *   create --> [load] --> activate --> quiesce --> save / load --> activate ... --> destroy
+ *
+ * A reset of the machine is: quiesce, load of the state that the device had when it was created,
+ * activate. So there is no other reset path, and load must work on a device that has been used.
+ */
+#ifndef GODWIT_DEVICE_H
+#define GODWIT_DEVICE_H
+
+#include <stdint.h>
+
+#include "vmm/bus.h"
+#include "vmm/state.h"
+#include "vmm/tree.h"
+
+struct err;
+struct kvm;
+struct loop;
+struct memory;
+
+/* What a device may ask of the machine; any thread. */
+enum machine_request {
+	REQUEST_NONE,
+	REQUEST_RESET,	  /* the guest asks for a reboot */
+	REQUEST_POWEROFF, /* the guest has powered off */
+	REQUEST_FAILED,	  /* the guest cannot go on: a vCPU met what KVM cannot run */
+	REQUEST_QUIT,	  /* the person at this end wants the VM to end (console, signal, control) */
+};
+
+/* The part of the machine that devices use. Constant while the machine lives. */
+struct device_env {
+	struct kvm *kvm;
+	struct memory *memory;
+	struct loop *io;
+	struct bus *port_bus, *mmio_bus;
+	void (*request)(void *machine, enum machine_request r);
+	void *machine;
+};
+
+struct device_model;
+
+/* Embedded first in each device's own struct. */
+struct device {
+	const struct device_model *model;
+	const struct device_env *env;
+	char path[TREE_PATH_MAX]; /* of its node: names its state as well */
+	char id[64];		  /* what messages call it */
+};
+
+struct device_model {
+	const char *name; /* the node's `model` */
+
+	/* What is saved; NULL only for a device that has no state at all, which says why. */
+	const struct state_desc *state;
+	const char *stateless;
+
+	/*
+	 * Only when a machine is made from a command line: adds to the node what the guest will
+	 * see of the host's side (a disk's capacity). May be NULL.
+	 */
+	int (*probe)(struct tree *t, const char *path, struct err *e);
+
+	/* Opens the host's side as /host/ID says; refuses what does not fit the node. */
+	int (*create)(const struct device_env *env, const struct tree *t, const char *path,
+		      struct device **out, struct err *e);
+	void (*destroy)(struct device *d); /* also one that was never activated */
+
+	/* Starts work: watches its fds, looks at its queues, repeats a pending interrupt. */
+	int (*activate)(struct device *d, struct err *e);
+
+	/* Finishes or takes back what is under way, and touches nothing until activate. */
+	void (*quiesce)(struct device *d);
+
+	/* Copies the state out; `st` has state->size bytes, zeroed. */
+	void (*save)(struct device *d, void *st);
+
+	/*
+	 * Takes a checked state in. Whether it fits this device is asked first, for all devices
+	 * of the machine, with `fits` (may be NULL); then `load` cannot fail.
+	 */
+	int (*fits)(struct device *d, const void *st, struct err *e);
+	void (*load)(struct device *d, const void *st);
+};
+
+/* Fills the common part from the node; for the models' create. */
+int device_init(struct device *d, const struct device_model *model, const struct device_env *env,
+		const struct tree *t, const char *path, struct err *e);
+
+/* The path "/host/ID" of the device's host side. */
+void device_host_path(const struct device *d, char path[TREE_PATH_MAX]);
+
+#endif

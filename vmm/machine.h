@@ -1,0 +1,91 @@
+/*
+ * A machine: built from a tree, started, parked, resumed, its states saved and loaded, destroyed.
+ *
+ *   build --> (states_load) --> start --> park <--> resume ... --> destroy
+ *
+ * Threads: one owner (the main thread, or the migration that was lent the machine) calls these
+ * functions; vCPUs and devices talk back only by machine_request(), which any thread may call.
+ * Nothing here ends the process.
+ */
+#ifndef GODWIT_MACHINE_H
+#define GODWIT_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/device.h"
+#include "vmm/loop.h"
+#include "vmm/memory.h"
+#include "vmm/tree.h"
+
+struct err;
+struct machine;
+
+/* QEMU's RunState names, as query-status tells them. */
+enum machine_status {
+	MACHINE_PRELAUNCH,	/* built, never ran */
+	MACHINE_RUNNING,
+	MACHINE_PAUSED,
+	MACHINE_INMIGRATE,	/* waits for its state from elsewhere */
+	MACHINE_FINISH_MIGRATE, /* parked to be saved or handed over */
+	MACHINE_POSTMIGRATE,	/* its guest runs elsewhere, or lies in a file */
+	MACHINE_SHUTDOWN,	/* the guest powered off */
+	MACHINE_INTERNAL_ERROR, /* the guest met what KVM cannot run */
+};
+
+/* "prelaunch", "running", "paused", "inmigrate", "finish-migrate", ... */
+const char *machine_status_name(enum machine_status s);
+
+/* What the owner wants to hear of; called on the owner's loop thread. */
+struct machine_events {
+	void (*request)(void *arg, enum machine_request r);
+	void *arg;
+};
+
+/*
+ * Builds everything the tree says: memory, vCPUs, irqchip, each device from `models`
+ * (NULL-terminated), the I/O thread (idle). `owner_loop` is where requests are delivered.
+ * On -1 nothing is left; the sentence begins with the path or id of what could not be provided.
+ * The machine keeps its own copy of the tree.
+ */
+int machine_build(const struct tree *t, const struct device_model *const *models,
+		  struct loop *owner_loop, const struct machine_events *events,
+		  struct machine **out, struct err *e);
+void machine_destroy(struct machine *m);
+
+/*
+ * Opens the kernel (and initrd) that /host/boot names and loads them: before the first start of a
+ * fresh machine. A machine that came from elsewhere needs them only when its guest reboots.
+ */
+int machine_boot(struct machine *m, struct err *e);
+
+/* Lets the guest run, for the first time or after machine_park(). Idempotent. */
+int machine_resume(struct machine *m, struct err *e);
+
+/* Stops all vCPUs, then the devices, which finish their I/O. Idempotent. */
+void machine_park(struct machine *m);
+
+/* Parks, sets everything back to how it was when built, loads the kernel again. Then resume. */
+int machine_reset(struct machine *m, struct err *e);
+
+/* Parked only: all states as a tree, and back. A load that fails has changed nothing. */
+int machine_states_save(struct machine *m, struct tree *states, struct err *e);
+int machine_states_load(struct machine *m, const struct tree *states, struct err *e);
+
+/* The ACPI power button. */
+void machine_press_power_button(struct machine *m);
+
+enum machine_status machine_status(const struct machine *m);
+/* For the steps that vmm/ does not know by itself: INMIGRATE, FINISH_MIGRATE, POSTMIGRATE. */
+void machine_set_status(struct machine *m, enum machine_status s);
+
+const char *machine_name(const struct machine *m);
+const struct tree *machine_tree(const struct machine *m);
+struct memory *machine_memory(struct machine *m);
+unsigned int machine_n_vcpus(const struct machine *m);
+int machine_vcpu_thread_id(const struct machine *m, unsigned int vcpu);
+
+/* Any thread; delivered on the owner's loop. A later request of more weight wins. */
+void machine_request(void *machine, enum machine_request r);
+
+#endif

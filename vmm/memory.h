@@ -1,0 +1,57 @@
+/*
+ * Guest memory: RAM blocks, guest physical address -> host pointer with bounds, and the marks of
+ * pages that godwit itself wrote (KVM's dirty log does not see those).
+ *
+ * Devices reach guest memory only through here and devices/virtio/queue.c, which mark *after* the
+ * write. A host pointer is for one use at once, never kept across calls.
+ * Blocks are set before any thread starts; the marks may be set by any thread.
+ */
+#ifndef GODWIT_MEMORY_H
+#define GODWIT_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct kvm;
+struct tree;
+
+#define PAGE_SIZE 4096u
+
+#define MEMORY_BLOCKS_MAX 4
+
+struct memory_block {
+	uint64_t gpa;
+	uint64_t size; /* bytes, a multiple of PAGE_SIZE */
+	uint8_t *host;
+	char path[24];	/* its node in the machine tree: "/memory@100000000" */
+	uint64_t *dirty; /* a bit a page, atomic: written by godwit since the last harvest */
+};
+
+struct memory {
+	struct memory_block blocks[MEMORY_BLOCKS_MAX];
+	unsigned int n_blocks;
+	bool marking; /* atomic: whether anybody wants the marks */
+};
+
+/* Maps what the /memory@ nodes say. Nothing is touched: untouched pages cost nothing. */
+int memory_init(struct memory *m, const struct tree *t, struct err *e);
+void memory_free(struct memory *m);
+
+/* Tells KVM of the blocks: slot numbers are the block numbers. */
+int memory_attach(struct memory *m, struct kvm *kvm, struct err *e);
+
+uint64_t memory_bytes(const struct memory *m);
+
+/* The host address of [gpa, gpa + len), or NULL when that is not inside one block. */
+void *memory_host(const struct memory *m, uint64_t gpa, uint64_t len);
+
+/* Says that godwit has written [gpa, gpa + len), which is inside one block; after the write. */
+void memory_mark(struct memory *m, uint64_t gpa, uint64_t len);
+
+/* Copies; -1 when the range is not inside one block (nothing is copied then). */
+int memory_read(const struct memory *m, uint64_t gpa, void *to, size_t len);
+int memory_write(struct memory *m, uint64_t gpa, const void *from, size_t len);
+
+#endif

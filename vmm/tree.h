@@ -1,0 +1,83 @@
+/*
+ * The machine tree: a flattened device tree (libfdt) that says what a machine is. It is made once
+ * from the command line, and every machine (fresh, restored, incoming) is built from it.
+ *
+ * Nodes are named by path. Numbers are big endian cells as in every device tree; u64 is two cells.
+ *
+ *   /            compatible = "godwit,x86_64", name
+ *   /chosen      bootargs
+ *   /memory@GPA  reg = <u64 gpa, u64 size>
+ *   /cpus        count, and what the architecture adds (x86_64: cpuid, tsc-khz)
+ *   /devices/X   model = "serial-8250" "power" "virtio-blk" ...: which device model it is
+ *                id    = what the user calls it: "disk0", "net0"
+ *                port = <u32 base, u32 size> or reg = <u64 gpa, u64 size>, interrupts = <u32 gsi>
+ *                and the guest-visible configuration of the model
+ *   /host/ID     what belongs to this host only: paths, tap names; the one part a destination may
+ *                override; nothing in it is visible to the guest
+ *
+ * Reading checks: a property that is missing, of another length or not a string is an error that
+ * names node and property. A tree from a file or a peer has passed fdt_check_full().
+ */
+#ifndef GODWIT_TREE_H
+#define GODWIT_TREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+struct tree {
+	void *fdt; /* owned; grows when written */
+};
+
+/* The longest node path, and the largest tree that is accepted from outside, in bytes. */
+#define TREE_PATH_MAX  96
+#define TREE_BYTES_MAX (4u << 20)
+
+int tree_init(struct tree *t, struct err *e);
+int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e); /* checks the blob */
+void tree_free(struct tree *t);
+size_t tree_bytes_used(const struct tree *t); /* size of the packed blob at t->fdt, after tree_pack */
+void tree_pack(struct tree *t);
+
+/* Writing creates missing nodes on the way and replaces a property that is there. */
+int tree_set_bytes(struct tree *t, const char *path, const char *prop, const void *value,
+		   size_t len, struct err *e);
+int tree_set_str(struct tree *t, const char *path, const char *prop, const char *value,
+		 struct err *e);
+int tree_set_u32(struct tree *t, const char *path, const char *prop, uint32_t value, struct err *e);
+int tree_set_u64(struct tree *t, const char *path, const char *prop, uint64_t value, struct err *e);
+/* Two numbers side by side, as in reg = <base size>. */
+int tree_set_u32_pair(struct tree *t, const char *path, const char *prop, uint32_t a, uint32_t b,
+		      struct err *e);
+int tree_set_u64_pair(struct tree *t, const char *path, const char *prop, uint64_t a, uint64_t b,
+		      struct err *e);
+
+bool tree_has(const struct tree *t, const char *path, const char *prop); /* prop NULL: the node */
+int tree_bytes(const struct tree *t, const char *path, const char *prop, const void **value,
+	       size_t *len, struct err *e);
+/* The string lives in the tree: until it is written or freed. */
+int tree_str(const struct tree *t, const char *path, const char *prop, const char **value,
+	     struct err *e);
+int tree_u32(const struct tree *t, const char *path, const char *prop, uint32_t *value,
+	     struct err *e);
+int tree_u64(const struct tree *t, const char *path, const char *prop, uint64_t *value,
+	     struct err *e);
+int tree_u32_pair(const struct tree *t, const char *path, const char *prop, uint32_t *a,
+		  uint32_t *b, struct err *e);
+int tree_u64_pair(const struct tree *t, const char *path, const char *prop, uint64_t *a,
+		  uint64_t *b, struct err *e);
+
+/*
+ * Walks the subnodes of `path` in the order in which they were written (libfdt puts a new subnode
+ * first; tree.c hides that). Start with *it = 0; false at the end. `child` is the full path.
+ */
+bool tree_next_child(const struct tree *t, const char *path, unsigned int *it,
+		     char child[TREE_PATH_MAX]);
+
+/* Writes the tree as DTS text to `out` (a stdio stream), as dtc would read it. */
+struct _IO_FILE;
+void tree_print(const struct tree *t, struct _IO_FILE *out);
+
+#endif
