@@ -87,6 +87,9 @@ struct device_model {
 	 */
 	int (*fits)(struct device *d, const void *st, struct err *e);
 	void (*load)(struct device *d, const void *st);
+
+	/* The person presses the machine's power button; NULL for all but the power device. */
+	void (*press_power_button)(struct device *d);
 };
 
 /* Fills the common part from the node; for the models' create. */

@@ -1,10 +1,12 @@
 /*
  * A machine: built from a tree, started, parked, resumed, its states saved and loaded, destroyed.
  *
- *   build --> (states_load) --> start --> park <--> resume ... --> destroy
+ *   build --> launch --> boot or states_load --> resume <--> park ... --> destroy
  *
- * Threads: one owner (the main thread, or the migration that was lent the machine) calls these
- * functions; vCPUs and devices talk back only by machine_request(), which any thread may call.
+ * Threads: the thread of owner_loop calls these functions; vCPUs and devices talk back only by
+ * machine_request(), which any thread may call. A migration holds the machine (machine_hold, by a
+ * loop_call to the owner): until it lets go, the owner does not run it, and the migration's thread
+ * may save and load the states.
  * Nothing here ends the process.
  */
 #ifndef GODWIT_MACHINE_H
@@ -43,32 +45,54 @@ struct machine_events {
 };
 
 /*
- * Builds everything the tree says: memory, vCPUs, irqchip, each device from `models`
- * (NULL-terminated), the I/O thread (idle). `owner_loop` is where requests are delivered.
- * On -1 nothing is left; the sentence begins with the path or id of what could not be provided.
- * The machine keeps its own copy of the tree.
+ * Makes everything the tree says and opens what it needs of the host: memory, VM, irqchip, each
+ * device from `models` (NULL-terminated), vCPUs; no thread yet. A `fresh` machine comes from a
+ * command line: what the guest will see of this host is first added to its tree (the models' probe
+ * and the processors'); any other tree is complete, and refused where this host cannot provide it.
+ * `owner_loop` is where requests are delivered. On -1 nothing is left; the sentence begins with
+ * the path or id of what could not be provided. The machine keeps its own copy of the tree.
  */
-int machine_build(const struct tree *t, const struct device_model *const *models,
+int machine_build(const struct tree *t, bool fresh, const struct device_model *const *models,
 		  struct loop *owner_loop, const struct machine_events *events,
 		  struct machine **out, struct err *e);
+
+/*
+ * Starts the threads, all waiting. Between build and this the process gives up its rights: threads
+ * have rights of their own.
+ */
+int machine_launch(struct machine *m, struct err *e);
 void machine_destroy(struct machine *m);
 
 /*
- * Opens the kernel (and initrd) that /host/boot names and loads them: before the first start of a
- * fresh machine. A machine that came from elsewhere needs them only when its guest reboots.
+ * Opens the kernel (and initrd) that /host/boot names, to have them when the guest reboots: before
+ * rights are given up. A machine that came from elsewhere runs on without them.
  */
+int machine_open_boot(struct machine *m, struct err *e);
+
+/* Loads them: before the first start of a fresh machine. */
 int machine_boot(struct machine *m, struct err *e);
 
-/* Lets the guest run, for the first time or after machine_park(). Idempotent. */
+/* Lets the guest run, for the first time or after machine_park(). Idempotent. -1 while held. */
 int machine_resume(struct machine *m, struct err *e);
 
 /* Stops all vCPUs, then the devices, which finish their I/O. Idempotent. */
 void machine_park(struct machine *m);
 
+/*
+ * Parks for a migration: status becomes FINISH_MIGRATE. A reboot that the guest has just asked for
+ * is carried out first, so that it is not lost; -1 when the guest has just ended. machine_unhold
+ * goes back to how it was, running or paused (-1: it cannot run, and is paused).
+ */
+int machine_hold(struct machine *m, struct err *e);
+int machine_unhold(struct machine *m, struct err *e);
+
 /* Parks, sets everything back to how it was when built, loads the kernel again. Then resume. */
 int machine_reset(struct machine *m, struct err *e);
 
-/* Parked only: all states as a tree, and back. A load that fails has changed nothing. */
+/*
+ * Parked only: all states as a tree, and back. A tree that is refused has changed nothing; if KVM
+ * itself does not take a value that was checked, the machine must not run (destroy or reset it).
+ */
 int machine_states_save(struct machine *m, struct tree *states, struct err *e);
 int machine_states_load(struct machine *m, const struct tree *states, struct err *e);
 

@@ -32,7 +32,8 @@ struct memory_block {
 struct memory {
 	struct memory_block blocks[MEMORY_BLOCKS_MAX];
 	unsigned int n_blocks;
-	bool marking; /* atomic: whether anybody wants the marks */
+	bool marking;	/* atomic: whether anybody wants the marks */
+	int pagemap_fd; /* /proc/self/pagemap, opened while that is allowed */
 };
 
 /* Maps what the /memory@ nodes say. Nothing is touched: untouched pages cost nothing. */
@@ -49,6 +50,14 @@ void *memory_host(const struct memory *m, uint64_t gpa, uint64_t len);
 
 /* Says that godwit has written [gpa, gpa + len), which is inside one block; after the write. */
 void memory_mark(struct memory *m, uint64_t gpa, uint64_t len);
+
+/*
+ * Which of the `n` pages from `first` of a block were ever touched: sets their bits in `touched`
+ * (bit 0 is page `first`; the caller has cleared it). A page that is not is zero, and reading it
+ * would cost memory. From /proc/self/pagemap: present or swapped out.
+ */
+int memory_touched(const struct memory *m, const struct memory_block *b, uint64_t first, uint64_t n,
+		   uint64_t *touched, struct err *e);
 
 /* Copies; -1 when the range is not inside one block (nothing is copied then). */
 int memory_read(const struct memory *m, uint64_t gpa, void *to, size_t len);

@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 struct err;
 
@@ -77,7 +78,7 @@ bool tree_next_child(const struct tree *t, const char *path, unsigned int *it,
 		     char child[TREE_PATH_MAX]);
 
 /* Writes the tree as DTS text to `out` (a stdio stream), as dtc would read it. */
-struct _IO_FILE;
-void tree_print(const struct tree *t, struct _IO_FILE *out);
+
+void tree_print(const struct tree *t, FILE *out);
 
 #endif

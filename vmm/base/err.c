@@ -38,15 +38,14 @@ int err_context(struct err *e, const char *fmt, ...)
 {
 	char text[sizeof(e->text)];
 	va_list ap;
-	size_t n;
 
 	if (!e)
 		return -1;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	n = strlen(text);
-	snprintf(text + n, sizeof(text) - n, ": %.*s", (int)(sizeof(text) - 1), e->text);
+	strncat(text, ": ", sizeof(text) - strlen(text) - 1);
+	strncat(text, e->text, sizeof(text) - strlen(text) - 1);
 	memcpy(e->text, text, sizeof(text));
 	return -1;
 }

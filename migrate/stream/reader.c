@@ -1,0 +1,104 @@
+/*
+ * Records from a channel: see record.h. One thread at a time. Nothing is allocated before a length
+ * was checked against its limit, and the body is checked before anybody sees it.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "migrate/channel/channel.h"
+#include "migrate/stream/record.h"
+#include "vmm/base/err.h"
+
+static int bad_head(const struct reader *r, const struct record *out, struct err *e)
+{
+	/* The first record decides whether it is a stream at all. */
+	if (r->sequence == 0)
+		return err_set(e, "%s: this is not a godwit stream", r->channel->name);
+	return err_set(e, "%s: the record at byte %" PRIu64 " is damaged", r->channel->name,
+		       out->offset);
+}
+
+static int reserve_body(struct reader *r, size_t len, struct err *e)
+{
+	uint8_t *bigger;
+
+	if (len <= r->body_size)
+		return 0;
+	bigger = realloc(r->body, len);
+	if (!bigger)
+		return err_set(e, "out of memory");
+	r->body = bigger;
+	r->body_size = len;
+	return 0;
+}
+
+int reader_record(struct reader *r, struct record *out, struct err *e)
+{
+	uint8_t head[RECORD_HEAD_BYTES], skipped[256];
+	uint32_t crc, pad;
+	uLong actual;
+
+	out->offset = r->channel->bytes;
+	if (channel_read(r->channel, head, sizeof(head), e))
+		return -1;
+	out->type = (uint16_t)(head[0] | head[1] << 8);
+	crc = get_u32(head + 4);
+	out->body_bytes = get_u32(head + 16);
+	pad = get_u32(head + 20);
+	out->data_bytes = get_u64(head + 24);
+	if (head[2] || head[3] || get_u64(head + 8) != r->sequence ||
+	    out->body_bytes > RECORD_BODY_MAX || pad > RECORD_PAD_MAX ||
+	    out->data_bytes > RECORD_DATA_MAX ||
+	    (out->data_bytes && out->type != RECORD_PAGES) || (r->sequence == 0) != (out->type == RECORD_HELLO))
+		return bad_head(r, out, e);
+	if (reserve_body(r, out->body_bytes ? out->body_bytes : 1, e) ||
+	    channel_read(r->channel, r->body, out->body_bytes, e))
+		return -1;
+	put_u32(head + 4, 0);
+	actual = crc32(0, head, sizeof(head));
+	actual = crc32(actual, r->body, out->body_bytes);
+	if (actual != crc)
+		return bad_head(r, out, e);
+	while (pad) {
+		size_t n = pad < sizeof(skipped) ? pad : sizeof(skipped);
+
+		if (channel_read(r->channel, skipped, n, e))
+			return -1;
+		pad -= (uint32_t)n;
+	}
+	out->body = r->body;
+	r->data_left = out->data_bytes;
+	r->sequence++;
+	return 0;
+}
+
+int reader_data(struct reader *r, void *to, size_t len, struct err *e)
+{
+	if (len > r->data_left)
+		return err_set(e, "%s: a record has less data than its runs say",
+			       r->channel->name);
+	r->data_left -= len;
+	return channel_read(r->channel, to, len, e);
+}
+
+int reader_skip(struct reader *r, struct err *e)
+{
+	uint8_t buf[65536];
+
+	while (r->data_left) {
+		size_t n = r->data_left < sizeof(buf) ? (size_t)r->data_left : sizeof(buf);
+
+		if (reader_data(r, buf, n, e))
+			return -1;
+	}
+	return 0;
+}
+
+void reader_free(struct reader *r)
+{
+	free(r->body);
+	r->body = NULL;
+	r->body_size = 0;
+}

@@ -1,0 +1,130 @@
+/*
+ * What is inside records, and their names: see record.h. Pure.
+ */
+#include "migrate/stream/record.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "vmm/base/err.h"
+#include "vmm/memory.h"
+
+static const uint8_t magic[8] = { 'G', 'O', 'D', 'W', 'I', 'T', '\r', '\n' };
+
+void put_u32(uint8_t *at, uint32_t v)
+{
+	at[0] = (uint8_t)v;
+	at[1] = (uint8_t)(v >> 8);
+	at[2] = (uint8_t)(v >> 16);
+	at[3] = (uint8_t)(v >> 24);
+}
+
+void put_u64(uint8_t *at, uint64_t v)
+{
+	put_u32(at, (uint32_t)v);
+	put_u32(at + 4, (uint32_t)(v >> 32));
+}
+
+uint32_t get_u32(const uint8_t *at)
+{
+	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 |
+	       (uint32_t)at[3] << 24;
+}
+
+uint64_t get_u64(const uint8_t *at)
+{
+	return get_u32(at) | (uint64_t)get_u32(at + 4) << 32;
+}
+
+const char *record_name(uint16_t type)
+{
+	switch (type) {
+	case RECORD_HELLO:
+		return "HELLO";
+	case RECORD_MACHINE:
+		return "MACHINE";
+	case RECORD_PAGES:
+		return "PAGES";
+	case RECORD_STATES:
+		return "STATES";
+	case RECORD_END:
+		return "END";
+	default:
+		return "unknown";
+	}
+}
+
+void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES])
+{
+	memset(out, 0, HELLO_BYTES);
+	memcpy(out, magic, sizeof(magic));
+	put_u32(out + 8, h->version);
+	put_u32(out + 12, h->page_bytes);
+	memcpy(out + 16, h->arch, strnlen(h->arch, 15));
+	memcpy(out + 32, h->id, 16);
+	memcpy(out + 48, h->program, strnlen(h->program, 15));
+}
+
+int hello_decode(const struct record *r, struct hello *out, struct err *e)
+{
+	const uint8_t *b = r->body;
+
+	if (r->type != RECORD_HELLO || r->body_bytes < 12 || memcmp(b, magic, sizeof(magic)))
+		return err_set(e, "this is not a godwit stream");
+	memset(out, 0, sizeof(*out));
+	out->version = get_u32(b + 8);
+	if (out->version > STREAM_VERSION)
+		return err_set(e,
+			       "made by a newer godwit (stream version %" PRIu32
+			       ", this one reads up to %u)",
+			       out->version, STREAM_VERSION);
+	if (out->version == 0 || r->body_bytes != HELLO_BYTES)
+		return err_set(e, "the stream's HELLO record is damaged");
+	out->page_bytes = get_u32(b + 12);
+	memcpy(out->arch, b + 16, 15);
+	memcpy(out->id, b + 32, 16);
+	memcpy(out->program, b + 48, 15);
+	if (out->page_bytes != PAGE_SIZE)
+		return err_set(e, "made with pages of %" PRIu32 " bytes, here they have %u",
+			       out->page_bytes, PAGE_SIZE);
+	return 0;
+}
+
+int pages_decode(const struct record *r, struct pages *out, struct err *e)
+{
+	uint64_t pages = 0;
+	uint32_t i;
+
+	if (r->body_bytes < PAGES_HEAD_BYTES)
+		return err_set(e, "a PAGES record of %" PRIu32 " bytes is too short",
+			       r->body_bytes);
+	out->block = get_u32(r->body);
+	out->codec = get_u32(r->body + 4);
+	out->n_runs = get_u32(r->body + 8);
+	out->data_crc = get_u32(r->body + 12);
+	out->runs = r->body + PAGES_HEAD_BYTES;
+	if (out->codec != CODEC_PLAIN)
+		return err_set(e, "a PAGES record with the unknown codec %" PRIu32, out->codec);
+	if (!out->n_runs || out->n_runs > PAGES_RUNS_MAX ||
+	    r->body_bytes != PAGES_HEAD_BYTES + out->n_runs * PAGES_RUN_BYTES)
+		return err_set(e, "a PAGES record with %" PRIu32 " runs in %" PRIu32 " bytes",
+			       out->n_runs, r->body_bytes);
+	for (i = 0; i < out->n_runs; i++) {
+		uint64_t first, n;
+
+		pages_run(out, i, &first, &n);
+		if (!n || n > RECORD_DATA_MAX / PAGE_SIZE)
+			return err_set(e, "a PAGES record with a run of %" PRIu64 " pages", n);
+		pages += n;
+	}
+	if (pages * PAGE_SIZE != r->data_bytes)
+		return err_set(e, "a PAGES record of %" PRIu64 " pages with %" PRIu64 " bytes",
+			       pages, r->data_bytes);
+	return 0;
+}
+
+void pages_run(const struct pages *p, uint32_t i, uint64_t *first, uint64_t *n)
+{
+	*first = get_u64(p->runs + (size_t)i * PAGES_RUN_BYTES);
+	*n = get_u64(p->runs + (size_t)i * PAGES_RUN_BYTES + 8);
+}

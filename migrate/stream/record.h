@@ -1,0 +1,117 @@
+/*
+ * The records of a stream; migrate/README.md draws them. A record is a head of 32 bytes, a body
+ * (parsed, covered by the head's checksum) and, for page data only, padding and bulk data, which
+ * go straight from and to guest memory.
+ *
+ * The reader treats its peer as hostile: types, flags, lengths, order and checksums are verified
+ * before anything is allocated or believed.
+ */
+#ifndef GODWIT_MIGRATE_STREAM_RECORD_H
+#define GODWIT_MIGRATE_STREAM_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct channel;
+struct err;
+
+#define STREAM_VERSION 1u
+
+/* Numbers on the wire: never reused, never renumbered, 0 never valid. */
+enum record_type {
+	RECORD_HELLO = 1,
+	RECORD_MACHINE = 2,
+	RECORD_PAGES = 3,
+	RECORD_STATES = 4,
+	RECORD_END = 5,
+};
+
+#define RECORD_HEAD_BYTES 32u
+#define RECORD_BODY_MAX	  (4u << 20)
+#define RECORD_DATA_MAX	  (64ull << 20)
+#define RECORD_PAD_MAX	  65535u
+
+/* "HELLO", "PAGES", ...; "unknown" for others. */
+const char *record_name(uint16_t type);
+
+struct writer {
+	struct channel *channel;
+	uint64_t sequence;
+};
+
+/*
+ * Writes one record. `data` (n_data pieces, may be 0) is the bulk part; it is padded to where the
+ * channel wants page data. The vector may be changed.
+ */
+int writer_record(struct writer *w, enum record_type type, const void *body, size_t body_bytes,
+		  struct iovec *data, int n_data, struct err *e);
+
+struct record {
+	uint16_t type;
+	uint64_t offset; /* of its head in the stream */
+	uint32_t body_bytes;
+	const uint8_t *body; /* owned by the reader, until the next record */
+	uint64_t data_bytes; /* still to be taken from the channel: reader_data or reader_skip */
+};
+
+struct reader {
+	struct channel *channel;
+	uint64_t sequence;
+	uint64_t data_left;
+	uint8_t *body;
+	size_t body_size;
+};
+
+/* The next record: head and body are read and verified, the padding is skipped. */
+int reader_record(struct reader *r, struct record *out, struct err *e);
+
+/* The next `len` bytes of the record's bulk data, into guest memory or wherever. */
+int reader_data(struct reader *r, void *to, size_t len, struct err *e);
+
+/* Reads on over the rest of the bulk data. */
+int reader_skip(struct reader *r, struct err *e);
+
+void reader_free(struct reader *r);
+
+/* Little endian numbers at any alignment. */
+void put_u32(uint8_t *at, uint32_t v);
+void put_u64(uint8_t *at, uint64_t v);
+uint32_t get_u32(const uint8_t *at);
+uint64_t get_u64(const uint8_t *at);
+
+/* HELLO: the first record of every stream. */
+#define HELLO_BYTES 64u
+
+struct hello {
+	uint32_t version;
+	char arch[16]; /* "x86_64" */
+	uint32_t page_bytes;
+	uint8_t id[16]; /* random: which migration */
+	char program[16]; /* version of the program, for messages */
+};
+
+void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES]);
+/* Refuses what is no godwit stream, a newer version, another architecture or page size. */
+int hello_decode(const struct record *r, struct hello *out, struct err *e);
+
+/* PAGES: the head of its body; then n_runs pairs of u64 (first page, number of pages). */
+#define PAGES_HEAD_BYTES 16u
+#define PAGES_RUN_BYTES	 16u
+#define PAGES_RUNS_MAX	 1000u
+
+enum pages_codec { CODEC_PLAIN = 1 };
+
+struct pages {
+	uint32_t block;
+	uint32_t codec;
+	uint32_t n_runs;
+	uint32_t data_crc;
+	const uint8_t *runs;
+};
+
+/* Checks what can be checked without knowing the machine. */
+int pages_decode(const struct record *r, struct pages *out, struct err *e);
+void pages_run(const struct pages *p, uint32_t i, uint64_t *first, uint64_t *n);
+
+#endif

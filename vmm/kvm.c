@@ -1,0 +1,114 @@
+/*
+ * /dev/kvm: see kvm.h.
+ */
+#include "vmm/kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/base/err.h"
+
+/* The capabilities without which a machine cannot be built here. */
+static const struct {
+	int number;
+	const char *name;
+} needed[] = {
+	{ KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP" },
+	{ KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY" },
+	{ KVM_CAP_IRQFD, "KVM_CAP_IRQFD" },
+	{ KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD" },
+	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT" },
+	{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE" },
+};
+
+int kvm_open_device(struct err *e)
+{
+	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), version;
+	struct stat st;
+
+	if (fd < 0 && errno == ENOENT)
+		return err_set(e, "/dev/kvm does not exist: load the module kvm_intel or kvm_amd "
+				  "(and enable virtualisation in the firmware)");
+	if (fd < 0 && (errno == ENODEV || errno == ENXIO))
+		return err_set(e, "/dev/kvm is there but no KVM answers: load the module kvm_intel "
+				  "or kvm_amd");
+	if (fd < 0 && (errno == EACCES || errno == EPERM)) {
+		if (stat("/dev/kvm", &st) == 0 && st.st_gid)
+			return err_set(e,
+				       "no permission to open /dev/kvm: add the user to its group "
+				       "(id %u, usually 'kvm')",
+				       (unsigned int)st.st_gid);
+		return err_set(e, "no permission to open /dev/kvm: it belongs to root");
+	}
+	if (fd < 0)
+		return err_errno(e, errno, "cannot open /dev/kvm");
+	version = ioctl(fd, KVM_GET_API_VERSION, 0);
+	if (version != KVM_API_VERSION) {
+		close(fd);
+		return err_set(e, "/dev/kvm has API version %d, expected %d", version,
+			       KVM_API_VERSION);
+	}
+	return fd;
+}
+
+int kvm_init(struct kvm *k, struct err *e)
+{
+	unsigned int i;
+	int size;
+
+	*k = (struct kvm){ .dev_fd = -1, .vm_fd = -1 };
+	k->dev_fd = kvm_open_device(e);
+	if (k->dev_fd < 0)
+		return -1;
+	do {
+		k->vm_fd = ioctl(k->dev_fd, KVM_CREATE_VM, 0);
+	} while (k->vm_fd < 0 && errno == EINTR);
+	if (k->vm_fd < 0) {
+		err_errno(e, errno, "KVM cannot make a VM");
+		goto fail;
+	}
+	for (i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
+		if (!kvm_has(k, needed[i].number)) {
+			err_set(e, "this KVM lacks %s", needed[i].name);
+			goto fail;
+		}
+	size = ioctl(k->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (size < (int)sizeof(struct kvm_run)) {
+		err_set(e, "KVM gives a vCPU area of %d bytes", size);
+		goto fail;
+	}
+	k->vcpu_map_bytes = (uint32_t)size;
+	k->max_vcpus = (uint32_t)kvm_has(k, KVM_CAP_MAX_VCPUS);
+	return 0;
+fail:
+	kvm_free(k);
+	return -1;
+}
+
+void kvm_free(struct kvm *k)
+{
+	if (k->vm_fd >= 0)
+		close(k->vm_fd);
+	if (k->dev_fd >= 0)
+		close(k->dev_fd);
+	k->vm_fd = k->dev_fd = -1;
+}
+
+int kvm_has(const struct kvm *k, int capability)
+{
+	int n = ioctl(k->vm_fd, KVM_CHECK_EXTENSION, capability);
+
+	return n < 0 ? 0 : n;
+}
+
+int kvm_vm_ioctl(const struct kvm *k, unsigned long request, void *arg, const char *name,
+		 struct err *e)
+{
+	int rc = ioctl(k->vm_fd, request, arg);
+
+	return rc < 0 ? err_errno(e, errno, "%s", name) : rc;
+}

@@ -1,0 +1,31 @@
+/*
+ * /dev/kvm and the VM's fd. Set up before any thread starts, then constant.
+ */
+#ifndef GODWIT_KVM_H
+#define GODWIT_KVM_H
+
+#include <stdint.h>
+
+struct err;
+
+struct kvm {
+	int dev_fd, vm_fd;
+	uint32_t vcpu_map_bytes; /* of the shared kvm_run page(s) */
+	uint32_t max_vcpus;
+};
+
+/* Opens /dev/kvm; a sentence says which group or module is missing. API version 12 is required. */
+int kvm_open_device(struct err *e);
+
+/* Opens the device and makes a VM. */
+int kvm_init(struct kvm *k, struct err *e);
+void kvm_free(struct kvm *k);
+
+/* KVM_CHECK_EXTENSION on the VM: 0 = not there. */
+int kvm_has(const struct kvm *k, int capability);
+
+/* ioctl on the VM's fd: 0 or more, or -1 with "NAME: reason". */
+int kvm_vm_ioctl(const struct kvm *k, unsigned long request, void *arg, const char *name,
+		 struct err *e);
+
+#endif

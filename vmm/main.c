@@ -1,0 +1,333 @@
+/*
+ * The composition root: a verb is found; for those that make a VM (run, restore) everything is
+ * parsed, built, wired and run here. Main thread. The only place, with vmm/cli/, that may print
+ * and choose an exit code.
+ *
+ * A VM comes up in this order, and each step that fails undoes the ones before it:
+ *   name claimed (control socket), machine built, rights given up, threads started, kernel or
+ *   saved state loaded, guest running.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "devices/models.h"
+#include "migrate/channel/channel.h"
+#include "migrate/commands.h"
+#include "migrate/guest.h"
+#include "migrate/migration.h"
+#include "migrate/snapshot.h"
+#include "vmm/base/err.h"
+#include "vmm/base/log.h"
+#include "vmm/cli/verb.h"
+#include "vmm/config.h"
+#include "vmm/control/commands.h"
+#include "vmm/control/runtime.h"
+#include "vmm/control/server.h"
+#include "vmm/machine.h"
+#include "vmm/sandbox.h"
+#include "vmm/version.h"
+
+/* After a guest has moved away, clients get this long to ask what became of it. */
+#define LAST_WORDS_S 1
+
+struct vm {
+	struct loop loop; /* the main thread's */
+	struct machine *machine;
+	struct control *control;
+	struct migration *migration;
+	struct command_context commands;
+	struct control_table tables[3];
+	struct loop_watch signals, last_words;
+	int exit_code;
+};
+
+/* -- what can happen while it runs -- */
+
+static void end(struct vm *vm, int exit_code)
+{
+	vm->exit_code = exit_code;
+	loop_stop(&vm->loop);
+}
+
+static void tell_shutdown(struct vm *vm, bool by_guest, const char *reason)
+{
+	control_event(vm->control, "SHUTDOWN",
+		      json_pack("{s:b,s:s}", "guest", by_guest, "reason", reason));
+}
+
+static void guest_reset(struct vm *vm)
+{
+	bool was_running = machine_status(vm->machine) == MACHINE_RUNNING;
+	struct err e;
+
+	if (machine_reset(vm->machine, &e) || (was_running && machine_resume(vm->machine, &e))) {
+		log_warn("the guest cannot be rebooted: %s", e.text);
+		end(vm, 1);
+		return;
+	}
+	control_event(vm->control, "RESET", json_pack("{s:b}", "guest", 1));
+}
+
+static void on_request(void *arg, enum machine_request r)
+{
+	struct vm *vm = arg;
+
+	/* What the guest asked for before it moved away was done for it then (machine_hold). */
+	if (machine_status(vm->machine) == MACHINE_POSTMIGRATE && r != REQUEST_QUIT)
+		return;
+	switch (r) {
+	case REQUEST_NONE:
+		break;
+	case REQUEST_RESET:
+		guest_reset(vm);
+		break;
+	case REQUEST_POWEROFF:
+		machine_park(vm->machine);
+		machine_set_status(vm->machine, MACHINE_SHUTDOWN);
+		tell_shutdown(vm, true, "guest-shutdown");
+		end(vm, 0);
+		break;
+	case REQUEST_FAILED:
+		machine_park(vm->machine);
+		machine_set_status(vm->machine, MACHINE_INTERNAL_ERROR);
+		tell_shutdown(vm, true, "guest-panic");
+		end(vm, 1);
+		break;
+	case REQUEST_QUIT:
+		tell_shutdown(vm, false, "host-qmp-quit");
+		end(vm, 0);
+		break;
+	}
+}
+
+static void on_signal(void *arg, uint32_t events)
+{
+	struct vm *vm = arg;
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(vm->signals.fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	tell_shutdown(vm, false, "host-signal");
+	end(vm, 0);
+}
+
+static void on_migration_status(void *arg, enum migration_status s)
+{
+	struct vm *vm = arg;
+
+	control_event(vm->control, "MIGRATION",
+		      json_pack("{s:s}", "status", migration_status_name(s)));
+	log_verbose("migration: %s", migration_status_name(s));
+}
+
+static void on_last_words(void *arg, uint32_t events)
+{
+	(void)events;
+	end(arg, 0);
+}
+
+static void on_moved(void *arg, const char *where)
+{
+	struct itimerspec soon = { .it_value.tv_sec = LAST_WORDS_S };
+	struct vm *vm = arg;
+
+	log_warn("the guest has moved to %s", where);
+	vm->last_words = (struct loop_watch){ .fn = on_last_words, .arg = vm };
+	vm->last_words.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (vm->last_words.fd < 0 || timerfd_settime(vm->last_words.fd, 0, &soon, NULL) ||
+	    loop_add(&vm->loop, &vm->last_words, EPOLLIN, NULL))
+		end(vm, 0);
+}
+
+/* -- bringing it up and down -- */
+
+/* Signals end the VM in good order; blocked here, before any thread inherits the mask. */
+static int watch_signals(struct vm *vm, struct err *e)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	if (sigprocmask(SIG_BLOCK, &set, NULL))
+		return err_errno(e, errno, "cannot block signals");
+	vm->signals = (struct loop_watch){ .fn = on_signal, .arg = vm };
+	vm->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (vm->signals.fd < 0)
+		return err_errno(e, errno, "cannot watch signals");
+	return loop_add(&vm->loop, &vm->signals, EPOLLIN, e);
+}
+
+static int claim_name(struct vm *vm, const struct config *c, const char *name, struct err *e)
+{
+	char path[RUNTIME_PATH_MAX];
+	int rc;
+
+	vm->tables[0] = (struct control_table){ machine_commands, &vm->commands };
+	if (c->control)
+		return control_open(&vm->control, &vm->loop, c->control, vm->tables, e);
+	if (runtime_name_path(name, true, path, e))
+		return -1;
+	rc = control_open(&vm->control, &vm->loop, path, vm->tables, e);
+	if (rc && errno == EADDRINUSE)
+		return err_set(e, "the name '%s' is in use by another VM on this host (%s)", name,
+			       path);
+	return rc;
+}
+
+static int make_machine(struct vm *vm, const struct config *c, struct tree *t, bool fresh,
+			struct err *e)
+{
+	const struct machine_events machine_events = { on_request, vm };
+	const struct migration_events migration_events = { on_migration_status, on_moved, vm };
+	struct sandbox_user user;
+	const char *name;
+	struct err later;
+
+	if (tree_str(t, "/", "name", &name, e) || (c->user && sandbox_find_user(c->user, &user, e)))
+		return -1;
+	if (watch_signals(vm, e) || claim_name(vm, c, name, e) ||
+	    machine_build(t, fresh, device_models, &vm->loop, &machine_events, &vm->machine, e) ||
+	    migration_new(&vm->migration, vm->machine, &vm->loop, &migration_events, e))
+		return -1;
+	vm->commands = (struct command_context){ vm->machine, vm->control };
+	vm->tables[1] = (struct control_table){ migrate_commands, vm->migration };
+	if (machine_open_boot(vm->machine, &later)) {
+		if (fresh)
+			return err_set(e, "%s", later.text);
+		log_warn("the guest will not be able to reboot here: %s", later.text);
+	}
+	if (sandbox_enter(c->user ? &user : NULL, e))
+		return -1;
+	return machine_launch(vm->machine, e);
+}
+
+static int go(struct vm *vm, const struct config *c, struct err *e)
+{
+	if (!c->paused) {
+		if (machine_resume(vm->machine, e))
+			return -1;
+	} else if (machine_status(vm->machine) == MACHINE_INMIGRATE) {
+		machine_set_status(vm->machine, MACHINE_PAUSED);
+	}
+	loop_run(&vm->loop);
+	return 0;
+}
+
+static void vm_free(struct vm *vm)
+{
+	migration_free(vm->migration);
+	if (vm->machine)
+		machine_destroy(vm->machine);
+	control_close(vm->control);
+	if (vm->signals.fd > 0)
+		close(vm->signals.fd);
+	if (vm->last_words.fd > 0)
+		close(vm->last_words.fd);
+	loop_free(&vm->loop);
+}
+
+/* -- the verbs that make a VM -- */
+
+static int boot_new(struct vm *vm, const struct config *c, struct err *e)
+{
+	struct tree t;
+	int rc;
+
+	if (tree_init(&t, e))
+		return -1;
+	rc = config_tree(c, &t, e) || make_machine(vm, c, &t, true, e) ||
+	     machine_boot(vm->machine, e) || go(vm, c, e);
+	tree_free(&t);
+	return rc ? -1 : 0;
+}
+
+static int load_saved(struct vm *vm, const struct config *c, struct reader *r, struct err *e)
+{
+	struct guest_machine guest;
+	struct hello hello;
+	struct tree t;
+	int rc;
+
+	if (snapshot_open(r, &t, &hello, e))
+		return -1;
+	rc = config_override_tree(c, &t, e) || make_machine(vm, c, &t, false, e);
+	tree_free(&t);
+	if (rc)
+		return -1;
+	machine_set_status(vm->machine, MACHINE_INMIGRATE);
+	guest_machine_init(&guest, vm->machine, &vm->loop);
+	return snapshot_load(r, &guest.guest, e);
+}
+
+static int restore_saved(struct vm *vm, const struct config *c, struct err *e)
+{
+	struct reader r = { 0 };
+	int rc;
+
+	if (file_channel_open(&r.channel, c->operand, e))
+		return -1;
+	rc = load_saved(vm, c, &r, e);
+	reader_free(&r);
+	channel_close(r.channel);
+	return rc || go(vm, c, e) ? -1 : 0;
+}
+
+static int make_vm(enum config_verb verb, int argc, char **argv)
+{
+	struct config c;
+	struct vm vm = { 0 };
+	struct err e;
+	int rc;
+
+	if (config_parse(&c, verb, argc, argv, &e)) {
+		config_free(&c);
+		return verb_fail(&e, VERB_USAGE);
+	}
+	if (c.help) {
+		config_free(&c);
+		return help_print(verb == CONFIG_RUN ? "run" : "restore");
+	}
+	log_set_verbose(c.verbose);
+	if (loop_init(&vm.loop, &e)) {
+		config_free(&c);
+		return verb_fail(&e, VERB_FAILED);
+	}
+	rc = verb == CONFIG_RUN ? boot_new(&vm, &c, &e) : restore_saved(&vm, &c, &e);
+	if (rc)
+		vm.exit_code = verb_fail(&e, VERB_FAILED);
+	vm_free(&vm);
+	config_free(&c);
+	return vm.exit_code;
+}
+
+int main(int argc, char **argv)
+{
+	const struct verb *verb;
+
+	if (argc < 2) {
+		help_print(NULL);
+		return VERB_USAGE;
+	}
+	if (!strcmp(argv[1], "--version")) {
+		printf("godwit %s\n", godwit_version());
+		return VERB_DONE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+		return help_print(argc > 2 ? argv[2] : NULL);
+	if (!strcmp(argv[1], "run"))
+		return make_vm(CONFIG_RUN, argc - 2, argv + 2);
+	if (!strcmp(argv[1], "restore"))
+		return make_vm(CONFIG_RESTORE, argc - 2, argv + 2);
+	verb = verb_find(argv[1]);
+	return verb ? verb->run(argc - 2, argv + 2) : help_print(argv[1]);
+}

@@ -1,0 +1,223 @@
+/*
+ * Guest memory: see memory.h. Blocks are private anonymous memory with huge pages where the guest
+ * touches enough; nothing is touched by mapping it.
+ */
+#include "vmm/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmm/base/bitmap.h"
+#include "vmm/base/err.h"
+#include "vmm/base/io.h"
+#include "vmm/kvm.h"
+#include "vmm/tree.h"
+
+/* Blocks begin at multiples of this in our address space as well, so that huge pages fit both. */
+#define BLOCK_ALIGN (2u << 20)
+
+/* Maps `size` bytes at a multiple of BLOCK_ALIGN: NULL with errno. */
+static void *map_aligned(uint64_t size)
+{
+	size_t reserved = size + BLOCK_ALIGN;
+	uint8_t *start, *at;
+
+	start = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (start == MAP_FAILED)
+		return NULL;
+	at = (uint8_t *)(((uintptr_t)start + BLOCK_ALIGN - 1) & ~(uintptr_t)(BLOCK_ALIGN - 1));
+	/* Not MAP_NORESERVE: the kernel refuses here what it can never give. */
+	if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		 0) == MAP_FAILED) {
+		munmap(start, reserved);
+		return NULL;
+	}
+	if (at > start)
+		munmap(start, (size_t)(at - start));
+	if (start + reserved > at + size)
+		munmap(at + size, (size_t)(start + reserved - (at + size)));
+	return at;
+}
+
+static int add_block(struct memory *m, const struct tree *t, const char *path, struct err *e)
+{
+	struct memory_block *b = &m->blocks[m->n_blocks];
+	unsigned int i;
+
+	if (m->n_blocks == MEMORY_BLOCKS_MAX)
+		return err_set(e, "%s: more than %d blocks of memory", path, MEMORY_BLOCKS_MAX);
+	if (strlen(path) >= sizeof(b->path))
+		return err_set(e, "%s: the name is too long", path);
+	if (tree_u64_pair(t, path, "reg", &b->gpa, &b->size, e))
+		return -1;
+	if (!b->size || b->gpa % PAGE_SIZE || b->size % PAGE_SIZE || b->gpa + b->size < b->gpa)
+		return err_set(e, "%s: 0x%" PRIx64 " bytes at 0x%" PRIx64 " is no block of pages",
+			       path, b->size, b->gpa);
+	for (i = 0; i < m->n_blocks; i++)
+		if (b->gpa < m->blocks[i].gpa + m->blocks[i].size &&
+		    m->blocks[i].gpa < b->gpa + b->size)
+			return err_set(e, "%s: overlaps %s", path, m->blocks[i].path);
+	snprintf(b->path, sizeof(b->path), "%s", path);
+	b->host = map_aligned(b->size);
+	if (!b->host)
+		return err_errno(e, errno, "%s: this host cannot promise %" PRIu64 " MiB of memory",
+				 path, b->size >> 20);
+	madvise(b->host, b->size, MADV_HUGEPAGE);
+	madvise(b->host, b->size, MADV_DONTDUMP);
+	b->dirty = calloc(BITMAP_WORDS(b->size / PAGE_SIZE), sizeof(uint64_t));
+	m->n_blocks++;
+	if (!b->dirty)
+		return err_set(e, "%s: out of memory", path);
+	return 0;
+}
+
+int memory_init(struct memory *m, const struct tree *t, struct err *e)
+{
+	char path[TREE_PATH_MAX];
+	unsigned int it = 0;
+
+	memset(m, 0, sizeof(*m));
+	m->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (m->pagemap_fd < 0)
+		return err_errno(e, errno, "cannot open /proc/self/pagemap");
+	while (tree_next_child(t, "/", &it, path)) {
+		if (strncmp(path, "/memory@", 8))
+			continue;
+		if (add_block(m, t, path, e)) {
+			memory_free(m);
+			return -1;
+		}
+	}
+	if (m->n_blocks)
+		return 0;
+	memory_free(m);
+	return err_set(e, "/: the machine has no memory");
+}
+
+void memory_free(struct memory *m)
+{
+	while (m->n_blocks) {
+		struct memory_block *b = &m->blocks[--m->n_blocks];
+
+		munmap(b->host, b->size);
+		free(b->dirty);
+	}
+	if (m->pagemap_fd > 0)
+		close(m->pagemap_fd);
+	m->pagemap_fd = 0;
+}
+
+int memory_attach(struct memory *m, struct kvm *kvm, struct err *e)
+{
+	unsigned int i;
+
+	for (i = 0; i < m->n_blocks; i++) {
+		const struct memory_block *b = &m->blocks[i];
+		struct kvm_userspace_memory_region region = {
+			.slot = i,
+			.guest_phys_addr = b->gpa,
+			.memory_size = b->size,
+			.userspace_addr = (uintptr_t)b->host,
+		};
+
+		if (kvm_vm_ioctl(kvm, KVM_SET_USER_MEMORY_REGION, &region,
+				 "KVM_SET_USER_MEMORY_REGION", e) < 0)
+			return err_context(e, "%s", b->path);
+	}
+	return 0;
+}
+
+uint64_t memory_bytes(const struct memory *m)
+{
+	uint64_t bytes = 0;
+	unsigned int i;
+
+	for (i = 0; i < m->n_blocks; i++)
+		bytes += m->blocks[i].size;
+	return bytes;
+}
+
+static const struct memory_block *block_of(const struct memory *m, uint64_t gpa, uint64_t len)
+{
+	unsigned int i;
+
+	for (i = 0; i < m->n_blocks; i++) {
+		const struct memory_block *b = &m->blocks[i];
+
+		if (gpa >= b->gpa && gpa - b->gpa < b->size)
+			return len <= b->size - (gpa - b->gpa) ? b : NULL;
+	}
+	return NULL;
+}
+
+void *memory_host(const struct memory *m, uint64_t gpa, uint64_t len)
+{
+	const struct memory_block *b = block_of(m, gpa, len);
+
+	return b ? b->host + (gpa - b->gpa) : NULL;
+}
+
+void memory_mark(struct memory *m, uint64_t gpa, uint64_t len)
+{
+	const struct memory_block *b;
+	uint64_t page, last;
+
+	if (!len || !__atomic_load_n(&m->marking, __ATOMIC_ACQUIRE))
+		return;
+	b = block_of(m, gpa, len);
+	if (!b)
+		return;
+	last = (gpa - b->gpa + len - 1) / PAGE_SIZE;
+	for (page = (gpa - b->gpa) / PAGE_SIZE; page <= last; page++)
+		bitmap_set_atomic(b->dirty, page);
+}
+
+/* A pagemap entry (Linux Documentation/admin-guide/mm/pagemap.rst): present, or swapped out. */
+#define PAGEMAP_TOUCHED (1ull << 63 | 1ull << 62)
+
+int memory_touched(const struct memory *m, const struct memory_block *b, uint64_t first, uint64_t n,
+		   uint64_t *touched, struct err *e)
+{
+	uint64_t entries[512], at = (uintptr_t)b->host / PAGE_SIZE + first, done, i;
+
+	for (done = 0; done < n; done += i) {
+		size_t want = (n - done < 512 ? n - done : 512) * sizeof(entries[0]);
+		ssize_t got = io_pread_full(m->pagemap_fd, entries, want,
+					    (at + done) * sizeof(entries[0]));
+
+		if (got != (ssize_t)want)
+			return err_errno(e, got < 0 ? errno : EIO, "cannot read the page map");
+		for (i = 0; i < want / sizeof(entries[0]); i++)
+			if (entries[i] & PAGEMAP_TOUCHED)
+				bitmap_set(touched, done + i);
+	}
+	return 0;
+}
+
+int memory_read(const struct memory *m, uint64_t gpa, void *to, size_t len)
+{
+	const void *host = memory_host(m, gpa, len);
+
+	if (!host)
+		return -1;
+	memcpy(to, host, len);
+	return 0;
+}
+
+int memory_write(struct memory *m, uint64_t gpa, const void *from, size_t len)
+{
+	void *host = memory_host(m, gpa, len);
+
+	if (!host)
+		return -1;
+	memcpy(host, from, len);
+	memory_mark(m, gpa, len);
+	return 0;
+}

@@ -1,0 +1,397 @@
+/*
+ * The machine tree over libfdt: see tree.h. Any thread, one at a time; a tree that failed to be
+ * written is as it was before the failing call.
+ */
+#include "vmm/tree.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <libfdt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/base/err.h"
+
+#define TREE_FIRST_BYTES 8192
+#define TREE_DEPTH_MAX	 16
+
+int tree_init(struct tree *t, struct err *e)
+{
+	t->fdt = malloc(TREE_FIRST_BYTES);
+	if (!t->fdt)
+		return err_set(e, "out of memory");
+	if (fdt_create_empty_tree(t->fdt, TREE_FIRST_BYTES)) {
+		tree_free(t);
+		return err_set(e, "cannot make an empty tree");
+	}
+	return 0;
+}
+
+int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e)
+{
+	int rc;
+
+	t->fdt = NULL;
+	if (len > TREE_BYTES_MAX)
+		return err_set(e, "a tree of %zu bytes is larger than the limit of %u", len,
+			       TREE_BYTES_MAX);
+	/* libfdt asks for 8-byte alignment, which the source of the blob need not have. */
+	t->fdt = malloc(len ? len : 1);
+	if (!t->fdt)
+		return err_set(e, "out of memory");
+	memcpy(t->fdt, blob, len);
+	rc = fdt_check_full(t->fdt, len);
+	if (rc) {
+		tree_free(t);
+		return err_set(e, "not a valid tree (%s)", fdt_strerror(rc));
+	}
+	return 0;
+}
+
+void tree_free(struct tree *t)
+{
+	free(t->fdt);
+	t->fdt = NULL;
+}
+
+size_t tree_bytes_used(const struct tree *t)
+{
+	return fdt_totalsize(t->fdt);
+}
+
+void tree_pack(struct tree *t)
+{
+	fdt_pack(t->fdt);
+}
+
+static int grow(struct tree *t, struct err *e)
+{
+	size_t size = (size_t)fdt_totalsize(t->fdt) * 2;
+	void *bigger;
+
+	if (size > 2 * (size_t)TREE_BYTES_MAX)
+		return err_set(e, "the tree is larger than the limit of %u bytes", TREE_BYTES_MAX);
+	bigger = malloc(size);
+	if (!bigger)
+		return err_set(e, "out of memory");
+	if (fdt_open_into(t->fdt, bigger, (int)size)) {
+		free(bigger);
+		return err_set(e, "cannot grow the tree");
+	}
+	free(t->fdt);
+	t->fdt = bigger;
+	return 0;
+}
+
+/* The offset of a node that is made, with those on the way, when it is missing. */
+static int make_node(struct tree *t, const char *path, struct err *e)
+{
+	const char *at = path;
+	int node = 0;
+
+	while (*at == '/') {
+		const char *name = at + 1;
+		const char *end = strchrnul(name, '/');
+		int len = (int)(end - name), child;
+
+		if (!len)
+			break;
+		child = fdt_subnode_offset_namelen(t->fdt, node, name, len);
+		if (child == -FDT_ERR_NOTFOUND)
+			child = fdt_add_subnode_namelen(t->fdt, node, name, len);
+		if (child == -FDT_ERR_NOSPACE) {
+			if (grow(t, e))
+				return -1;
+			continue; /* offsets stay, the content does not move */
+		}
+		if (child < 0)
+			return err_set(e, "%s: %s", path, fdt_strerror(child));
+		node = child;
+		at = end;
+	}
+	return node;
+}
+
+int tree_set_bytes(struct tree *t, const char *path, const char *prop, const void *value,
+		   size_t len, struct err *e)
+{
+	if (len > TREE_BYTES_MAX)
+		return err_set(e, "%s: '%s' is too long (%zu bytes)", path, prop, len);
+	for (;;) {
+		int node = make_node(t, path, e);
+		int rc;
+
+		if (node < 0)
+			return -1;
+		rc = fdt_setprop(t->fdt, node, prop, value, (int)len);
+		if (!rc)
+			return 0;
+		if (rc != -FDT_ERR_NOSPACE)
+			return err_set(e, "%s: cannot set '%s' (%s)", path, prop, fdt_strerror(rc));
+		if (grow(t, e))
+			return -1;
+	}
+}
+
+int tree_set_str(struct tree *t, const char *path, const char *prop, const char *value,
+		 struct err *e)
+{
+	return tree_set_bytes(t, path, prop, value, strlen(value) + 1, e);
+}
+
+int tree_set_u32(struct tree *t, const char *path, const char *prop, uint32_t value, struct err *e)
+{
+	fdt32_t cell = cpu_to_fdt32(value);
+
+	return tree_set_bytes(t, path, prop, &cell, sizeof(cell), e);
+}
+
+int tree_set_u64(struct tree *t, const char *path, const char *prop, uint64_t value, struct err *e)
+{
+	fdt64_t cell = cpu_to_fdt64(value);
+
+	return tree_set_bytes(t, path, prop, &cell, sizeof(cell), e);
+}
+
+int tree_set_u32_pair(struct tree *t, const char *path, const char *prop, uint32_t a, uint32_t b,
+		      struct err *e)
+{
+	fdt32_t cells[2] = { cpu_to_fdt32(a), cpu_to_fdt32(b) };
+
+	return tree_set_bytes(t, path, prop, cells, sizeof(cells), e);
+}
+
+int tree_set_u64_pair(struct tree *t, const char *path, const char *prop, uint64_t a, uint64_t b,
+		      struct err *e)
+{
+	fdt64_t cells[2] = { cpu_to_fdt64(a), cpu_to_fdt64(b) };
+
+	return tree_set_bytes(t, path, prop, cells, sizeof(cells), e);
+}
+
+bool tree_has(const struct tree *t, const char *path, const char *prop)
+{
+	int node = fdt_path_offset(t->fdt, path);
+
+	return node >= 0 && (!prop || fdt_getprop(t->fdt, node, prop, NULL));
+}
+
+int tree_bytes(const struct tree *t, const char *path, const char *prop, const void **value,
+	       size_t *len, struct err *e)
+{
+	int node = fdt_path_offset(t->fdt, path), n;
+
+	if (node < 0)
+		return err_set(e, "%s: no such node in the tree", path);
+	*value = fdt_getprop(t->fdt, node, prop, &n);
+	if (!*value)
+		return err_set(e, "%s: '%s' is missing", path, prop);
+	*len = (size_t)n;
+	return 0;
+}
+
+static int fixed(const struct tree *t, const char *path, const char *prop, void *out, size_t len,
+		 struct err *e)
+{
+	const void *value;
+	size_t n;
+
+	if (tree_bytes(t, path, prop, &value, &n, e))
+		return -1;
+	if (n != len)
+		return err_set(e, "%s: '%s' has %zu bytes, expected %zu", path, prop, n, len);
+	memcpy(out, value, len);
+	return 0;
+}
+
+int tree_str(const struct tree *t, const char *path, const char *prop, const char **value,
+	     struct err *e)
+{
+	const void *bytes;
+	size_t n;
+
+	if (tree_bytes(t, path, prop, &bytes, &n, e))
+		return -1;
+	if (n == 0 || memchr(bytes, 0, n) != (const char *)bytes + n - 1)
+		return err_set(e, "%s: '%s' is not a string", path, prop);
+	*value = bytes;
+	return 0;
+}
+
+int tree_u32(const struct tree *t, const char *path, const char *prop, uint32_t *value,
+	     struct err *e)
+{
+	fdt32_t cell;
+
+	if (fixed(t, path, prop, &cell, sizeof(cell), e))
+		return -1;
+	*value = fdt32_to_cpu(cell);
+	return 0;
+}
+
+int tree_u64(const struct tree *t, const char *path, const char *prop, uint64_t *value,
+	     struct err *e)
+{
+	fdt64_t cell;
+
+	if (fixed(t, path, prop, &cell, sizeof(cell), e))
+		return -1;
+	*value = fdt64_to_cpu(cell);
+	return 0;
+}
+
+int tree_u32_pair(const struct tree *t, const char *path, const char *prop, uint32_t *a,
+		  uint32_t *b, struct err *e)
+{
+	fdt32_t cells[2];
+
+	if (fixed(t, path, prop, cells, sizeof(cells), e))
+		return -1;
+	*a = fdt32_to_cpu(cells[0]);
+	*b = fdt32_to_cpu(cells[1]);
+	return 0;
+}
+
+int tree_u64_pair(const struct tree *t, const char *path, const char *prop, uint64_t *a,
+		  uint64_t *b, struct err *e)
+{
+	fdt64_t cells[2];
+
+	if (fixed(t, path, prop, cells, sizeof(cells), e))
+		return -1;
+	*a = fdt64_to_cpu(cells[0]);
+	*b = fdt64_to_cpu(cells[1]);
+	return 0;
+}
+
+/* The child that was written as number `index`: libfdt has them in the opposite order. */
+static int nth_child(const void *fdt, int node, unsigned int index)
+{
+	unsigned int n = 0;
+	int child;
+
+	fdt_for_each_subnode (child, fdt, node)
+		n++;
+	if (index >= n)
+		return -1;
+	n -= index;
+	fdt_for_each_subnode (child, fdt, node)
+		if (--n == 0)
+			return child;
+	return -1;
+}
+
+bool tree_next_child(const struct tree *t, const char *path, unsigned int *it,
+		     char child[TREE_PATH_MAX])
+{
+	int node = fdt_path_offset(t->fdt, path), sub;
+	const char *name;
+
+	if (node < 0)
+		return false;
+	for (;;) {
+		sub = nth_child(t->fdt, node, *it);
+		if (sub < 0)
+			return false;
+		++*it;
+		name = fdt_get_name(t->fdt, sub, NULL);
+		if (name && snprintf(child, TREE_PATH_MAX, "%s/%s", strcmp(path, "/") ? path : "",
+				     name) < TREE_PATH_MAX)
+			return true;
+	}
+}
+
+/* Whether a property reads as one or more non-empty printable strings. */
+static bool is_text(const char *v, int len)
+{
+	int i;
+
+	if (len < 2 || v[len - 1] || !v[0])
+		return false;
+	for (i = 0; i < len; i++)
+		if (v[i] ? !isprint((unsigned char)v[i]) : i && !v[i - 1])
+			return false;
+	return true;
+}
+
+static void print_text(const char *v, int len, FILE *out)
+{
+	int i;
+
+	fputc('"', out);
+	for (i = 0; i < len - 1; i++) {
+		if (!v[i])
+			fputs("\", \"", out);
+		else if (v[i] == '"' || v[i] == '\\')
+			fprintf(out, "\\%c", v[i]);
+		else
+			fputc(v[i], out);
+	}
+	fputc('"', out);
+}
+
+static void print_property(const char *name, const char *v, int len, FILE *out)
+{
+	int i;
+
+	fputs(name, out);
+	if (len == 0) {
+		fputs(";\n", out);
+		return;
+	}
+	fputs(" = ", out);
+	if (is_text(v, len)) {
+		print_text(v, len, out);
+	} else if (len % 4 == 0) {
+		for (i = 0; i < len; i += 4) {
+			fdt32_t cell;
+
+			memcpy(&cell, v + i, 4);
+			fprintf(out, "%s0x%" PRIx32, i ? " " : "<", fdt32_to_cpu(cell));
+		}
+		fputc('>', out);
+	} else {
+		for (i = 0; i < len; i++)
+			fprintf(out, "%s%02x", i ? " " : "[", (unsigned char)v[i]);
+		fputc(']', out);
+	}
+	fputs(";\n", out);
+}
+
+static void indent(int depth, FILE *out)
+{
+	while (depth-- > 0)
+		fputc('\t', out);
+}
+
+static void print_node(const void *fdt, int node, int depth, FILE *out)
+{
+	const char *name = fdt_get_name(fdt, node, NULL);
+	unsigned int i;
+	int prop, sub;
+
+	indent(depth, out);
+	fprintf(out, "%s {\n", depth ? (name ? name : "?") : "/");
+	fdt_for_each_property_offset (prop, fdt, node) {
+		const char *key, *v;
+		int len;
+
+		v = fdt_getprop_by_offset(fdt, prop, &key, &len);
+		if (!v)
+			continue;
+		indent(depth + 1, out);
+		print_property(key, v, len, out);
+	}
+	for (i = 0; depth < TREE_DEPTH_MAX && (sub = nth_child(fdt, node, i)) >= 0; i++)
+		print_node(fdt, sub, depth + 1, out);
+	indent(depth, out);
+	fputs("};\n", out);
+}
+
+void tree_print(const struct tree *t, FILE *out)
+{
+	fputs("/dts-v1/;\n\n", out);
+	print_node(t->fdt, 0, 0, out);
+}

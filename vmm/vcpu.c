@@ -1,0 +1,281 @@
+/*
+ * The vCPU thread: see vcpu.h. The exit switch is flat: what a guest does comes in here, goes to a
+ * bus, and back into KVM.
+ */
+#include "vmm/vcpu.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmm/arch.h"
+#include "vmm/base/err.h"
+#include "vmm/base/log.h"
+#include "vmm/bus.h"
+#include "vmm/kvm.h"
+
+#define KICK_SIGNAL SIGUSR1
+
+static void kicked(int signal)
+{
+	(void)signal; /* that KVM_RUN or a system call is interrupted is all that is wanted */
+}
+
+int vcpu_signal_init(struct err *e)
+{
+	struct sigaction action = { .sa_handler = kicked };
+
+	if (sigaction(KICK_SIGNAL, &action, NULL))
+		return err_errno(e, errno, "cannot set up the vCPU signal");
+	return 0;
+}
+
+int vcpu_init(struct vcpu *v, unsigned int index, const struct device_env *env, struct err *e)
+{
+	*v = (struct vcpu){ .index = index, .env = env, .fd = -1, .parked = true };
+	pthread_mutex_init(&v->lock, NULL);
+	pthread_cond_init(&v->changed, NULL);
+	v->fd = ioctl(env->kvm->vm_fd, KVM_CREATE_VCPU, (unsigned long)index);
+	if (v->fd < 0)
+		return err_errno(e, errno, "KVM cannot make vCPU %u", index);
+	v->run_bytes = env->kvm->vcpu_map_bytes;
+	v->run = mmap(NULL, v->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+	if (v->run == MAP_FAILED) {
+		v->run = NULL;
+		return err_errno(e, errno, "cannot map vCPU %u", index);
+	}
+	return 0;
+}
+
+/* The vCPU asks the machine for something and stops by itself. */
+static void request(struct vcpu *v, enum machine_request r)
+{
+	pthread_mutex_lock(&v->lock);
+	v->want_run = false;
+	v->run->immediate_exit = 1;
+	pthread_mutex_unlock(&v->lock);
+	v->env->request(v->env->machine, r);
+}
+
+static void cannot_go_on(struct vcpu *v, const char *why)
+{
+	char where[160];
+
+	arch_vcpu_describe(v, where, sizeof(where));
+	log_warn("vcpu%u cannot go on: %s; %s", v->index, why, where);
+	request(v, REQUEST_FAILED);
+}
+
+static void port_exit(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	uint8_t *value = (uint8_t *)run + run->io.data_offset;
+	uint32_t i;
+
+	for (i = 0; i < run->io.count; i++, value += run->io.size)
+		bus_access(v->env->port_bus, run->io.port, value, run->io.size,
+			   run->io.direction == KVM_EXIT_IO_OUT);
+}
+
+static void system_event(struct vcpu *v)
+{
+	switch (v->run->system_event.type) {
+	case KVM_SYSTEM_EVENT_SHUTDOWN:
+		request(v, REQUEST_POWEROFF);
+		break;
+	case KVM_SYSTEM_EVENT_RESET:
+		request(v, REQUEST_RESET);
+		break;
+	default:
+		cannot_go_on(v, "the guest reported a crash");
+		break;
+	}
+}
+
+static void handle_exit(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	char why[64];
+
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		port_exit(v);
+		break;
+	case KVM_EXIT_MMIO:
+		bus_access(v->env->mmio_bus, run->mmio.phys_addr, run->mmio.data, run->mmio.len,
+			   run->mmio.is_write);
+		break;
+	case KVM_EXIT_INTR:
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		break;
+	case KVM_EXIT_SHUTDOWN: /* a triple fault: what resets a PC */
+		request(v, REQUEST_RESET);
+		break;
+	case KVM_EXIT_SYSTEM_EVENT:
+		system_event(v);
+		break;
+	case KVM_EXIT_INTERNAL_ERROR:
+		snprintf(why, sizeof(why), "KVM cannot emulate an instruction (suberror %u)",
+			 run->internal.suberror);
+		cannot_go_on(v, why);
+		break;
+	case KVM_EXIT_FAIL_ENTRY:
+		snprintf(why, sizeof(why), "the processor refused to enter the guest (0x%llx)",
+			 (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+		cannot_go_on(v, why);
+		break;
+	default:
+		snprintf(why, sizeof(why), "unknown exit %u from KVM", run->exit_reason);
+		cannot_go_on(v, why);
+		break;
+	}
+}
+
+static bool should_run(struct vcpu *v)
+{
+	bool go_on;
+
+	pthread_mutex_lock(&v->lock);
+	go_on = v->want_run && !v->want_end;
+	if (go_on)
+		v->run->immediate_exit = 0; /* a kick that was taken back */
+	pthread_mutex_unlock(&v->lock);
+	return go_on;
+}
+
+/* Running: until KVM_RUN says EINTR and somebody wants the vCPU parked. */
+static void run(struct vcpu *v)
+{
+	char why[96];
+
+	if (v->ran)
+		arch_vcpu_was_parked(v);
+	v->ran = true;
+	for (;;) {
+		if (ioctl(v->fd, KVM_RUN, 0) == 0) {
+			handle_exit(v);
+			continue;
+		}
+		switch (errno) {
+		case EINTR:
+			if (!should_run(v))
+				return;
+			break;
+		case EAGAIN: /* a vCPU that waits for INIT or SIPI was woken by something else */
+			break;
+		default:
+			snprintf(why, sizeof(why), "KVM_RUN failed (errno %d)", errno);
+			cannot_go_on(v, why);
+			return; /* nothing is under way, and KVM would only say so again */
+		}
+	}
+}
+
+static void *vcpu_thread(void *arg)
+{
+	struct vcpu *v = arg;
+
+	pthread_mutex_lock(&v->lock);
+	v->thread_id = gettid();
+	while (!v->want_end) {
+		if (v->job) {
+			void (*job)(struct vcpu *, void *) = v->job;
+
+			pthread_mutex_unlock(&v->lock);
+			job(v, v->job_arg);
+			pthread_mutex_lock(&v->lock);
+			v->job = NULL;
+			pthread_cond_broadcast(&v->changed);
+		} else if (v->want_run) {
+			v->parked = false;
+			v->run->immediate_exit = 0;
+			pthread_mutex_unlock(&v->lock);
+			run(v);
+			pthread_mutex_lock(&v->lock);
+			v->parked = true;
+			pthread_cond_broadcast(&v->changed);
+		} else {
+			pthread_cond_wait(&v->changed, &v->lock);
+		}
+	}
+	pthread_mutex_unlock(&v->lock);
+	return NULL;
+}
+
+int vcpu_start(struct vcpu *v, struct err *e)
+{
+	char name[16];
+	int rc = pthread_create(&v->thread, NULL, vcpu_thread, v);
+
+	if (rc)
+		return err_errno(e, rc, "cannot start the thread of vCPU %u", v->index);
+	v->thread_started = true;
+	snprintf(name, sizeof(name), "vcpu%u", v->index);
+	pthread_setname_np(v->thread, name);
+	return 0;
+}
+
+/* With the lock held: whatever the thread does, it looks at what is wanted soon. */
+static void kick(struct vcpu *v)
+{
+	pthread_cond_broadcast(&v->changed);
+	if (v->parked)
+		return;
+	/* The flag catches a thread that is just about to enter KVM, the signal one inside. */
+	v->run->immediate_exit = 1;
+	pthread_kill(v->thread, KICK_SIGNAL);
+}
+
+void vcpu_free(struct vcpu *v)
+{
+	if (v->thread_started) {
+		pthread_mutex_lock(&v->lock);
+		v->want_end = true;
+		kick(v);
+		pthread_mutex_unlock(&v->lock);
+		pthread_join(v->thread, NULL);
+	}
+	if (v->run)
+		munmap(v->run, v->run_bytes);
+	if (v->fd >= 0)
+		close(v->fd);
+	pthread_cond_destroy(&v->changed);
+	pthread_mutex_destroy(&v->lock);
+}
+
+void vcpu_resume(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->lock);
+	v->want_run = true;
+	pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_park(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->lock);
+	v->want_run = false;
+	kick(v);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_wait(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->lock);
+	while (!v->parked || v->job)
+		pthread_cond_wait(&v->changed, &v->lock);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_job(struct vcpu *v, void (*job)(struct vcpu *v, void *arg), void *arg)
+{
+	pthread_mutex_lock(&v->lock);
+	v->job = job;
+	v->job_arg = arg;
+	pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->lock);
+}

@@ -1,0 +1,65 @@
+/*
+ * A vCPU and its thread. It is parked (waiting on a condition, or doing a job for its owner) or
+ * running (in KVM_RUN and its exits).
+ *
+ *     parked --vcpu_resume--> running --vcpu_park, or its own request--> parked --vcpu_end--> ended
+ *
+ * It goes from running to parked only when KVM_RUN returns EINTR, after an exit that was under way
+ * has been completed by re-entering KVM; registers read while parked are therefore whole.
+ */
+#ifndef GODWIT_VCPU_H
+#define GODWIT_VCPU_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "vmm/device.h"
+
+struct err;
+struct kvm;
+struct kvm_run;
+
+struct vcpu {
+	/* Set before the thread starts. */
+	unsigned int index;
+	int fd;
+	struct kvm_run *run;
+	uint32_t run_bytes;
+	const struct device_env *env;
+	pthread_t thread;
+	bool thread_started;
+
+	/* Under lock. */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool parked;
+	bool want_run, want_end;
+	void (*job)(struct vcpu *v, void *arg);
+	void *job_arg;
+	pid_t thread_id;
+
+	bool ran; /* vCPU's thread: it was running before */
+};
+
+/* KVM_CREATE_VCPU and its shared page; the thread starts parked with vcpu_start(). */
+int vcpu_init(struct vcpu *v, unsigned int index, const struct device_env *env, struct err *e);
+int vcpu_start(struct vcpu *v, struct err *e);
+/* Ends and joins the thread if there is one, closes everything. */
+void vcpu_free(struct vcpu *v);
+
+/* Owner: asks for it, without waiting. */
+void vcpu_resume(struct vcpu *v);
+void vcpu_park(struct vcpu *v);
+
+/* Owner: waits until it is parked and has no job; after vcpu_park() or vcpu_job(). */
+void vcpu_wait(struct vcpu *v);
+
+/* Owner: gives a parked vCPU's thread something to do; wait with vcpu_wait(). */
+void vcpu_job(struct vcpu *v, void (*job)(struct vcpu *v, void *arg), void *arg);
+
+/* The signal that takes a thread out of KVM_RUN; its handler does nothing. Once a process. */
+int vcpu_signal_init(struct err *e);
+
+#endif

@@ -1,0 +1,252 @@
+/*
+ * x86-64: the machine's fixed shape, what is made before the vCPUs, and boot. Owner's thread.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "vmm/base/err.h"
+#include "vmm/kvm.h"
+#include "vmm/memory.h"
+#include "vmm/tree.h"
+#include "vmm/vcpu.h"
+#include "vmm/x86_64/acpi.h"
+#include "vmm/x86_64/arch_x86.h"
+#include "vmm/x86_64/boot.h"
+#include "vmm/x86_64/layout.h"
+
+const char arch_compatible[] = "godwit,x86_64";
+
+static int add_memory(struct tree *t, uint64_t gpa, uint64_t bytes, struct err *e)
+{
+	char path[TREE_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/memory@%" PRIx64, gpa);
+	return tree_set_str(t, path, "device_type", "memory", e) ||
+	       tree_set_u64_pair(t, path, "reg", gpa, bytes, e) ? -1 : 0;
+}
+
+int arch_tree_memory(struct tree *t, uint64_t bytes, struct err *e)
+{
+	uint64_t low = bytes < X86_HOLE_GPA ? bytes : X86_HOLE_GPA;
+
+	if (add_memory(t, 0, low, e))
+		return -1;
+	return bytes > low ? add_memory(t, X86_ABOVE_4G_GPA, bytes - low, e) : 0;
+}
+
+/* How many nodes below /devices have a place on the virtio-mmio bus already. */
+static uint32_t count_placed(const struct tree *t)
+{
+	char path[TREE_PATH_MAX];
+	unsigned int it = 0;
+	uint32_t n = 0;
+
+	while (tree_next_child(t, "/devices", &it, path))
+		n += tree_has(t, path, "reg");
+	return n;
+}
+
+int arch_tree_place(struct tree *t, const char *path, struct err *e)
+{
+	static const uint32_t gsis[] = X86_VIRTIO_GSIS;
+	const uint32_t max = sizeof(gsis) / sizeof(gsis[0]);
+	const char *model;
+	uint32_t n;
+
+	if (tree_str(t, path, "model", &model, e))
+		return -1;
+	if (!strcmp(model, "serial-8250"))
+		return tree_set_u32_pair(t, path, "port", X86_SERIAL_PORT, 8, e) ||
+		       tree_set_u32(t, path, "interrupts", X86_SERIAL_GSI, e) ? -1 : 0;
+	if (!strcmp(model, "power"))
+		return tree_set_u32_pair(t, path, "port", X86_POWER_PORT, 8, e) ||
+		       tree_set_u32(t, path, "interrupts", X86_POWER_GSI, e) ? -1 : 0;
+	n = count_placed(t);
+	if (n >= max)
+		return err_set(e, "%s: more than %u virtio devices (each needs an interrupt pin)",
+			       path, max);
+	return tree_set_u64_pair(t, path, "reg", X86_VIRTIO_GPA + n * 0x1000ull, 0x1000, e) ||
+	       tree_set_u32(t, path, "interrupts", gsis[n], e) ? -1 : 0;
+}
+
+int arch_tree_probe(struct tree *t, const struct kvm *kvm, struct err *e)
+{
+	struct cpuid_table *supported = malloc(2 * sizeof(*supported));
+	struct cpuid_table *guest = supported + 1;
+	uint32_t n_cpus;
+	int khz, rc = -1;
+
+	if (!supported)
+		return err_set(e, "out of memory");
+	/* Works on the VM's fd since Linux 5.18; before, the guest finds its frequency by kvmclock. */
+	khz = ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0);
+	if (tree_u32(t, "/cpus", "count", &n_cpus, e) || cpuid_supported(kvm->dev_fd, supported, e))
+		goto out;
+	cpuid_for_guest(supported, n_cpus, khz > 0 ? (uint32_t)khz : 0, guest);
+	if (cpuid_to_tree(guest, t, e) ||
+	    tree_set_u32(t, "/cpus", "tsc-khz", khz > 0 ? (uint32_t)khz : 0, e))
+		goto out;
+	rc = 0;
+out:
+	free(supported);
+	return rc;
+}
+
+uint32_t arch_max_vcpus(const struct kvm *kvm)
+{
+	return kvm->max_vcpus < X86_CPUS_MAX ? kvm->max_vcpus : X86_CPUS_MAX;
+}
+
+static int check_cpuid(const struct arch *a, struct err *e)
+{
+	struct cpuid_table *supported = malloc(sizeof(*supported));
+	int rc;
+
+	if (!supported)
+		return err_set(e, "out of memory");
+	rc = cpuid_supported(a->kvm->dev_fd, supported, e) || cpuid_check(&a->cpuid, supported, e);
+	free(supported);
+	return rc ? err_context(e, "/cpus") : 0;
+}
+
+int arch_init(struct arch **out, struct kvm *kvm, const struct tree *t, struct err *e)
+{
+	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	uint64_t identity = X86_KVM_IDENTITY_GPA;
+	struct arch *a = calloc(1, sizeof(*a));
+	int xsave;
+
+	if (!a)
+		return err_set(e, "out of memory");
+	a->kvm = kvm;
+	if (cpuid_from_tree(t, &a->cpuid, e) || tree_u32(t, "/cpus", "tsc-khz", &a->tsc_khz, e) ||
+	    check_cpuid(a, e))
+		goto fail;
+	/* Pages that Intel hosts need for real mode; others ignore them. */
+	if (kvm_vm_ioctl(kvm, KVM_SET_IDENTITY_MAP_ADDR, &identity, "KVM_SET_IDENTITY_MAP_ADDR",
+			 e) < 0 ||
+	    kvm_vm_ioctl(kvm, KVM_SET_TSS_ADDR, (void *)X86_KVM_TSS_GPA, "KVM_SET_TSS_ADDR", e) < 0 ||
+	    kvm_vm_ioctl(kvm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", e) < 0 ||
+	    kvm_vm_ioctl(kvm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", e) < 0)
+		goto fail;
+	xsave = kvm_has(kvm, KVM_CAP_XSAVE2);
+	a->xsave_bytes = xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave :
+								 sizeof(struct kvm_xsave);
+	if (a->xsave_bytes > X86_XSAVE_MAX) {
+		err_set(e, "/cpus: the extended state of this CPU is %u bytes, more than %d",
+			a->xsave_bytes, X86_XSAVE_MAX);
+		goto fail;
+	}
+	*out = a;
+	return 0;
+fail:
+	arch_free(a);
+	return -1;
+}
+
+void arch_free(struct arch *a)
+{
+	free(a);
+}
+
+/* The guest's TSC must tick here as it did where it was born, within what KVM tolerates. */
+static int set_tsc_khz(struct arch *a, struct vcpu *v, struct err *e)
+{
+	int here = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
+	uint64_t tolerance;
+
+	if (!a->tsc_khz || here <= 0)
+		return 0;
+	tolerance = (uint64_t)here * 250 / 1000000;
+	if (a->tsc_khz + tolerance >= (uint64_t)here && a->tsc_khz <= (uint64_t)here + tolerance)
+		return 0;
+	if (ioctl(v->fd, KVM_SET_TSC_KHZ, (unsigned long)a->tsc_khz) < 0)
+		return err_set(e,
+			       "/cpus: the guest's time stamp counter runs at %u kHz, this host's "
+			       "at %d kHz, and KVM cannot scale it here",
+			       a->tsc_khz, here);
+	return 0;
+}
+
+int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e)
+{
+	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET };
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
+	} *c;
+	struct cpuid_table *mine;
+	int rc;
+
+	if (set_tsc_khz(a, v, e))
+		return -1;
+	c = calloc(1, sizeof(*c));
+	mine = malloc(sizeof(*mine));
+	if (!c || !mine) {
+		free(c);
+		free(mine);
+		return err_set(e, "out of memory");
+	}
+	cpuid_for_vcpu(&a->cpuid, v->index, mine);
+	c->head.nent = mine->n;
+	memcpy(c->entries, mine->entries, mine->n * sizeof(mine->entries[0]));
+	rc = ioctl(v->fd, KVM_SET_CPUID2, c);
+	free(c);
+	free(mine);
+	if (rc)
+		return err_errno(e, errno, "/cpus: KVM does not take the CPUID table");
+	if (a->msrs_known)
+		return 0;
+	a->msrs_known = true;
+	a->tsc_offset = ioctl(v->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
+	return x86_find_msrs(a, v, e);
+}
+
+int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcpu *boot_cpu,
+	      const struct arch_boot *b, struct err *e)
+{
+	struct boot_source source = {
+		.kernel_fd = b->kernel_fd,
+		.kernel_name = b->kernel_name,
+		.initrd_fd = b->initrd_fd,
+		.initrd_name = b->initrd_name,
+		.rsdp_gpa = X86_ACPI_GPA,
+	};
+	struct boot_entry entry;
+	void *acpi;
+
+	(void)a;
+	if (tree_str(t, "/chosen", "bootargs", &source.cmdline, e))
+		return -1;
+	acpi = memory_host(m, X86_ACPI_GPA, X86_ACPI_MAX);
+	if (!acpi)
+		return err_set(e, "%" PRIu64 " KiB of memory are too little: the first MiB does not fit",
+			       memory_bytes(m) >> 10);
+	if (acpi_build(t, X86_ACPI_GPA, acpi, X86_ACPI_MAX, e) < 0 || boot_load(m, &source, &entry, e))
+		return -1;
+	return x86_set_entry(boot_cpu, &entry, e);
+}
+
+void arch_vcpu_was_parked(struct vcpu *v)
+{
+	/* EINVAL when the guest does not use kvmclock. */
+	(void)!ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
+void arch_vcpu_describe(struct vcpu *v, char *text, unsigned int size)
+{
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+
+	if (ioctl(v->fd, KVM_GET_REGS, &regs) || ioctl(v->fd, KVM_GET_SREGS, &sregs)) {
+		snprintf(text, size, "its registers cannot be read");
+		return;
+	}
+	snprintf(text, size, "rip 0x%llx, rsp 0x%llx, cs 0x%x (CPL %u), cr0 0x%llx, cr3 0x%llx",
+		 regs.rip, regs.rsp, sregs.cs.selector, sregs.ss.dpl, sregs.cr0, sregs.cr3);
+}
