@@ -24,6 +24,7 @@
 #include "migrate/snapshot.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
+#include "vmm/cli/inspect.h"
 #include "vmm/cli/verb.h"
 #include "vmm/config.h"
 #include "vmm/control/commands.h"
@@ -328,6 +329,8 @@ int main(int argc, char **argv)
 		return make_vm(CONFIG_RUN, argc - 2, argv + 2);
 	if (!strcmp(argv[1], "restore"))
 		return make_vm(CONFIG_RESTORE, argc - 2, argv + 2);
+	if (!strcmp(argv[1], "inspect"))
+		return verb_inspect(argc - 2, argv + 2);
 	verb = verb_find(argv[1]);
 	return verb ? verb->run(argc - 2, argv + 2) : help_print(argv[1]);
 }

@@ -69,7 +69,10 @@ static int add_block(struct memory *m, const struct tree *t, const char *path, s
 	if (!b->host)
 		return err_errno(e, errno, "%s: this host cannot promise %" PRIu64 " MiB of memory",
 				 path, b->size >> 20);
-	madvise(b->host, b->size, MADV_HUGEPAGE);
+	/* Boot structures and small guests live in the first 2 MiB: a huge page there would cost
+	 * more at the start than it can give later. */
+	if (b->size > BLOCK_ALIGN)
+		madvise(b->host + BLOCK_ALIGN, b->size - BLOCK_ALIGN, MADV_HUGEPAGE);
 	madvise(b->host, b->size, MADV_DONTDUMP);
 	b->dirty = calloc(BITMAP_WORDS(b->size / PAGE_SIZE), sizeof(uint64_t));
 	m->n_blocks++;

@@ -283,6 +283,23 @@ static int nth_child(const void *fdt, int node, unsigned int index)
 	return -1;
 }
 
+/* Likewise the property that was written as number `index`. */
+static int nth_property(const void *fdt, int node, unsigned int index)
+{
+	unsigned int n = 0;
+	int prop;
+
+	fdt_for_each_property_offset (prop, fdt, node)
+		n++;
+	if (index >= n)
+		return -1;
+	n -= index;
+	fdt_for_each_property_offset (prop, fdt, node)
+		if (--n == 0)
+			return prop;
+	return -1;
+}
+
 bool tree_next_child(const struct tree *t, const char *path, unsigned int *it,
 		     char child[TREE_PATH_MAX])
 {
@@ -374,7 +391,7 @@ static void print_node(const void *fdt, int node, int depth, FILE *out)
 
 	indent(depth, out);
 	fprintf(out, "%s {\n", depth ? (name ? name : "?") : "/");
-	fdt_for_each_property_offset (prop, fdt, node) {
+	for (i = 0; (prop = nth_property(fdt, node, i)) >= 0; i++) {
 		const char *key, *v;
 		int len;
 

@@ -1,0 +1,148 @@
+/*
+ * A stream as text: see inspect.h. Main thread of a short-lived process. The stream is as hostile
+ * here as anywhere.
+ */
+#include "migrate/inspect.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "migrate/channel/channel.h"
+#include "migrate/snapshot.h"
+#include "migrate/stream/record.h"
+#include "vmm/base/err.h"
+#include "vmm/memory.h"
+
+struct totals {
+	uint64_t pages, records, runs;
+};
+
+static int check_data(struct reader *r, uint32_t expected, uint64_t offset, struct err *e)
+{
+	uint8_t buf[16 * PAGE_SIZE];
+	uLong crc = crc32(0, NULL, 0);
+
+	while (r->data_left) {
+		size_t n = r->data_left < sizeof(buf) ? (size_t)r->data_left : sizeof(buf);
+
+		if (reader_data(r, buf, n, e))
+			return -1;
+		crc = crc32(crc, buf, (uInt)n);
+	}
+	if ((uint32_t)crc != expected)
+		return err_set(e, "%s: the pages of the record at byte %" PRIu64 " are damaged",
+			       r->channel->name, offset);
+	return 0;
+}
+
+static int inspect_pages(struct reader *r, const struct record *rec, bool print, struct totals *t,
+			 FILE *out, struct err *e)
+{
+	struct pages p;
+	uint32_t i;
+
+	if (pages_decode(rec, &p, e))
+		return err_context(e, "%s", r->channel->name);
+	for (i = 0; i < p.n_runs; i++) {
+		uint64_t first, n;
+
+		pages_run(&p, i, &first, &n);
+		t->pages += n;
+		if (print)
+			fprintf(out, "block %" PRIu32 " page 0x%" PRIx64 " + %" PRIu64 "\n",
+				p.block, first, n);
+	}
+	t->runs += p.n_runs;
+	return check_data(r, p.data_crc, rec->offset, e);
+}
+
+static int print_states(struct reader *r, const struct record *rec, FILE *out, struct err *e)
+{
+	struct tree states;
+
+	if (tree_copy(&states, rec->body, rec->body_bytes, e))
+		return err_context(e, "%s: the states", r->channel->name);
+	if (out)
+		tree_print(&states, out);
+	tree_free(&states);
+	return 0;
+}
+
+static void print_summary(const struct hello *h, const struct tree *t, const struct totals *n,
+			  uint64_t bytes, FILE *out)
+{
+	char path[TREE_PATH_MAX];
+	const char *text;
+	unsigned int it = 0;
+	uint64_t gpa, size, memory = 0;
+	uint32_t cpus;
+
+	fprintf(out, "stream:  version %" PRIu32 ", written by godwit %s on %s, %" PRIu64 " bytes\n",
+		h->version, h->program, h->arch, bytes);
+	if (!tree_str(t, "/", "name", &text, NULL))
+		fprintf(out, "name:    %s\n", text);
+	while (tree_next_child(t, "/", &it, path))
+		if (!strncmp(path, "/memory@", 8) &&
+		    !tree_u64_pair(t, path, "reg", &gpa, &size, NULL))
+			memory += size;
+	fprintf(out, "memory:  %" PRIu64 " MiB, %" PRIu64 " pages written (%" PRIu64 " MiB)\n",
+		memory >> 20, n->pages, n->pages * PAGE_SIZE >> 20);
+	if (!tree_u32(t, "/cpus", "count", &cpus, NULL))
+		fprintf(out, "cpus:    %" PRIu32 "\n", cpus);
+	for (it = 0; tree_next_child(t, "/devices", &it, path);) {
+		const char *model = "?";
+
+		tree_str(t, path, "model", &model, NULL);
+		fprintf(out, "device:  %s (%s)\n", strrchr(path, '/') + 1, model);
+	}
+}
+
+static int read_rest(struct reader *r, enum inspect_what what, struct totals *n, FILE *out,
+		     struct err *e)
+{
+	struct record rec;
+
+	for (;;) {
+		if (reader_record(r, &rec, e))
+			return -1;
+		n->records++;
+		switch (rec.type) {
+		case RECORD_PAGES:
+			if (inspect_pages(r, &rec, what == INSPECT_PAGES, n, out, e))
+				return -1;
+			break;
+		case RECORD_STATES:
+			if (print_states(r, &rec, what == INSPECT_STATES ? out : NULL, e))
+				return -1;
+			break;
+		case RECORD_END:
+			return 0;
+		default:
+			return err_set(e, "%s: an unexpected %s record at byte %" PRIu64,
+				       r->channel->name, record_name(rec.type), rec.offset);
+		}
+	}
+}
+
+int inspect_stream(struct channel *ch, enum inspect_what what, FILE *out, struct err *e)
+{
+	struct reader r = { .channel = ch };
+	struct totals n = { 0 };
+	struct hello hello;
+	struct tree t;
+	int rc;
+
+	if (snapshot_open(&r, &t, &hello, e)) {
+		reader_free(&r);
+		return -1;
+	}
+	if (what == INSPECT_TREE)
+		tree_print(&t, out);
+	rc = read_rest(&r, what, &n, out, e);
+	if (!rc && what == INSPECT_SUMMARY)
+		print_summary(&hello, &t, &n, ch->bytes, out);
+	tree_free(&t);
+	reader_free(&r);
+	return rc;
+}
