@@ -78,7 +78,8 @@ static void print_summary(const struct hello *h, const struct tree *t, const str
 	uint64_t gpa, size, memory = 0;
 	uint32_t cpus;
 
-	fprintf(out, "stream:  version %" PRIu32 ", written by godwit %s on %s, %" PRIu64 " bytes\n",
+	fprintf(out,
+		"stream:  version %" PRIu32 ", written by godwit %s on %s, %" PRIu64 " bytes\n",
 		h->version, h->program, h->arch, bytes);
 	if (!tree_str(t, "/", "name", &text, NULL))
 		fprintf(out, "name:    %s\n", text);

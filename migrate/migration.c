@@ -138,8 +138,9 @@ static void *migration_thread(void *arg)
 	if (rc && !cancelled)
 		mig->error = e;
 	pthread_mutex_unlock(&mig->lock);
-	set_status(mig, !rc ? MIGRATION_COMPLETED :
-		   cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED);
+	set_status(mig, !rc	    ? MIGRATION_COMPLETED
+			: cancelled ? MIGRATION_CANCELLED
+				    : MIGRATION_FAILED);
 	if (!rc)
 		loop_call(mig->owner_loop, moved, mig);
 	return NULL;

@@ -124,8 +124,7 @@ static int save_chunk(struct writer *w, struct guest *g, unsigned int index, uin
 	return write_batch(w, b, index, e);
 }
 
-static int save_pages(struct writer *w, struct guest *g, struct snapshot_progress *p,
-		      struct err *e)
+static int save_pages(struct writer *w, struct guest *g, struct snapshot_progress *p, struct err *e)
 {
 	struct batch b = { .crc = crc32(0, NULL, 0) };
 	unsigned int i;

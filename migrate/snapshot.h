@@ -17,11 +17,11 @@ struct guest;
 
 /* Read by others while it is written: atomic. */
 struct snapshot_progress {
-	uint64_t total_pages;	   /* of the guest's RAM */
-	uint64_t seen_pages;	   /* looked at so far */
-	uint64_t normal_pages;	   /* written */
-	uint64_t bytes;		   /* on the channel */
-	bool cancel;		   /* set by anybody: stop soon, with an error */
+	uint64_t total_pages;  /* of the guest's RAM */
+	uint64_t seen_pages;   /* looked at so far */
+	uint64_t normal_pages; /* written */
+	uint64_t bytes;	       /* on the channel */
+	bool cancel;	       /* set by anybody: stop soon, with an error */
 };
 
 /* Writes everything; the guest is parked. The channel is not finished yet. */

@@ -51,13 +51,13 @@ struct config {
 	unsigned int n_disk_overrides;
 	struct config_override net_overrides[CONFIG_DEVICES_MAX];
 	unsigned int n_net_overrides;
-	const char *console; /* as given: stdio, null, file:PATH, unix:PATH */
-	const char *control; /* path, or NULL: the default one */
-	const char *user;    /* to drop to, or NULL */
-	uint32_t dirty_ring_entries;
+	const char *console;	     /* stdio, null, file:PATH, unix:PATH; NULL: as the tree says */
+	const char *control;	     /* path, or NULL: the default one */
+	const char *user;	     /* to drop to, or NULL */
+	uint32_t dirty_ring_entries; /* 0: none; else a power of two */
 	bool paused, verbose, help;
-	const char *operand; /* restore: the file */
-	char *texts[4 * CONFIG_DEVICES_MAX]; /* owned */
+	const char *operand;		     /* restore: the file */
+	char *texts[8 * CONFIG_DEVICES_MAX]; /* owned */
 	unsigned int n_texts;
 };
 
@@ -66,15 +66,22 @@ enum config_verb { CONFIG_RUN, CONFIG_RESTORE };
 
 /*
  * Parses argv[0..argc), the words after the verb. -1 with a sentence naming the option (an unknown
- * one: with the nearest that is known). config_free() in either case.
+ * one: with the nearest that is known). With c->help set nothing else counts. Without --name it is
+ * "vm-PID". config_free() in either case.
  */
 int config_parse(struct config *c, enum config_verb verb, int argc, char **argv, struct err *e);
 void config_free(struct config *c);
 
-/* The machine tree of a parsed `run`: pure, the host is not asked for anything. */
+/*
+ * The machine tree of a parsed `run`. Pure, but that host paths are made absolute; the host is not
+ * asked whether anything exists. `t` is initialised and empty.
+ */
 int config_tree(const struct config *c, struct tree *t, struct err *e);
 
-/* Puts the host's side given to `restore` or `receive` into a tree that came from elsewhere. */
+/*
+ * Puts the host's side given to `restore` or `receive` into a tree that came from elsewhere; what
+ * was not given stays as the tree has it. -1 for what the tree does not have, with what it has.
+ */
 int config_override_tree(const struct config *c, struct tree *t, struct err *e);
 
 #endif

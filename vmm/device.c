@@ -16,7 +16,8 @@ int device_init(struct device *d, const struct device_model *model, const struct
 	if (tree_str(t, path, "id", &id, e))
 		return -1;
 	if (strlen(id) >= sizeof(d->id))
-		return err_set(e, "%s: 'id' is longer than %zu characters", path, sizeof(d->id) - 1);
+		return err_set(e, "%s: 'id' is longer than %zu characters", path,
+			       sizeof(d->id) - 1);
 	d->model = model;
 	d->env = env;
 	snprintf(d->path, sizeof(d->path), "%s", path);

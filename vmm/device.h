@@ -31,7 +31,7 @@ enum machine_request {
 	REQUEST_RESET,	  /* the guest asks for a reboot */
 	REQUEST_POWEROFF, /* the guest has powered off */
 	REQUEST_FAILED,	  /* the guest cannot go on: a vCPU met what KVM cannot run */
-	REQUEST_QUIT,	  /* the person at this end wants the VM to end (console, signal, control) */
+	REQUEST_QUIT, /* the person at this end wants the VM to end (console, signal, control) */
 };
 
 /* The part of the machine that devices use. Constant while the machine lives. */

@@ -158,7 +158,8 @@ void loop_run(struct loop *l)
 	l->running = false;
 	l->stop = false;
 	pthread_mutex_unlock(&l->lock);
-	/* Whoever called before that is still waited for; later calls run at once, by themselves. */
+	/* Whoever called before that is still waited for; later calls run at once, by themselves.
+	 */
 	run_jobs(l);
 }
 

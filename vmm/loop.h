@@ -37,7 +37,7 @@ struct loop {
 	struct epoll_event batch[LOOP_BATCH];
 	int batch_at, batch_n;
 	pthread_mutex_t lock;
-	pthread_cond_t done;	/* a job was finished */
+	pthread_cond_t done;   /* a job was finished */
 	struct loop_job *jobs; /* under lock: waiting to run, oldest first */
 	struct loop_watch wake;
 };

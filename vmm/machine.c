@@ -145,7 +145,7 @@ struct vcpu_work {
 	struct vcpu_result {
 		int rc;
 		struct err e;
-	} *results;
+	} * results;
 };
 
 static void vcpu_work(struct vcpu *v, void *arg)
@@ -154,8 +154,8 @@ static void vcpu_work(struct vcpu *v, void *arg)
 	struct vcpu_result *r = &w->results[v->index];
 	void *st = w->s->vcpus[v->index];
 
-	r->rc = w->load ? arch_vcpu_load(w->m->arch, v, w->now, st, &r->e) :
-			  arch_vcpu_save(w->m->arch, v, w->now, st, &r->e);
+	r->rc = w->load ? arch_vcpu_load(w->m->arch, v, w->now, st, &r->e)
+			: arch_vcpu_save(w->m->arch, v, w->now, st, &r->e);
 }
 
 static int all_vcpus(struct machine *m, struct snapshot *s, const struct arch_moment *now,
@@ -272,8 +272,9 @@ static int check_nodes(struct machine *m, const struct tree *states, struct err 
 				known = m->devices[i]->model->state &&
 					!strcmp(path, m->devices[i]->path);
 			if (!known)
-				return err_set(e, "%s: the state of something that this machine "
-						  "does not have",
+				return err_set(e,
+					       "%s: the state of something that this machine "
+					       "does not have",
 					       path);
 		}
 	return 0;
@@ -348,8 +349,7 @@ static int probe(struct tree *t, const struct kvm *kvm, const struct device_mode
 	return arch_tree_probe(t, kvm, e);
 }
 
-static int build_devices(struct machine *m, const struct device_model *const *models,
-			 struct err *e)
+static int build_devices(struct machine *m, const struct device_model *const *models, struct err *e)
 {
 	const struct device_model *model;
 	char path[TREE_PATH_MAX];
@@ -378,7 +378,8 @@ static int build_vcpus(struct machine *m, struct err *e)
 	if (tree_u32(&m->tree, "/cpus", "count", &n, e))
 		return -1;
 	if (n < 1 || n > max)
-		return err_set(e, "/cpus: %" PRIu32 " vCPUs, this host's KVM can have 1 to %" PRIu32,
+		return err_set(e,
+			       "/cpus: %" PRIu32 " vCPUs, this host's KVM can have 1 to %" PRIu32,
 			       n, max);
 	m->vcpus = calloc(n, sizeof(m->vcpus[0]));
 	if (!m->vcpus)
@@ -411,8 +412,8 @@ static int build(struct machine *m, bool fresh, const struct device_model *const
 	tree_pack(&m->tree); /* complete: strings in it stay where they are */
 	if (tree_str(&m->tree, "/", "name", &m->name, e))
 		return -1;
-	if (memory_attach(&m->memory, &m->kvm, e) ||
-	    arch_init(&m->arch, &m->kvm, &m->tree, e) || loop_init(&m->io, e))
+	if (memory_attach(&m->memory, &m->kvm, e) || arch_init(&m->arch, &m->kvm, &m->tree, e) ||
+	    loop_init(&m->io, e))
 		return -1;
 	m->io_made = true;
 	m->env = (struct device_env){
@@ -524,7 +525,8 @@ int machine_boot(struct machine *m, struct err *e)
 {
 	struct arch_boot b = { 0 };
 
-	if (machine_open_boot(m, e) || tree_str(&m->tree, "/host/boot", "kernel", &b.kernel_name, e))
+	if (machine_open_boot(m, e) ||
+	    tree_str(&m->tree, "/host/boot", "kernel", &b.kernel_name, e))
 		return -1;
 	if (m->initrd_fd >= 0 && tree_str(&m->tree, "/host/boot", "initrd", &b.initrd_name, e))
 		return -1;

@@ -25,7 +25,7 @@ struct machine;
 
 /* QEMU's RunState names, as query-status tells them. */
 enum machine_status {
-	MACHINE_PRELAUNCH,	/* built, never ran */
+	MACHINE_PRELAUNCH, /* built, never ran */
 	MACHINE_RUNNING,
 	MACHINE_PAUSED,
 	MACHINE_INMIGRATE,	/* waits for its state from elsewhere */

@@ -25,7 +25,7 @@ struct memory_block {
 	uint64_t gpa;
 	uint64_t size; /* bytes, a multiple of PAGE_SIZE */
 	uint8_t *host;
-	char path[24];	/* its node in the machine tree: "/memory@100000000" */
+	char path[24];	 /* its node in the machine tree: "/memory@100000000" */
 	uint64_t *dirty; /* a bit a page, atomic: written by godwit since the last harvest */
 };
 

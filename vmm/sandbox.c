@@ -42,12 +42,13 @@ int sandbox_enter(const struct sandbox_user *user, struct err *e)
 		rc = capng_change_id((int)user->uid, (int)user->gid,
 				     CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING);
 		return rc ? err_set(e, "cannot change to user id %u (step %d)",
-				    (unsigned int)user->uid, -rc) :
-			    0;
+				    (unsigned int)user->uid, -rc)
+			  : 0;
 	}
 	if (capng_get_caps_process())
 		return err_set(e, "cannot read the capabilities of this process");
-	/* The bounding set can only be emptied by who has the right to; others cannot gain by it. */
+	/* The bounding set can only be emptied by who has the right to; others cannot gain by it.
+	 */
 	rc = capng_have_capability(CAPNG_EFFECTIVE, CAP_SETPCAP);
 	capng_clear(rc ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS);
 	if (capng_apply(rc ? CAPNG_SELECT_BOTH : CAPNG_SELECT_CAPS))

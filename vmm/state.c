@@ -16,7 +16,7 @@
 
 struct state {
 	bool loading, failed;
-	struct tree *states;	    /* saving */
+	struct tree *states;	   /* saving */
 	const struct tree *source; /* loading */
 	char path[TREE_PATH_MAX];
 	unsigned int n_properties, n_nodes; /* of the node at `path`, taken so far */
@@ -237,10 +237,8 @@ static void check_complete(struct state *s)
 	if (s->failed)
 		return;
 	node = fdt_path_offset(fdt, s->path);
-	fdt_for_each_property_offset (i, fdt, node)
-		properties++;
-	fdt_for_each_subnode (i, fdt, node)
-		nodes++;
+	fdt_for_each_property_offset(i, fdt, node) properties++;
+	fdt_for_each_subnode(i, fdt, node) nodes++;
 	if (properties == s->n_properties && nodes == s->n_nodes)
 		return;
 	s->failed = true;

@@ -272,14 +272,11 @@ static int nth_child(const void *fdt, int node, unsigned int index)
 	unsigned int n = 0;
 	int child;
 
-	fdt_for_each_subnode (child, fdt, node)
-		n++;
+	fdt_for_each_subnode(child, fdt, node) n++;
 	if (index >= n)
 		return -1;
 	n -= index;
-	fdt_for_each_subnode (child, fdt, node)
-		if (--n == 0)
-			return child;
+	fdt_for_each_subnode(child, fdt, node) if (--n == 0) return child;
 	return -1;
 }
 
@@ -289,14 +286,11 @@ static int nth_property(const void *fdt, int node, unsigned int index)
 	unsigned int n = 0;
 	int prop;
 
-	fdt_for_each_property_offset (prop, fdt, node)
-		n++;
+	fdt_for_each_property_offset(prop, fdt, node) n++;
 	if (index >= n)
 		return -1;
 	n -= index;
-	fdt_for_each_property_offset (prop, fdt, node)
-		if (--n == 0)
-			return prop;
+	fdt_for_each_property_offset(prop, fdt, node) if (--n == 0) return prop;
 	return -1;
 }
 

@@ -39,7 +39,8 @@ struct tree {
 int tree_init(struct tree *t, struct err *e);
 int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e); /* checks the blob */
 void tree_free(struct tree *t);
-size_t tree_bytes_used(const struct tree *t); /* size of the packed blob at t->fdt, after tree_pack */
+size_t tree_bytes_used(
+	const struct tree *t); /* size of the packed blob at t->fdt, after tree_pack */
 void tree_pack(struct tree *t);
 
 /* Writing creates missing nodes on the way and replaces a property that is there. */

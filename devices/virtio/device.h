@@ -6,6 +6,15 @@
  * Threads: the guest's register accesses come on vCPU threads, doorbells and host events on the
  * I/O thread; both hold `lock`. All ops below are called with it held. Only the interrupt status
  * is atomic and taken without it.
+ *
+ * Watches belong to the loop's thread, but the guest starts and stops a device from a vCPU. So
+ * start and stop never touch watches and nobody waits for the other thread with the lock held:
+ * - the doorbells are watched from activate to quiesce, whatever the status is;
+ * - `ring` always runs on the I/O thread: after a start every ready queue is rung, through its
+ *   doorbell. A kind adds and changes watches in activate, quiesce, ring and in its watches' own
+ *   functions, nowhere else;
+ * - a watch's own function takes the lock and asks virtio_working() first; when that is false it
+ *   removes its watch (loop_remove) and returns. The next `ring` adds it again.
  */
 #ifndef GODWIT_VIRTIO_DEVICE_H
 #define GODWIT_VIRTIO_DEVICE_H
@@ -50,25 +59,34 @@ struct virtio_device;
 
 /* A kind of device. Constant. */
 struct virtio_ops {
-	uint32_t device_id; /* section 5 */
+	uint32_t device_id;	 /* section 5 */
+	uint64_t known_features; /* what the code can do; the node's `features` are among them */
+	uint16_t queue_size;	 /* QueueNumMax; 0: QUEUE_SIZE_MAX */
 
 	/* The configuration space is `config_size` bytes at `config`; a write is offered here
 	 * (NULL: all read-only). */
 	void (*config_write)(struct virtio_device *v, uint32_t offset, const void *value,
 			     uint32_t len);
 
-	/* The driver has set DRIVER_OK, or the machine was loaded or resumed in that state: start
-	 * watching the host side. Then `ring` is called for every queue. */
+	/* I/O thread: the machine runs, or is about to park (after `stop`): the places to add and
+	 * remove watches of the host side. `quiesce` may find them removed. Both may be NULL. */
+	int (*activate)(struct virtio_device *v, struct err *e);
+	void (*quiesce)(struct virtio_device *v);
+
+	/* Any thread: the driver has set DRIVER_OK, or the machine was loaded or resumed in that
+	 * state. Then `ring` is called for every ready queue. May be NULL. */
 	int (*start)(struct virtio_device *v, struct err *e);
 
-	/* The driver resets the device, or the machine parks: no request is under way when it
-	 * returns. Waits for I/O that cannot be taken back. */
+	/* Any thread: the driver resets the device or takes a queue back, or the machine parks. No
+	 * request is under way and no chain is held when it returns: waits for I/O that cannot be
+	 * taken back, puts back (queue_unpop) what was not begun. May be NULL. */
 	void (*stop)(struct virtio_device *v);
 
 	/* Forget what belongs to the driver's use of the device; after stop. May be NULL. */
 	void (*reset)(struct virtio_device *v);
 
-	/* The guest rang queue `q` (or may have): work until it is empty. */
+	/* I/O thread: the guest rang the ready queue `q` (or may have): work until it is empty, but
+	 * no longer than is fair to other devices: then virtio_ring_later() and return. */
 	void (*ring)(struct virtio_device *v, unsigned int q);
 };
 
@@ -86,7 +104,8 @@ struct virtio_device {
 	struct virtio_doorbell {
 		struct virtio_device *v;
 		unsigned int queue;
-		int fd;
+		int fd;	   /* eventfd */
+		bool tied; /* KVM signals it for the guest's write, without an exit */
 		struct loop_watch watch;
 	} doorbells[VIRTIO_QUEUES_MAX];
 
@@ -96,22 +115,25 @@ struct virtio_device {
 	struct queue queues[VIRTIO_QUEUES_MAX];
 	bool active;  /* the machine runs: between activate and quiesce */
 	bool started; /* ops->start was called, ops->stop not yet */
-	bool failed_logged;
+	bool failed_logged, misuse_logged;
 
 	uint32_t interrupt_status; /* atomic */
 };
 
 /*
  * The common part of a kind's create: reads node `path` (reg, interrupts, features), puts the
- * window on the MMIO bus and adds the doorbells. On -1 nothing is left. The kind then fills
- * `config`. virtio_destroy frees what init made, not `v` itself.
+ * window on the MMIO bus. On -1 nothing is left. The kind then fills `config`. virtio_destroy frees
+ * what init made, not `v` itself.
  */
 int virtio_init(struct virtio_device *v, const struct device_model *model,
 		const struct virtio_ops *ops, unsigned int n_queues, const struct device_env *env,
 		const struct tree *t, const char *path, struct err *e);
 void virtio_destroy(struct virtio_device *v);
 
-/* Common members of a kind's struct device_model and state list. */
+/*
+ * Common members of a kind's struct device_model and state list. A kind's `load` calls virtio_load
+ * first: it forgets (ops->reset) what the kind held for the driver before.
+ */
 int virtio_activate(struct device *d, struct err *e);
 void virtio_quiesce(struct device *d);
 void virtio_fields(struct state *s, struct virtio_state *st);
@@ -122,6 +144,15 @@ void virtio_load(struct virtio_device *v, const struct virtio_state *st);
 
 /* Whether a feature bit was negotiated. */
 bool virtio_has(const struct virtio_device *v, unsigned int feature);
+
+/* Whether the device may work: started, and not broken (virtio_fail). */
+static inline bool virtio_working(const struct virtio_device *v)
+{
+	return v->started && !(v->st.status & VIRTIO_STATUS_NEEDS_RESET);
+}
+
+/* Rings queue `q` as the guest would: `ring` comes again after the loop looked at other fds. */
+void virtio_ring_later(struct virtio_device *v, unsigned int q);
 
 /* The queue's interrupt, if the driver wants one for what was pushed. */
 void virtio_interrupt(struct virtio_device *v, unsigned int q);
@@ -137,10 +168,11 @@ void virtio_fail(struct virtio_device *v, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
 /* The window's bus function (mmio.c) and what it drives (device.c); lock not held. */
-#define VIRTIO_MMIO_WINDOW 0x1000u
+#define VIRTIO_MMIO_WINDOW	 0x1000u
+#define VIRTIO_MMIO_QUEUE_NOTIFY 0x50u
 void virtio_mmio_access(void *v, uint64_t offset, void *value, unsigned int len, bool is_write);
 
-void virtio_set_status(struct virtio_device *v, uint32_t status);    /* lock held */
+void virtio_set_status(struct virtio_device *v, uint32_t status);		  /* lock held */
 void virtio_set_queue_ready(struct virtio_device *v, unsigned int q, bool ready); /* lock held */
 
 #endif

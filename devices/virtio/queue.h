@@ -19,8 +19,8 @@ struct err;
 struct memory;
 struct state;
 
-#define QUEUE_SIZE_MAX	  256	/* descriptors a queue can have here */
-#define QUEUE_BUFFERS_MAX 256	/* buffers in one chain, indirect ones included */
+#define QUEUE_SIZE_MAX	  256 /* descriptors a queue can have here */
+#define QUEUE_BUFFERS_MAX 256 /* buffers in one chain, indirect ones included */
 
 /* What migrates of a queue. */
 struct queue_state {
@@ -60,7 +60,10 @@ int queue_state_check(const struct queue_state *st, struct err *e);
 /* Whether the rings lie inside RAM and are aligned; called when the driver makes a queue ready. */
 int queue_check_rings(const struct queue *q, struct err *e);
 
-/* The next chain: 1 = got one, 0 = the queue is empty, -1 = the guest's rings are broken. */
+/*
+ * The next chain: 1 = got one, 0 = the queue is empty (or not ready), -1 = the guest's rings are
+ * broken. Buffers of no bytes are left out.
+ */
 int queue_pop(struct queue *q, struct queue_chain *c, struct err *e);
 
 /* Puts the last popped chain back, as if it had not been taken. */
@@ -82,8 +85,13 @@ int queue_publish(struct queue *q, uint16_t n, struct err *e);
 bool queue_wants_interrupt(struct queue *q);
 
 /*
- * Asks the driver not to ring (false), or to ring again (true). After asking for rings, look at
- * the queue once more before sleeping: returns true when there is something in it already.
+ * Asks the driver not to ring (false), or to ring again (true): then it returns true when there is
+ * something in the queue already. So a device's turn is:
+ *
+ *     do {
+ *             queue_ask_rings(q, false);
+ *             while (queue_pop(...) > 0) ...
+ *     } while (queue_ask_rings(q, true));
  */
 bool queue_ask_rings(struct queue *q, bool rings);
 

@@ -24,8 +24,8 @@ struct channel_ops {
 /* Embedded first in each kind's own struct. */
 struct channel {
 	const struct channel_ops *ops;
-	char name[256]; /* "file:/srv/web.vm", for messages */
-	uint64_t bytes; /* written or read so far */
+	char name[256];	   /* "file:/srv/web.vm", for messages */
+	uint64_t bytes;	   /* written or read so far */
 	bool page_aligned; /* page data begin at multiples of the page size (files) */
 };
 

@@ -17,8 +17,8 @@
 #include "vmm/base/io.h"
 
 struct file_channel {
-	struct channel ch; /* first */
-	int fd, dir_fd;	   /* dir_fd: writing only */
+	struct channel ch;	      /* first */
+	int fd, dir_fd;		      /* dir_fd: writing only */
 	char name[NAME_MAX + 1];      /* in dir_fd */
 	char temporary[NAME_MAX + 1]; /* in dir_fd; "" while it has no name */
 };
@@ -154,7 +154,8 @@ int file_channel_create(struct channel **out, const char *path, struct err *e)
 		errno = EOPNOTSUPP;
 	if (f->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
 		snprintf(f->temporary, sizeof(f->temporary), ".godwit-%d-save", (int)getpid());
-		f->fd = openat(f->dir_fd, f->temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+		f->fd = openat(f->dir_fd, f->temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC,
+			       0600);
 		if (f->fd < 0)
 			f->temporary[0] = 0;
 	}

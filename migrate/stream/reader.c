@@ -50,8 +50,8 @@ int reader_record(struct reader *r, struct record *out, struct err *e)
 	out->data_bytes = get_u64(head + 24);
 	if (head[2] || head[3] || get_u64(head + 8) != r->sequence ||
 	    out->body_bytes > RECORD_BODY_MAX || pad > RECORD_PAD_MAX ||
-	    out->data_bytes > RECORD_DATA_MAX ||
-	    (out->data_bytes && out->type != RECORD_PAGES) || (r->sequence == 0) != (out->type == RECORD_HELLO))
+	    out->data_bytes > RECORD_DATA_MAX || (out->data_bytes && out->type != RECORD_PAGES) ||
+	    (r->sequence == 0) != (out->type == RECORD_HELLO))
 		return bad_head(r, out, e);
 	if (reserve_body(r, out->body_bytes ? out->body_bytes : 1, e) ||
 	    channel_read(r->channel, r->body, out->body_bytes, e))
@@ -77,8 +77,7 @@ int reader_record(struct reader *r, struct record *out, struct err *e)
 int reader_data(struct reader *r, void *to, size_t len, struct err *e)
 {
 	if (len > r->data_left)
-		return err_set(e, "%s: a record has less data than its runs say",
-			       r->channel->name);
+		return err_set(e, "%s: a record has less data than its runs say", r->channel->name);
 	r->data_left -= len;
 	return channel_read(r->channel, to, len, e);
 }

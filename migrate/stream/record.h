@@ -87,7 +87,7 @@ struct hello {
 	uint32_t version;
 	char arch[16]; /* "x86_64" */
 	uint32_t page_bytes;
-	uint8_t id[16]; /* random: which migration */
+	uint8_t id[16];	  /* random: which migration */
 	char program[16]; /* version of the program, for messages */
 };
 

@@ -332,8 +332,8 @@ START_TEST(pages_outside_the_machine_are_refused)
 		put_u64(body + 24, wrong[i].n);
 		ck_assert_int_eq(file_channel_create(&w.channel, path, &e), 0);
 		ck_assert_int_eq(writer_record(&w, RECORD_HELLO, "x", 1, NULL, 0, &e), 0);
-		ck_assert_int_eq(
-			writer_record(&w, RECORD_PAGES, body, sizeof(body), &data, 1, &e), 0);
+		ck_assert_int_eq(writer_record(&w, RECORD_PAGES, body, sizeof(body), &data, 1, &e),
+				 0);
 		ck_assert_int_eq(channel_finish(w.channel, &e), 0);
 		channel_close(w.channel);
 		ck_assert_int_eq(file_channel_open(&r.channel, path, &e), 0);

@@ -61,10 +61,18 @@ static const char path[] = "/devices/thing";
 
 static struct thing sample(void)
 {
-	struct thing t = { .a = 1, .b = 0x1234, .c = 0x12345678, .d = 0x123456789abcdef0ull,
-			   .e = true, .bytes = "abcd", .buffer = "xyz", .buffer_len = 3,
-			   .numbers = { 1, 2, 1ull << 63 }, .n_numbers = 3,
-			   .parts = { { 7 }, { 8 } }, .later = 5 };
+	struct thing t = { .a = 1,
+			   .b = 0x1234,
+			   .c = 0x12345678,
+			   .d = 0x123456789abcdef0ull,
+			   .e = true,
+			   .bytes = "abcd",
+			   .buffer = "xyz",
+			   .buffer_len = 3,
+			   .numbers = { 1, 2, 1ull << 63 },
+			   .n_numbers = 3,
+			   .parts = { { 7 }, { 8 } },
+			   .later = 5 };
 
 	return t;
 }
@@ -111,9 +119,8 @@ static void damage_each(const char *node_path, const char *optional)
 			struct err e;
 			int rc;
 
-			fdt_for_each_property_offset (at, states.fdt, node)
-				if (k++ == i)
-					v = fdt_getprop_by_offset(states.fdt, at, &key, &len);
+			fdt_for_each_property_offset(at, states.fdt, node) if (k++ == i)
+				v = fdt_getprop_by_offset(states.fdt, at, &key, &len);
 			n = k;
 			ck_assert_ptr_nonnull(v);
 			memcpy(value, v, (size_t)len);

@@ -109,10 +109,11 @@ END_TEST
 
 START_TEST(printed_text_is_dts)
 {
-	static const char expected[] = "/dts-v1/;\n\n/ {\n\tcompatible = \"godwit,test\";\n"
-				       "\tdevices {\n\t\tb {\n\t\t\tinterrupts = <0x5>;\n\t\t};\n"
-				       "\t\ta {\n\t\t\tcapacity = <0x100 0x0>;\n"
-				       "\t\t\treg = <0x0 0xd0000000 0x0 0x1000>;\n\t\t};\n\t};\n};\n";
+	static const char expected[] =
+		"/dts-v1/;\n\n/ {\n\tcompatible = \"godwit,test\";\n"
+		"\tdevices {\n\t\tb {\n\t\t\tinterrupts = <0x5>;\n\t\t};\n"
+		"\t\ta {\n\t\t\tcapacity = <0x100 0x0>;\n"
+		"\t\t\treg = <0x0 0xd0000000 0x0 0x1000>;\n\t\t};\n\t};\n};\n";
 	struct tree t = sample();
 	char *text;
 	size_t len;

@@ -75,11 +75,13 @@ int parse_size(const char *text, uint64_t *out, struct err *e)
 	errno = 0;
 	n = strtoull(text, &end, 10);
 	if (!isdigit((unsigned char)text[0]))
-		return err_set(e, "'%s' is not a size (expected a number, then K, M, G or T)", text);
+		return err_set(e, "'%s' is not a size (expected a number, then K, M, G or T)",
+			       text);
 	if (*end) {
 		unit = strchr(units, *end);
 		if (!unit || end[1])
-			return err_set(e, "'%s' is not a size (expected a number, then K, M, G or T)",
+			return err_set(e,
+				       "'%s' is not a size (expected a number, then K, M, G or T)",
 				       text);
 		shift = 10 * (unsigned int)(unit - units + 1);
 	}

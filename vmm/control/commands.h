@@ -1,13 +1,21 @@
 /*
  * The machine's own control commands: query-version query-status query-name query-cpus-fast stop
- * cont system_reset system_powerdown quit.
+ * cont system_reset system_powerdown quit. They run on the thread of the machine's owner.
  */
 #ifndef GODWIT_CONTROL_COMMANDS_H
 #define GODWIT_CONTROL_COMMANDS_H
 
 #include "vmm/control/server.h"
 
-/* The context of the table is the struct machine. */
+struct machine;
+
+/* The context of the table. `control` is filled in once the server is open; it gets the events
+ * STOP and RESUME of the commands stop and cont. */
+struct command_context {
+	struct machine *machine;
+	struct control *control;
+};
+
 extern const struct control_command machine_commands[];
 
 #endif

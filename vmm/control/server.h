@@ -17,7 +17,13 @@ struct control;
 struct err;
 struct loop;
 
-enum control_type { CONTROL_STRING, CONTROL_INTEGER, CONTROL_BOOLEAN, CONTROL_ARRAY, CONTROL_OBJECT };
+enum control_type {
+	CONTROL_STRING,
+	CONTROL_INTEGER,
+	CONTROL_BOOLEAN,
+	CONTROL_ARRAY,
+	CONTROL_OBJECT
+};
 
 struct control_argument {
 	const char *name; /* NULL ends the list */
@@ -32,7 +38,7 @@ struct control_argument {
  * Runs on the loop's thread and must not wait for the guest.
  */
 struct control_command {
-	const char *name; /* NULL ends a table */
+	const char *name;			  /* NULL ends a table */
 	const struct control_argument *arguments; /* NULL: none */
 	int (*run)(void *context, json_t *arguments, json_t **result, struct err *e);
 };
@@ -44,19 +50,29 @@ struct control_table {
 
 /*
  * Listens at `path` (mode 0600). A path that is too long for a socket, or where somebody answers,
- * is refused with a sentence; a stale socket is replaced. `tables` ends with commands == NULL and
- * must live as long as the server.
+ * is refused with a sentence (errno is EADDRINUSE for the latter); a stale socket is replaced.
+ * `tables` ends with commands == NULL and must live as long as the server. On the loop's thread,
+ * or before the loop runs.
  */
 int control_open(struct control **out, struct loop *loop, const char *path,
 		 const struct control_table *tables, struct err *e);
 
-/* Closes all connections after their last answer was tried, and removes the socket. */
+/*
+ * Closes all connections after their last answers and events were tried, and removes the socket if
+ * it is still ours. On the loop's thread or when it does not run; not from inside a command; when
+ * no other thread can call control_event() any more. NULL does nothing.
+ */
 void control_close(struct control *c);
 
 const char *control_path(const struct control *c);
 
-/* Any thread: an event to every client that has negotiated. Takes the reference of `data` (may be
- * NULL). */
+/*
+ * Any thread: an event to every client that has negotiated. Takes the reference of `data` (may be
+ * NULL). Events keep their order, and an event that a command caused comes before its answer.
+ */
 void control_event(struct control *c, const char *event, json_t *data);
+
+/* What query-version returns and the greeting contains (a new reference). */
+json_t *control_version(void);
 
 #endif

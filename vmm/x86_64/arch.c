@@ -27,7 +27,9 @@ static int add_memory(struct tree *t, uint64_t gpa, uint64_t bytes, struct err *
 
 	snprintf(path, sizeof(path), "/memory@%" PRIx64, gpa);
 	return tree_set_str(t, path, "device_type", "memory", e) ||
-	       tree_set_u64_pair(t, path, "reg", gpa, bytes, e) ? -1 : 0;
+			       tree_set_u64_pair(t, path, "reg", gpa, bytes, e)
+		       ? -1
+		       : 0;
 }
 
 int arch_tree_memory(struct tree *t, uint64_t bytes, struct err *e)
@@ -62,16 +64,22 @@ int arch_tree_place(struct tree *t, const char *path, struct err *e)
 		return -1;
 	if (!strcmp(model, "serial-8250"))
 		return tree_set_u32_pair(t, path, "port", X86_SERIAL_PORT, 8, e) ||
-		       tree_set_u32(t, path, "interrupts", X86_SERIAL_GSI, e) ? -1 : 0;
+				       tree_set_u32(t, path, "interrupts", X86_SERIAL_GSI, e)
+			       ? -1
+			       : 0;
 	if (!strcmp(model, "power"))
 		return tree_set_u32_pair(t, path, "port", X86_POWER_PORT, 8, e) ||
-		       tree_set_u32(t, path, "interrupts", X86_POWER_GSI, e) ? -1 : 0;
+				       tree_set_u32(t, path, "interrupts", X86_POWER_GSI, e)
+			       ? -1
+			       : 0;
 	n = count_placed(t);
 	if (n >= max)
 		return err_set(e, "%s: more than %u virtio devices (each needs an interrupt pin)",
 			       path, max);
 	return tree_set_u64_pair(t, path, "reg", X86_VIRTIO_GPA + n * 0x1000ull, 0x1000, e) ||
-	       tree_set_u32(t, path, "interrupts", gsis[n], e) ? -1 : 0;
+			       tree_set_u32(t, path, "interrupts", gsis[n], e)
+		       ? -1
+		       : 0;
 }
 
 int arch_tree_probe(struct tree *t, const struct kvm *kvm, struct err *e)
@@ -83,7 +91,8 @@ int arch_tree_probe(struct tree *t, const struct kvm *kvm, struct err *e)
 
 	if (!supported)
 		return err_set(e, "out of memory");
-	/* Works on the VM's fd since Linux 5.18; before, the guest finds its frequency by kvmclock. */
+	/* Works on the VM's fd since Linux 5.18; before, the guest finds its frequency by kvmclock.
+	 */
 	khz = ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0);
 	if (tree_u32(t, "/cpus", "count", &n_cpus, e) || cpuid_supported(kvm->dev_fd, supported, e))
 		goto out;
@@ -130,13 +139,14 @@ int arch_init(struct arch **out, struct kvm *kvm, const struct tree *t, struct e
 	/* Pages that Intel hosts need for real mode; others ignore them. */
 	if (kvm_vm_ioctl(kvm, KVM_SET_IDENTITY_MAP_ADDR, &identity, "KVM_SET_IDENTITY_MAP_ADDR",
 			 e) < 0 ||
-	    kvm_vm_ioctl(kvm, KVM_SET_TSS_ADDR, (void *)X86_KVM_TSS_GPA, "KVM_SET_TSS_ADDR", e) < 0 ||
+	    kvm_vm_ioctl(kvm, KVM_SET_TSS_ADDR, (void *)X86_KVM_TSS_GPA, "KVM_SET_TSS_ADDR", e) <
+		    0 ||
 	    kvm_vm_ioctl(kvm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", e) < 0 ||
 	    kvm_vm_ioctl(kvm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", e) < 0)
 		goto fail;
 	xsave = kvm_has(kvm, KVM_CAP_XSAVE2);
-	a->xsave_bytes = xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave :
-								 sizeof(struct kvm_xsave);
+	a->xsave_bytes = xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave
+							       : sizeof(struct kvm_xsave);
 	if (a->xsave_bytes > X86_XSAVE_MAX) {
 		err_set(e, "/cpus: the extended state of this CPU is %u bytes, more than %d",
 			a->xsave_bytes, X86_XSAVE_MAX);
@@ -179,7 +189,7 @@ int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e)
 	struct {
 		struct kvm_cpuid2 head;
 		struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
-	} *c;
+	} * c;
 	struct cpuid_table *mine;
 	int rc;
 
@@ -225,9 +235,11 @@ int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcp
 		return -1;
 	acpi = memory_host(m, X86_ACPI_GPA, X86_ACPI_MAX);
 	if (!acpi)
-		return err_set(e, "%" PRIu64 " KiB of memory are too little: the first MiB does not fit",
-			       memory_bytes(m) >> 10);
-	if (acpi_build(t, X86_ACPI_GPA, acpi, X86_ACPI_MAX, e) < 0 || boot_load(m, &source, &entry, e))
+		return err_set(
+			e, "%" PRIu64 " KiB of memory are too little: the first MiB does not fit",
+			memory_bytes(m) >> 10);
+	if (acpi_build(t, X86_ACPI_GPA, acpi, X86_ACPI_MAX, e) < 0 ||
+	    boot_load(m, &source, &entry, e))
 		return -1;
 	return x86_set_entry(boot_cpu, &entry, e);
 }

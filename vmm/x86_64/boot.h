@@ -9,6 +9,7 @@
 #ifndef GODWIT_X86_64_BOOT_H
 #define GODWIT_X86_64_BOOT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct err;
@@ -23,7 +24,13 @@ struct boot_source {
 	int initrd_fd;		 /* -1: none */
 	const char *initrd_name;
 	const char *cmdline;
-	uint64_t rsdp_gpa; /* where acpi_write put the tables */
+	uint64_t rsdp_gpa; /* where acpi_build put the tables */
+
+	/*
+	 * The memory was mapped and never written since (the first start of a machine): what must
+	 * be zero is zero, so a large .bss is not touched. False at a reset.
+	 */
+	bool memory_is_fresh;
 };
 
 /* Where the boot processor starts. */

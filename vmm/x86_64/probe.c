@@ -41,7 +41,7 @@ struct probe {
  *      out %al, $PORT      the exit that ends a run
  *      jmp .
  */
-static const uint8_t code[] = { 0xb9, LOOPS & 0xff, LOOPS >> 8, 0, 0, 0xff, 0xc9,
+static const uint8_t code[] = { 0xb9, LOOPS & 0xff, LOOPS >> 8, 0,    0,    0xff, 0xc9,
 				0x75, 0xfc,	    0xe6,	PORT, 0xeb, 0xfe };
 
 static void put_entry(uint8_t *memory, uint32_t at, uint64_t entry)
@@ -63,8 +63,14 @@ static int set_mode(struct probe *p, unsigned int cpl, struct err *e)
 {
 	struct kvm_regs regs = { .rip = CODE_GPA, .rflags = 0x2 | 3 << 12 };
 	struct kvm_segment data = {
-		.limit = 0xffffffff, .selector = (uint16_t)(0x18 | cpl), .type = 3, .present = 1,
-		.dpl = (uint8_t)cpl, .db = 1, .s = 1, .g = 1,
+		.limit = 0xffffffff,
+		.selector = (uint16_t)(0x18 | cpl),
+		.type = 3,
+		.present = 1,
+		.dpl = (uint8_t)cpl,
+		.db = 1,
+		.s = 1,
+		.g = 1,
 	};
 	struct kvm_segment cs = data;
 	struct kvm_sregs s;
@@ -126,21 +132,24 @@ static int set_up(struct probe *p, struct err *e)
 {
 	struct kvm_userspace_memory_region region = { .memory_size = GUEST_SIZE };
 
-	p->memory = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p->memory = mmap(NULL, GUEST_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			 0);
 	if (p->memory == MAP_FAILED) {
 		p->memory = NULL;
 		return err_errno(e, errno, "cannot map memory");
 	}
 	fill_memory(p->memory);
 	region.userspace_addr = (uintptr_t)p->memory;
-	if (kvm_vm_ioctl(&p->kvm, KVM_SET_TSS_ADDR, (void *)0xfffbd000ul, "KVM_SET_TSS_ADDR", e) < 0 ||
+	if (kvm_vm_ioctl(&p->kvm, KVM_SET_TSS_ADDR, (void *)0xfffbd000ul, "KVM_SET_TSS_ADDR", e) <
+		    0 ||
 	    kvm_vm_ioctl(&p->kvm, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION",
 			 e) < 0)
 		return -1;
 	p->vcpu_fd = ioctl(p->kvm.vm_fd, KVM_CREATE_VCPU, 0);
 	if (p->vcpu_fd < 0)
 		return err_errno(e, errno, "KVM_CREATE_VCPU");
-	p->run = mmap(NULL, p->kvm.vcpu_map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->vcpu_fd, 0);
+	p->run = mmap(NULL, p->kvm.vcpu_map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, p->vcpu_fd,
+		      0);
 	if (p->run == MAP_FAILED) {
 		p->run = NULL;
 		return err_errno(e, errno, "cannot map a vCPU");

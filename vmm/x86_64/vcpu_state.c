@@ -74,8 +74,8 @@ static void segment_fields(struct state *s, void *p)
 
 static void vcpu_fields(struct state *s, void *p)
 {
-	static const char *const regs[] = { "rax", "rbx", "rcx", "rdx", "rsi",	"rdi",
-					    "rsp", "rbp", "r8",	 "r9",	"r10",	"r11",
+	static const char *const regs[] = { "rax", "rbx", "rcx", "rdx", "rsi", "rdi",
+					    "rsp", "rbp", "r8",	 "r9",	"r10", "r11",
 					    "r12", "r13", "r14", "r15", "rip", "rflags" };
 	static const char *const dbs[] = { "db0", "db1", "db2", "db3" };
 	struct vcpu_state *st = p;
@@ -327,11 +327,23 @@ static struct kvm_sregs state_to_sregs(const struct vcpu_state *st)
 {
 	const struct kvm_segment *g = st->segments;
 	struct kvm_sregs r = {
-		.cs = g[0], .ds = g[1], .es = g[2], .fs = g[3],
-		.gs = g[4], .ss = g[5], .tr = g[6], .ldt = g[7],
-		.gdt = st->gdt, .idt = st->idt,
-		.cr0 = st->cr0, .cr2 = st->cr2, .cr3 = st->cr3, .cr4 = st->cr4,
-		.cr8 = st->cr8, .efer = st->efer, .apic_base = st->apic_base,
+		.cs = g[0],
+		.ds = g[1],
+		.es = g[2],
+		.fs = g[3],
+		.gs = g[4],
+		.ss = g[5],
+		.tr = g[6],
+		.ldt = g[7],
+		.gdt = st->gdt,
+		.idt = st->idt,
+		.cr0 = st->cr0,
+		.cr2 = st->cr2,
+		.cr3 = st->cr3,
+		.cr4 = st->cr4,
+		.cr8 = st->cr8,
+		.efer = st->efer,
+		.apic_base = st->apic_base,
 	};
 
 	memcpy(r.interrupt_bitmap, st->interrupt_bitmap, sizeof(st->interrupt_bitmap));
@@ -354,8 +366,9 @@ static int load_xsave(const struct arch *a, struct vcpu *v, const struct vcpu_st
 	int rc;
 
 	if (st->xsave_bytes > a->xsave_bytes)
-		return err_set(e, "vCPU %u: an extended state of %" PRIu32
-				  " bytes, this host's has %" PRIu32,
+		return err_set(e,
+			       "vCPU %u: an extended state of %" PRIu32
+			       " bytes, this host's has %" PRIu32,
 			       v->index, st->xsave_bytes, a->xsave_bytes);
 	area = calloc(1, a->xsave_bytes);
 	if (!area)
