@@ -68,6 +68,7 @@ int arch_vm_load(const struct arch *a, const struct arch_moment *now, const void
 /* Kernel and initrd (-1: none) into memory, and the boot CPU to its first instruction. */
 struct arch_boot {
 	int kernel_fd, initrd_fd;
+	bool memory_is_fresh; /* all zero: the first boot */
 	const char *kernel_name, *initrd_name;
 };
 int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcpu *boot_cpu,

@@ -55,6 +55,7 @@ struct machine {
 	bool running; /* devices active, vCPUs not asked to park */
 	bool held, run_after_hold;
 	int kernel_fd, initrd_fd;
+	bool used; /* guest memory is no longer all zero */
 
 	uint32_t requested; /* atomic: the weightiest request not yet delivered */
 };
@@ -314,6 +315,7 @@ int machine_states_load(struct machine *m, const struct tree *states, struct err
 		return err_set(e, "the machine is running");
 	if (snapshot_alloc(m, &s, e))
 		return -1;
+	m->used = true;
 	rc = decode(m, states, &s, e) || snapshot_apply(m, &s, e) ? -1 : 0;
 	snapshot_free(m, &s);
 	return rc;
@@ -532,6 +534,8 @@ int machine_boot(struct machine *m, struct err *e)
 		return -1;
 	b.kernel_fd = m->kernel_fd;
 	b.initrd_fd = m->initrd_fd;
+	b.memory_is_fresh = !m->used;
+	m->used = true;
 	return arch_boot(m->arch, &m->memory, &m->tree, &m->vcpus[0], &b, e);
 }
 

@@ -183,33 +183,34 @@ static int set_tsc_khz(struct arch *a, struct vcpu *v, struct err *e)
 	return 0;
 }
 
+static int set_cpuid(const struct arch *a, struct vcpu *v, struct err *e)
+{
+	struct cpuid_table *mine = malloc(sizeof(*mine));
+	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + sizeof(mine->entries));
+	int rc = -1;
+
+	if (!mine || !c) {
+		err_set(e, "out of memory");
+		goto out;
+	}
+	cpuid_for_vcpu(&a->cpuid, v->index, mine);
+	c->nent = mine->n;
+	memcpy(c->entries, mine->entries, mine->n * sizeof(mine->entries[0]));
+	rc = ioctl(v->fd, KVM_SET_CPUID2, c);
+	if (rc)
+		rc = err_errno(e, errno, "/cpus: KVM does not take the CPUID table");
+out:
+	free(c);
+	free(mine);
+	return rc;
+}
+
 int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e)
 {
 	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET };
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
-	} * c;
-	struct cpuid_table *mine;
-	int rc;
 
-	if (set_tsc_khz(a, v, e))
+	if (set_tsc_khz(a, v, e) || set_cpuid(a, v, e))
 		return -1;
-	c = calloc(1, sizeof(*c));
-	mine = malloc(sizeof(*mine));
-	if (!c || !mine) {
-		free(c);
-		free(mine);
-		return err_set(e, "out of memory");
-	}
-	cpuid_for_vcpu(&a->cpuid, v->index, mine);
-	c->head.nent = mine->n;
-	memcpy(c->entries, mine->entries, mine->n * sizeof(mine->entries[0]));
-	rc = ioctl(v->fd, KVM_SET_CPUID2, c);
-	free(c);
-	free(mine);
-	if (rc)
-		return err_errno(e, errno, "/cpus: KVM does not take the CPUID table");
 	if (a->msrs_known)
 		return 0;
 	a->msrs_known = true;
@@ -226,8 +227,10 @@ int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcp
 		.initrd_fd = b->initrd_fd,
 		.initrd_name = b->initrd_name,
 		.rsdp_gpa = X86_ACPI_GPA,
+		.memory_is_fresh = b->memory_is_fresh,
 	};
 	struct boot_entry entry;
+	long acpi_bytes;
 	void *acpi;
 
 	(void)a;
@@ -238,8 +241,11 @@ int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcp
 		return err_set(
 			e, "%" PRIu64 " KiB of memory are too little: the first MiB does not fit",
 			memory_bytes(m) >> 10);
-	if (acpi_build(t, X86_ACPI_GPA, acpi, X86_ACPI_MAX, e) < 0 ||
-	    boot_load(m, &source, &entry, e))
+	acpi_bytes = acpi_build(t, X86_ACPI_GPA, acpi, X86_ACPI_MAX, e);
+	if (acpi_bytes < 0)
+		return -1;
+	memory_mark(m, X86_ACPI_GPA, (uint64_t)acpi_bytes);
+	if (boot_load(m, &source, &entry, e))
 		return -1;
 	return x86_set_entry(boot_cpu, &entry, e);
 }

@@ -141,19 +141,20 @@ static int vcpu_ioctl(struct vcpu *v, unsigned long request, const void *arg, co
 
 #define VCPU_IOCTL(v, request, arg, e) vcpu_ioctl(v, request, arg, #request, e)
 
-/* KVM's MSR list with room for all of them. */
-struct msr_list {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entries[X86_MSRS_MAX];
-};
+/* KVM's list of MSRs, with room for `n`; NULL when memory is short. */
+static struct kvm_msrs *new_msrs(uint32_t n)
+{
+	struct kvm_msrs *list = calloc(1, sizeof(*list) + n * sizeof(list->entries[0]));
+
+	if (list)
+		list->nmsrs = n;
+	return list;
+}
 
 int x86_find_msrs(struct arch *a, struct vcpu *v, struct err *e)
 {
-	struct {
-		struct kvm_msr_list head;
-		uint32_t numbers[X86_MSRS_MAX];
-	} *all = calloc(1, sizeof(*all));
-	struct msr_list *list = calloc(1, sizeof(*list));
+	struct kvm_msr_list *all = calloc(1, sizeof(*all) + X86_MSRS_MAX * sizeof(uint32_t));
+	struct kvm_msrs *list = new_msrs(X86_MSRS_MAX + 1);
 	uint32_t i, n = 0;
 	int rc = -1;
 
@@ -161,20 +162,20 @@ int x86_find_msrs(struct arch *a, struct vcpu *v, struct err *e)
 		err_set(e, "out of memory");
 		goto out;
 	}
-	all->head.nmsrs = X86_MSRS_MAX;
+	all->nmsrs = X86_MSRS_MAX;
 	if (ioctl(a->kvm->dev_fd, KVM_GET_MSR_INDEX_LIST, all)) {
-		err_errno(e, errno, "KVM_GET_MSR_INDEX_LIST (%u MSRs)", all->head.nmsrs);
+		err_errno(e, errno, "KVM_GET_MSR_INDEX_LIST (%u MSRs)", all->nmsrs);
 		goto out;
 	}
-	for (i = 0; i < all->head.nmsrs; i++)
-		if (all->numbers[i] != MSR_TSC && all->numbers[i] != MSR_TSC_DEADLINE)
-			list->entries[n++].index = all->numbers[i];
+	for (i = 0; i < all->nmsrs; i++)
+		if (all->indices[i] != MSR_TSC && all->indices[i] != MSR_TSC_DEADLINE)
+			list->entries[n++].index = all->indices[i];
 	/* The TSC is saved as an offset; the deadline goes last: see the order above. */
 	list->entries[n++].index = MSR_TSC_DEADLINE;
 
 	/* KVM_GET_MSRS stops at the first one that this CPU has not: take it out, go on there. */
 	while (n) {
-		list->head.nmsrs = n;
+		list->nmsrs = n;
 		rc = ioctl(v->fd, KVM_GET_MSRS, list);
 		if (rc < 0) {
 			err_errno(e, errno, "KVM_GET_MSRS");
@@ -198,13 +199,12 @@ out:
 
 static int save_msrs(const struct arch *a, struct vcpu *v, struct vcpu_state *st, struct err *e)
 {
-	struct msr_list *list = calloc(1, sizeof(*list));
+	struct kvm_msrs *list = new_msrs(a->n_msrs);
 	uint32_t i;
 	int rc;
 
 	if (!list)
 		return err_set(e, "out of memory");
-	list->head.nmsrs = a->n_msrs;
 	for (i = 0; i < a->n_msrs; i++)
 		list->entries[i].index = a->msrs[i];
 	rc = VCPU_IOCTL(v, KVM_GET_MSRS, list, e);
@@ -224,14 +224,14 @@ static int save_msrs(const struct arch *a, struct vcpu *v, struct vcpu_state *st
 static int load_msrs(struct vcpu *v, const struct vcpu_state *st, uint32_t from, uint32_t to,
 		     struct err *e)
 {
-	struct msr_list *list = calloc(1, sizeof(*list));
+	struct kvm_msrs *list = new_msrs(to - from);
 	uint32_t i;
 	int rc = 0;
 
 	if (!list)
 		return err_set(e, "out of memory");
 	while (from < to) {
-		list->head.nmsrs = to - from;
+		list->nmsrs = to - from;
 		for (i = from; i < to; i++)
 			list->entries[i - from] = (struct kvm_msr_entry){
 				.index = st->msrs[i],
@@ -262,41 +262,45 @@ static struct kvm_device_attr tsc_offset_attr(uint64_t *offset)
 	};
 }
 
+/* The TSC itself: for kernels without the offset attribute (before 5.16). */
+static int tsc_msr(struct vcpu *v, unsigned long request, const char *name, uint64_t *tsc,
+		   struct err *e)
+{
+	struct kvm_msrs *one = new_msrs(1);
+	int rc;
+
+	if (!one)
+		return err_set(e, "out of memory");
+	one->entries[0] = (struct kvm_msr_entry){ .index = MSR_TSC, .data = *tsc };
+	rc = vcpu_ioctl(v, request, one, name, e);
+	*tsc = one->entries[0].data;
+	free(one);
+	return rc < 0 ? -1 : 0;
+}
+
 static int save_tsc(const struct arch *a, struct vcpu *v, const struct arch_moment *now,
 		    uint64_t *tsc, struct err *e)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one = { .head.nmsrs = 1, .entry.index = MSR_TSC };
 	uint64_t offset = 0;
 	struct kvm_device_attr attr = tsc_offset_attr(&offset);
 
-	if (a->tsc_offset) {
-		if (VCPU_IOCTL(v, KVM_GET_DEVICE_ATTR, &attr, e) < 0)
-			return -1;
-		*tsc = now->host_counter + offset;
-		return 0;
-	}
-	if (VCPU_IOCTL(v, KVM_GET_MSRS, &one, e) < 0)
+	if (!a->tsc_offset)
+		return tsc_msr(v, KVM_GET_MSRS, "KVM_GET_MSRS", tsc, e);
+	if (VCPU_IOCTL(v, KVM_GET_DEVICE_ATTR, &attr, e) < 0)
 		return -1;
-	*tsc = one.entry.data;
+	*tsc = now->host_counter + offset;
 	return 0;
 }
 
 static int load_tsc(const struct arch *a, struct vcpu *v, const struct arch_moment *now,
 		    uint64_t tsc, struct err *e)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one = { .head.nmsrs = 1, .entry.index = MSR_TSC, .entry.data = tsc };
 	uint64_t offset = tsc - now->host_counter;
 	struct kvm_device_attr attr = tsc_offset_attr(&offset);
 
-	if (a->tsc_offset)
-		return VCPU_IOCTL(v, KVM_SET_DEVICE_ATTR, &attr, e) < 0 ? -1 : 0;
-	return VCPU_IOCTL(v, KVM_SET_MSRS, &one, e) < 0 ? -1 : 0;
+	if (!a->tsc_offset)
+		return tsc_msr(v, KVM_SET_MSRS, "KVM_SET_MSRS", &tsc, e);
+	return VCPU_IOCTL(v, KVM_SET_DEVICE_ATTR, &attr, e) < 0 ? -1 : 0;
 }
 
 static void regs_to_state(const struct kvm_regs *r, uint64_t out[18])

@@ -1,0 +1,38 @@
+/*
+ * Reading `--option value`, `--option=value` and operands, one after the other, against a table.
+ * Pure; the words are those of the command line.
+ */
+#ifndef GODWIT_BASE_OPTIONS_H
+#define GODWIT_BASE_OPTIONS_H
+
+#include <stdbool.h>
+
+struct err;
+
+struct option_spec {
+	const char *name; /* without the dashes; NULL ends a table */
+	bool takes_value;
+	unsigned int groups; /* bits: who has this option */
+};
+
+struct options {
+	int argc;
+	char **argv;
+	int at;		    /* next word */
+	bool only_operands; /* after "--" */
+	unsigned int group; /* only options with one of these bits are known */
+	const struct option_spec *table;
+};
+
+#define OPTION_ERROR   (-1)
+#define OPTION_END     (-2)
+#define OPTION_OPERAND (-3)
+
+/*
+ * The index in the table of the next option, with its value (NULL if it takes none); or
+ * OPTION_OPERAND with the operand as value, OPTION_END, or OPTION_ERROR with a sentence: unknown
+ * (with the nearest known one), value missing, value not wanted. "-h" is "--help".
+ */
+int option_next(struct options *o, const char **value, struct err *e);
+
+#endif

@@ -1,0 +1,27 @@
+/*
+ * Words that people type: names of VMs and devices, and which known word was probably meant.
+ * Pure; any thread.
+ */
+#ifndef GODWIT_BASE_WORDS_H
+#define GODWIT_BASE_WORDS_H
+
+#include <stddef.h>
+
+struct err;
+
+/*
+ * A name is 1 to `max` letters, digits, '.', '_' and '-', and begins with neither '.' nor '-': so
+ * it is a file name, a device tree node name and one word of a shell. `what` begins the sentence.
+ */
+int word_check_name(const char *what, const char *name, size_t max, struct err *e);
+
+/*
+ * The word of `known` (NULL-terminated) that is nearest to `word` by letters added, dropped,
+ * changed or swapped; NULL when none is near.
+ */
+const char *word_nearest(const char *word, const char *const *known);
+
+/* Copies, with '?' for every control character: for text from elsewhere on a terminal. */
+void word_printable(char *to, size_t size, const char *from);
+
+#endif

@@ -1,0 +1,248 @@
+/*
+ * godwit doctor [--json]: what this host can do. Each finding is a row: a key for scripts, a
+ * sentence for people. Main thread of a short-lived process. Exit code 0 when VMs can run here.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <liburing.h>
+#include <linux/kvm.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmm/base/err.h"
+#include "vmm/base/options.h"
+#include "vmm/cli/verb.h"
+#include "vmm/kvm.h"
+#include "vmm/probe.h"
+
+/* Below this share of user mode's speed, kernel mode is not run by the processor. */
+#define EMULATED_RATIO 20
+
+static const struct {
+	int number;
+	const char *name, *use;
+	bool needed;
+} capabilities[] = {
+	{ KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP", "interrupt controllers in the kernel", true },
+	{ KVM_CAP_IRQFD, "KVM_CAP_IRQFD", "interrupts from any thread", true },
+	{ KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD", "doorbells without leaving the guest", true },
+	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT", "parking vCPUs", true },
+	{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE", "saving vCPUs", true },
+	{ KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK", "carrying the guest's clock on", true },
+	{ KVM_CAP_PIT2, "KVM_CAP_PIT2", "the timer of a PC", true },
+	{ KVM_CAP_XSAVE2, "KVM_CAP_XSAVE2", "large vector registers", false },
+	{ KVM_CAP_TSC_CONTROL, "KVM_CAP_TSC_CONTROL",
+	  "guests born on hosts with another TSC frequency", false },
+	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
+	  "cheap tracking of written pages", false },
+	{ KVM_CAP_DIRTY_LOG_RING, "KVM_CAP_DIRTY_LOG_RING", "dirty limits for each vCPU", false },
+};
+
+struct findings {
+	json_t *json;
+	bool print, ok;
+};
+
+static void say(struct findings *f, const char *mark, const char *name, const char *text)
+{
+	if (f->print)
+		printf("%-4s %-34s %s\n", mark, name, text);
+}
+
+static const char *mark(bool present, bool needed)
+{
+	return present ? "ok" : needed ? "MISS" : "-";
+}
+
+static void check_capabilities(struct findings *f, const struct kvm *k)
+{
+	json_t *list = json_object();
+	unsigned int i;
+
+	for (i = 0; i < sizeof(capabilities) / sizeof(capabilities[0]); i++) {
+		int value = kvm_has(k, capabilities[i].number);
+
+		json_object_set_new(list, capabilities[i].name, json_integer(value));
+		say(f, mark(value, capabilities[i].needed), capabilities[i].name,
+		    capabilities[i].use);
+		if (!value && capabilities[i].needed)
+			f->ok = false;
+	}
+	json_object_set_new(f->json, "kvm_capabilities", list);
+}
+
+/* "hardware", "emulated" or "unknown", by running both rings. */
+static void check_speed(struct findings *f)
+{
+	const char *speed = "unknown";
+	struct probe_result r;
+	char text[128];
+	struct err e;
+
+	if (probe_modes(&r, &e)) {
+		snprintf(text, sizeof(text), "could not be told: %.80s", e.text);
+	} else {
+		bool slow = r.kernel_ns > r.user_ns * EMULATED_RATIO;
+
+		speed = slow ? "emulated" : "hardware";
+		snprintf(text, sizeof(text),
+			 "%s: %u turns of a loop took %" PRIu64 " us (user mode: %" PRIu64 " us)",
+			 slow ? "interpreted, stock kernels will not get far here"
+			      : "at full speed",
+			 r.loops, r.kernel_ns / 1000, r.user_ns / 1000);
+		json_object_set_new(f->json, "kernel_mode_ns",
+				    json_integer((json_int_t)r.kernel_ns));
+		json_object_set_new(f->json, "user_mode_ns", json_integer((json_int_t)r.user_ns));
+	}
+	json_object_set_new(f->json, "kernel_mode_speed", json_string(speed));
+	say(f, strcmp(speed, "hardware") ? "-" : "ok", "kernel-mode guest code", text);
+}
+
+static void check_kvm(struct findings *f)
+{
+	struct kvm k;
+	struct err e;
+
+	if (kvm_init(&k, &e)) {
+		f->ok = false;
+		json_object_set_new(f->json, "kvm", json_false());
+		json_object_set_new(f->json, "kvm_error", json_string(e.text));
+		json_object_set_new(f->json, "kernel_mode_speed", json_string("unknown"));
+		say(f, "MISS", "/dev/kvm", e.text);
+		return;
+	}
+	json_object_set_new(f->json, "kvm", json_true());
+	json_object_set_new(f->json, "kvm_api_version", json_integer(KVM_API_VERSION));
+	json_object_set_new(f->json, "kvm_max_vcpus", json_integer(k.max_vcpus));
+	say(f, "ok", "/dev/kvm", "present, accessible, API version 12");
+	check_capabilities(f, &k);
+	kvm_free(&k);
+	check_speed(f);
+}
+
+static void check_file(struct findings *f, const char *key, const char *path, const char *use)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char text[160];
+
+	snprintf(text, sizeof(text), "%s%s%s", use, fd < 0 ? ": " : "",
+		 fd < 0 ? strerror(errno) : "");
+	say(f, mark(fd >= 0, false), path, text);
+	json_object_set_new(f->json, key, json_boolean(fd >= 0));
+	if (fd >= 0)
+		close(fd);
+}
+
+static void check_userfaultfd(struct findings *f)
+{
+	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd;
+
+	if (dev >= 0) {
+		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC);
+		close(dev);
+	} else {
+		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	}
+	json_object_set_new(f->json, "userfaultfd", json_boolean(fd >= 0));
+	say(f, mark(fd >= 0, false), "userfaultfd",
+	    fd >= 0 ? "for post-copy"
+		    : "for post-copy: not allowed (see vm.unprivileged_userfaultfd)");
+	if (fd >= 0)
+		close(fd);
+}
+
+static void check_uring(struct findings *f)
+{
+	struct io_uring ring;
+	int rc = io_uring_queue_init(4, &ring, 0);
+	char text[120];
+
+	if (!rc)
+		io_uring_queue_exit(&ring);
+	snprintf(text, sizeof(text), "for disks%s%s", rc ? ": " : "", rc ? strerror(-rc) : "");
+	json_object_set_new(f->json, "io_uring", json_boolean(!rc));
+	say(f, mark(!rc, true), "io_uring", text);
+	if (rc)
+		f->ok = false;
+}
+
+static void check_memory(struct findings *f)
+{
+	static const struct {
+		const char *field, *key, *use;
+	} wanted[] = {
+		{ "MemTotal:", "memory_total_kib", "memory of this host" },
+		{ "MemAvailable:", "memory_available_kib", "memory that is free for guests" },
+		{ "HugePages_Free:", "huge_pages_free", "reserved huge pages (not needed)" },
+	};
+	FILE *meminfo = fopen("/proc/meminfo", "re");
+	char line[128], text[64];
+	unsigned int i;
+
+	while (meminfo && fgets(line, sizeof(line), meminfo))
+		for (i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+			size_t n = strlen(wanted[i].field);
+			long long value;
+
+			if (strncmp(line, wanted[i].field, n) ||
+			    sscanf(line + n, "%lld", &value) != 1)
+				continue;
+			json_object_set_new(f->json, wanted[i].key, json_integer(value));
+			snprintf(text, sizeof(text), i == 2 ? "%lld" : "%lld MiB",
+				 i == 2 ? value : value >> 10);
+			say(f, "ok", wanted[i].use, text);
+		}
+	if (meminfo)
+		fclose(meminfo);
+}
+
+static void check_huge_pages(struct findings *f)
+{
+	static const char path[] = "/sys/kernel/mm/transparent_hugepage/enabled";
+	FILE *file = fopen(path, "re");
+	char line[64] = "";
+	bool usable;
+
+	if (file && !fgets(line, sizeof(line), file))
+		line[0] = 0;
+	if (file)
+		fclose(file);
+	line[strcspn(line, "\n")] = 0;
+	usable = line[0] && !strstr(line, "[never]");
+	json_object_set_new(f->json, "transparent_huge_pages", json_boolean(usable));
+	say(f, mark(usable, false), "transparent huge pages", line[0] ? line : "not there");
+}
+
+int verb_doctor(int argc, char **argv)
+{
+	struct verb_args args = { 0 };
+	struct findings f = { .ok = true };
+	int rc = verb_parse("doctor", VERB_JSON, 0, argc, argv, &args);
+
+	if (rc >= 0)
+		return rc;
+	f.json = json_object();
+	f.print = !args.json;
+	check_kvm(&f);
+	check_uring(&f);
+	check_file(&f, "tun", "/dev/net/tun", "for --net");
+	check_userfaultfd(&f);
+	check_huge_pages(&f);
+	check_memory(&f);
+	json_object_set_new(f.json, "ok", json_boolean(f.ok));
+	if (args.json) {
+		json_dumpf(f.json, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		printf("%s\n",
+		       f.ok ? "This host can run VMs." : "This host cannot run VMs: see MISS.");
+	}
+	json_decref(f.json);
+	return f.ok ? VERB_DONE : VERB_FAILED;
+}

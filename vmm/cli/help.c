@@ -1,0 +1,180 @@
+/*
+ * The help texts of all verbs: `godwit VERB --help` and `godwit --help`. Constant text; what it
+ * promises is the contract with users, so it changes in the same commit as the options do.
+ */
+#include "vmm/cli/verb.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm/base/err.h"
+#include "vmm/base/words.h"
+
+struct help {
+	const char *verb, *text;
+};
+
+static const char overview[] =
+	"usage: godwit VERB [OPTION...] [WORD...]\n"
+	"\n"
+	"Virtual machines:\n"
+	"  run --kernel FILE ...   start a VM and stay until it ends\n"
+	"  restore FILE            go on with a VM that was saved\n"
+	"  save VM FILE            put a VM away into a file\n"
+	"  list                    the VMs that run on this host\n"
+	"  status VM               one of them\n"
+	"  pause VM                stop the guest where it is\n"
+	"  resume VM               let it go on\n"
+	"  reset VM                start the guest again from its kernel\n"
+	"  shutdown VM             press the power button and wait for the guest to power off\n"
+	"  quit VM                 end the VM at once, as if its power were cut\n"
+	"\n"
+	"Looking:\n"
+	"  inspect FILE            what a saved VM holds\n"
+	"  doctor                  what this host can do\n"
+	"\n"
+	"VM is a name, or the path of a control socket (anything with a '/').\n"
+	"godwit VERB --help tells the options of a verb, godwit --version the version.\n"
+	"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cancelled. Errors are one sentence on "
+	"stderr.\n";
+
+#define HOST_OPTIONS                                                                               \
+	"  --console stdio|null|file:PATH|unix:PATH\n"                                             \
+	"                      where the guest's serial port goes. stdio is a raw pipe, or on a\n" \
+	"                      terminal raw mode: Ctrl-A x quits, Ctrl-A h helps\n"                \
+	"  --control PATH      the control socket (default: NAME.sock in the runtime directory:\n" \
+	"                      $GODWIT_RUNTIME_DIR, /run/godwit for root, or\n"                    \
+	"                      $XDG_RUNTIME_DIR/godwit)\n"                                         \
+	"  --paused            do not start the guest before godwit resume\n"                      \
+	"  --user NAME         drop to this user once everything is open\n"                        \
+	"  --verbose           tell decisions and events on stderr\n"                              \
+	"  --help              this text\n"
+
+static const struct help helps[] = {
+	{ "run",
+	  "usage: godwit run --kernel FILE [OPTION...]\n"
+	  "\n"
+	  "Starts a VM and stays until it ends: 0 when its guest has powered off.\n"
+	  "\n"
+	  "  --kernel FILE       a bzImage, or an ELF kernel with a PVH note\n"
+	  "  --initrd FILE       an initial RAM disk\n"
+	  "  --cmdline TEXT      the whole kernel command line (default: console=ttyS0 panic=-1)\n"
+	  "  --name NAME         what the VM is called: letters, digits, '.', '_', '-'\n"
+	  "                      (default: vm- and the process id)\n"
+	  "  --cpus N            1 to 254 (default: 1)\n"
+	  "  --memory SIZE       RAM; SIZE is a number with K, M, G or T (default: 256M)\n"
+	  "  --disk PATH[,readonly][,serial=S][,id=ID]\n"
+	  "                      a raw image file or a block device; may be repeated; a comma in\n"
+	  "                      PATH is written twice (ids by default: disk0, disk1, ...)\n"
+	  "  --net tap=IF[,mac=MAC][,id=ID]\n"
+	  "                      a network card on a tap interface; may be repeated (ids by\n"
+	  "                      default: net0, ...; MAC: made from the VM's name and the id)\n"
+	  "  --channel NAME,socket=PATH\n"
+	  "                      a named port in the guest (/dev/virtio-ports/NAME) that reaches\n"
+	  "                      a unix socket here; may be repeated\n"
+	  "  --dirty-ring N      track written pages with KVM's dirty ring of N entries a vCPU\n"
+	  "                      (a power of two, 1024 to 65536; 0: the bitmap, the "
+	  "default)\n" HOST_OPTIONS },
+	{ "restore",
+	  "usage: godwit restore FILE [OPTION...]\n"
+	  "\n"
+	  "Goes on with the VM that FILE holds. What the guest sees comes from the file; the\n"
+	  "host's side is as it was, or as these options say.\n"
+	  "\n"
+	  "  --name NAME         call the VM otherwise\n"
+	  "  --disk ID=PATH      where the disk called ID is here; may be repeated\n"
+	  "  --net ID=tap:IF     the tap interface of the card called ID; may be repeated\n"
+	  "  --channel NAME,socket=PATH\n"
+	  "                      the socket of the channel called NAME; may be repeated\n"
+	  "  --kernel FILE       the kernel for the guest's next reboot\n"
+	  "  --initrd FILE       its initial RAM disk\n" HOST_OPTIONS },
+	{ "save", "usage: godwit save VM FILE\n"
+		  "\n"
+		  "Puts the VM away: its guest stops, FILE holds all of it, the VM ends. FILE "
+		  "appears only\n"
+		  "when it is complete; whatever fails before leaves an older FILE as it was and "
+		  "the guest\n"
+		  "running. Ctrl-C cancels (exit code 3). godwit restore FILE goes on with it.\n" },
+	{ "inspect",
+	  "usage: godwit inspect FILE [--tree|--states|--pages]\n"
+	  "\n"
+	  "Tells what a saved VM holds: a summary, or\n"
+	  "  --tree              the machine, as device tree source\n"
+	  "  --states            the states of its devices and processors, as device tree source\n"
+	  "  --pages             which pages of its memory are in the file\n" },
+	{ "doctor",
+	  "usage: godwit doctor [--json]\n"
+	  "\n"
+	  "Tells what this host can do, and what is missing: KVM and each of its capabilities "
+	  "that\n"
+	  "godwit uses, whether guest kernels run at hardware speed, tap interfaces, userfaultfd,\n"
+	  "huge pages, free memory.\n"
+	  "\n"
+	  "  --json              for scripts\n" },
+	{ "list",
+	  "usage: godwit list [--json]\n"
+	  "\n"
+	  "Lists the VMs of the runtime directory ($GODWIT_RUNTIME_DIR, /run/godwit for root, or\n"
+	  "$XDG_RUNTIME_DIR/godwit) with name, status and process id. Sockets that VMs have left\n"
+	  "behind are removed.\n" },
+	{ "status",
+	  "usage: godwit status VM [--json]\n"
+	  "\n"
+	  "Tells name, status (running, paused, ...), number of CPUs, process id and control\n"
+	  "socket of a VM.\n" },
+	{ "pause", "usage: godwit pause VM\n"
+		   "\n"
+		   "Stops the guest where it is; returns when it stands.\n" },
+	{ "resume",
+	  "usage: godwit resume VM [--force]\n"
+	  "\n"
+	  "Lets a paused guest go on; returns when it runs.\n"
+	  "\n"
+	  "  --force             when a migration ended undecided (the destination was told to go\n"
+	  "                      on and has not said that it does): let the guest run here. Only\n"
+	  "                      when you know that it does not run there.\n" },
+	{ "reset",
+	  "usage: godwit reset VM\n"
+	  "\n"
+	  "Sets the machine back and starts the guest again from its kernel, without asking the\n"
+	  "guest; returns when that is done.\n" },
+	{ "shutdown",
+	  "usage: godwit shutdown VM [--timeout SECONDS]\n"
+	  "\n"
+	  "Presses the ACPI power button and waits until the guest has powered off and the VM has\n"
+	  "ended. A guest may take no notice: after the time limit that is an error.\n"
+	  "\n"
+	  "  --timeout SECONDS   how long to wait (default: 60; 0: press and return)\n" },
+	{ "quit",
+	  "usage: godwit quit VM\n"
+	  "\n"
+	  "Ends the VM at once, as if its power were cut; returns when its process is gone.\n" },
+};
+
+#define N_HELPS (sizeof(helps) / sizeof(helps[0]))
+
+int help_print(const char *verb)
+{
+	const char *names[N_HELPS + 1];
+	const char *nearest;
+	struct err e;
+
+	if (!verb) {
+		fputs(overview, stdout);
+		return VERB_DONE;
+	}
+	for (size_t i = 0; i < N_HELPS; i++) {
+		names[i] = helps[i].verb;
+		if (!strcmp(helps[i].verb, verb)) {
+			fputs(helps[i].text, stdout);
+			return VERB_DONE;
+		}
+	}
+	names[N_HELPS] = NULL;
+	nearest = word_nearest(verb, names);
+	if (nearest)
+		err_set(&e, "unknown verb '%s' (did you mean %s?)", verb, nearest);
+	else
+		err_set(&e, "unknown verb '%s' (godwit --help lists them)", verb);
+	return verb_fail(&e, VERB_USAGE);
+}

@@ -1,0 +1,33 @@
+/*
+ * godwit quit VM: ends a VM as if its power were cut; returns when its process is gone. Main
+ * thread of a short-lived process.
+ */
+#include "vmm/base/err.h"
+#include "vmm/cli/client.h"
+#include "vmm/cli/verb.h"
+
+#define QUIT_TIMEOUT_MS 30000
+
+static int quit_vm(struct client *c, const char *vm, struct err *e)
+{
+	if (client_open(c, vm, CLIENT_TIMEOUT_MS, e))
+		return -1;
+	/* A VM that ends before its answer is out has done what was asked. */
+	if (client_execute(c, "quit", NULL, NULL, e) && !c->closed)
+		return -1;
+	return client_wait_end(c, QUIT_TIMEOUT_MS, e);
+}
+
+int verb_quit(int argc, char **argv)
+{
+	struct verb_args args = { 0 };
+	int rc = verb_parse("quit", 0, 1, argc, argv, &args);
+	struct client c;
+	struct err e;
+
+	if (rc >= 0)
+		return rc;
+	rc = quit_vm(&c, args.vm, &e);
+	client_close(&c);
+	return rc ? verb_fail(&e, VERB_FAILED) : VERB_DONE;
+}

@@ -1,0 +1,187 @@
+/*
+ * godwit save VM FILE: the VM ends, FILE holds it. A client like any other: QMP `migrate` to a
+ * file, followed by its events. Ctrl-C cancels and the guest runs on. Main thread of a short-lived
+ * process; SIGINT and SIGTERM come through a signalfd.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/base/err.h"
+#include "vmm/cli/client.h"
+#include "vmm/cli/verb.h"
+
+/* Between two looks, should an event not come. */
+#define LOOK_MS 250
+
+#define END_TIMEOUT_MS 30000
+
+static int absolute(const char *file, char path[PATH_MAX], struct err *e)
+{
+	size_t n = 0;
+
+	if (!*file)
+		return err_set(e, "the file's name is empty");
+	if (file[0] != '/') {
+		if (!getcwd(path, PATH_MAX - 1))
+			return err_errno(e, errno, "cannot tell the current directory");
+		n = strlen(path);
+		path[n++] = '/';
+	}
+	if (n + strlen(file) >= PATH_MAX)
+		return err_set(e, "the file's name has %zu characters (at most %d)",
+			       n + strlen(file), PATH_MAX - 1);
+	memcpy(path + n, file, strlen(file) + 1);
+	return 0;
+}
+
+enum save_end { SAVE_GOES_ON, SAVE_DONE, SAVE_FAILED, SAVE_CANCELLED };
+
+static enum save_end end_of(const char *status)
+{
+	if (!strcmp(status, "completed"))
+		return SAVE_DONE;
+	if (!strcmp(status, "failed"))
+		return SAVE_FAILED;
+	if (!strcmp(status, "cancelled"))
+		return SAVE_CANCELLED;
+	return SAVE_GOES_ON;
+}
+
+/* What query-migrate says; for a failure with the reason as sentence. */
+static enum save_end look(struct client *c, struct err *e)
+{
+	const char *status, *why;
+	enum save_end end;
+	json_t *result;
+
+	/* One that has gone may have said before that it was done. */
+	if (client_execute(c, "query-migrate", NULL, &result, e))
+		return c->closed ? SAVE_GOES_ON : SAVE_FAILED;
+	status = json_string_value(json_object_get(result, "status"));
+	why = json_string_value(json_object_get(result, "error-desc"));
+	end = end_of(status ? status : "");
+	if (end == SAVE_FAILED)
+		err_set(e, "%s", why ? why : "the VM could not be saved");
+	json_decref(result);
+	return end;
+}
+
+/* Takes the signal, and asks for the end of the save. */
+static int cancel(struct client *c, struct err *e)
+{
+	struct signalfd_siginfo taken;
+
+	if (read(c->interrupt_fd, &taken, sizeof(taken)) < 0)
+		return 0;
+	return client_execute(c, "migrate_cancel", NULL, NULL, e);
+}
+
+static enum save_end follow(struct client *c, struct err *e)
+{
+	enum save_end end = look(c, e);
+	const char *status;
+	json_t *event;
+
+	while (end == SAVE_GOES_ON) {
+		switch (client_event(c, LOOK_MS, &event, e)) {
+		case CLIENT_EVENT:
+			status = json_string_value(
+				json_object_get(json_object_get(event, "data"), "status"));
+			/* The VM may end right after it has told of its completion. */
+			if (!strcmp(client_event_name(event), "MIGRATION") && status)
+				end = end_of(status);
+			json_decref(event);
+			if (end == SAVE_FAILED)
+				end = look(c, e);
+			break;
+		case CLIENT_NOTHING:
+			end = look(c, e);
+			break;
+		case CLIENT_STOPPED:
+			if (cancel(c, e) && !c->closed)
+				end = SAVE_FAILED;
+			break;
+		case CLIENT_CLOSED:
+			err_set(e, "'%s' has ended before it said that it was saved", c->name);
+			end = SAVE_FAILED;
+			break;
+		case CLIENT_FAILED:
+			end = SAVE_FAILED;
+			break;
+		}
+	}
+	return end;
+}
+
+static void print_done(const struct client *c, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st))
+		printf("saved '%s' to %s\n", c->name, path);
+	else
+		printf("saved '%s' to %s (%.1f MiB)\n", c->name, path,
+		       (double)st.st_blocks * 512 / (1 << 20));
+}
+
+static int save_vm(struct client *c, const struct verb_args *args, struct err *e)
+{
+	char path[PATH_MAX], uri[PATH_MAX + 8];
+	sigset_t signals;
+	int fd, rc;
+
+	*c = (struct client){ .fd = -1, .pidfd = -1 };
+	if (absolute(args->file, path, e) || client_open(c, args->vm, CLIENT_TIMEOUT_MS, e))
+		goto failed;
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	if (sigprocmask(SIG_BLOCK, &signals, NULL) ||
+	    (fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)) < 0) {
+		err_errno(e, errno, "cannot watch for Ctrl-C");
+		goto failed;
+	}
+	c->interrupt_fd = fd;
+	snprintf(uri, sizeof(uri), "file:%s", path);
+	rc = VERB_FAILED;
+	if (client_execute(c, "migrate", json_pack("{s:s}", "uri", uri), NULL, e) == 0) {
+		switch (follow(c, e)) {
+		case SAVE_DONE:
+			rc = client_wait_end(c, END_TIMEOUT_MS, e) ? VERB_FAILED : VERB_DONE;
+			break;
+		case SAVE_CANCELLED:
+			err_set(e, "'%s' was not saved: cancelled, the guest runs on", c->name);
+			rc = VERB_CANCELLED;
+			break;
+		default:
+			break;
+		}
+	}
+	close(fd);
+	if (rc == VERB_DONE)
+		print_done(c, path);
+	else
+		verb_fail(e, rc);
+	client_close(c);
+	return rc;
+
+failed:
+	client_close(c);
+	return verb_fail(e, VERB_FAILED);
+}
+
+int verb_save(int argc, char **argv)
+{
+	struct verb_args args = { 0 };
+	int rc = verb_parse("save", 0, 2, argc, argv, &args);
+	struct client c;
+	struct err e;
+
+	return rc >= 0 ? rc : save_vm(&c, &args, &e);
+}

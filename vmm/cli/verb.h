@@ -1,0 +1,66 @@
+/*
+ * The verbs of the command line that only talk to a running VM over its control socket, and the
+ * help texts of all verbs. Everything here runs on the main thread of a short-lived process; it
+ * may print, and reports by exit codes: 0 done, 1 failed, 2 usage, 3 cancelled.
+ */
+#ifndef GODWIT_CLI_VERB_H
+#define GODWIT_CLI_VERB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+
+enum verb_exit { VERB_DONE = 0, VERB_FAILED = 1, VERB_USAGE = 2, VERB_CANCELLED = 3 };
+
+/* `run` gets the words after the verb and returns the exit code. */
+struct verb {
+	const char *name; /* NULL ends a table */
+	int (*run)(int argc, char **argv);
+};
+
+/* list status pause resume reset shutdown quit save doctor */
+extern const struct verb cli_verbs[];
+
+/* The row of cli_verbs with that name, or NULL. */
+const struct verb *verb_find(const char *name);
+
+/* Prints "godwit: SENTENCE" to stderr, without control characters; returns `code`. */
+int verb_fail(const struct err *e, int code);
+
+/* What was typed after a client verb; a verb names the options that it has. */
+struct verb_args {
+	const char *vm;	  /* first operand, or NULL */
+	const char *file; /* second operand, or NULL */
+	bool json, force, help;
+	uint64_t timeout_s; /* preset by the caller */
+};
+
+/*
+ * Parses the words after `verb`, which takes exactly `operands` operands and the options in
+ * `groups`. Returns -1 when the verb shall go on, else the exit code to end with: help was printed
+ * (0), or the words were wrong and a sentence was (2).
+ */
+#define VERB_JSON    1u
+#define VERB_FORCE   2u
+#define VERB_TIMEOUT 4u
+int verb_parse(const char *verb, unsigned int groups, unsigned int operands, int argc, char **argv,
+	       struct verb_args *args);
+
+/*
+ * Prints the help of a verb, or with NULL the overview, to stdout. For a word that is no verb: a
+ * sentence with the nearest one to stderr, and 2; so it also ends main's search for a verb.
+ */
+int help_print(const char *verb);
+
+int verb_list(int argc, char **argv);
+int verb_status(int argc, char **argv);
+int verb_pause(int argc, char **argv);
+int verb_resume(int argc, char **argv);
+int verb_reset(int argc, char **argv);
+int verb_shutdown(int argc, char **argv);
+int verb_quit(int argc, char **argv);
+int verb_save(int argc, char **argv);
+int verb_doctor(int argc, char **argv);
+
+#endif

@@ -1,0 +1,103 @@
+/*
+ * What the client verbs share: their table, their options, and how they report. Main thread of a
+ * short-lived process; may print.
+ */
+#include "vmm/cli/verb.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm/base/err.h"
+#include "vmm/base/io.h"
+#include "vmm/base/options.h"
+#include "vmm/base/words.h"
+
+const struct verb cli_verbs[] = {
+	{ "list", verb_list },	   { "status", verb_status }, { "pause", verb_pause },
+	{ "resume", verb_resume }, { "reset", verb_reset },   { "shutdown", verb_shutdown },
+	{ "quit", verb_quit },	   { "save", verb_save },     { "doctor", verb_doctor },
+	{ NULL, NULL },
+};
+
+const struct verb *verb_find(const char *name)
+{
+	for (const struct verb *v = cli_verbs; v->name; v++)
+		if (!strcmp(v->name, name))
+			return v;
+	return NULL;
+}
+
+int verb_fail(const struct err *e, int code)
+{
+	char text[sizeof(e->text)];
+
+	/* Part of it may have come from a VM, or from a path with anything in it. */
+	word_printable(text, sizeof(text), e->text);
+	fprintf(stderr, "godwit: %s\n", text);
+	return code;
+}
+
+enum { ARG_HELP, ARG_JSON, ARG_FORCE, ARG_TIMEOUT };
+
+#define VERB_ALL (1u << 31)
+
+static const struct option_spec verb_options[] = {
+	[ARG_HELP] = { "help", false, VERB_ALL },
+	[ARG_JSON] = { "json", false, VERB_JSON },
+	[ARG_FORCE] = { "force", false, VERB_FORCE },
+	[ARG_TIMEOUT] = { "timeout", true, VERB_TIMEOUT },
+	{ NULL, false, 0 },
+};
+
+static int take_operand(const char *verb, unsigned int n, unsigned int wanted, const char *word,
+			struct verb_args *args, struct err *e)
+{
+	if (n >= wanted)
+		return err_set(e, "%s: unexpected '%s' (see godwit %s --help)", verb, word, verb);
+	*(n == 0 ? &args->vm : &args->file) = word;
+	return 0;
+}
+
+int verb_parse(const char *verb, unsigned int groups, unsigned int operands, int argc, char **argv,
+	       struct verb_args *args)
+{
+	struct options o = {
+		.argc = argc, .argv = argv, .group = groups | VERB_ALL, .table = verb_options
+	};
+	unsigned int n = 0;
+	const char *value;
+	struct err e;
+
+	for (;;) {
+		switch (option_next(&o, &value, &e)) {
+		case OPTION_END:
+			if (n == operands)
+				return -1;
+			err_set(&e, "%s: %s is missing (see godwit %s --help)", verb,
+				n == 0 ? "the VM's name" : "the file's name", verb);
+			return verb_fail(&e, VERB_USAGE);
+		case OPTION_OPERAND:
+			if (take_operand(verb, n, operands, value, args, &e))
+				return verb_fail(&e, VERB_USAGE);
+			n++;
+			break;
+		case ARG_HELP:
+			return help_print(verb);
+		case ARG_JSON:
+			args->json = true;
+			break;
+		case ARG_FORCE:
+			args->force = true;
+			break;
+		case ARG_TIMEOUT:
+			if (parse_number(value, 0, 86400, &args->timeout_s, &e)) {
+				err_context(&e, "--timeout");
+				return verb_fail(&e, VERB_USAGE);
+			}
+			break;
+		default:
+			err_context(&e, "%s", verb);
+			return verb_fail(&e, VERB_USAGE);
+		}
+	}
+}
