@@ -140,7 +140,7 @@ void loop_run(struct loop *l)
 {
 	pthread_mutex_lock(&l->lock);
 	l->thread = pthread_self();
-	l->running = true;
+	l->entered = l->running = true;
 	pthread_mutex_unlock(&l->lock);
 
 	while (!__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
@@ -155,7 +155,7 @@ void loop_run(struct loop *l)
 		}
 	}
 	pthread_mutex_lock(&l->lock);
-	l->running = false;
+	l->entered = l->running = false;
 	l->stop = false;
 	pthread_mutex_unlock(&l->lock);
 	/* Whoever called before that is still waited for; later calls run at once, by themselves.
@@ -165,7 +165,10 @@ void loop_run(struct loop *l)
 
 static void *loop_thread(void *arg)
 {
-	loop_run(arg);
+	struct loop *l = arg;
+
+	pthread_setname_np(pthread_self(), l->name);
+	loop_run(l);
 	return NULL;
 }
 
@@ -175,21 +178,19 @@ int loop_start(struct loop *l, const char *name, struct err *e)
 
 	/* Set before the thread runs, so that calls are queued from here on. */
 	l->running = true;
-	rc = pthread_create(&l->thread, NULL, loop_thread, l);
+	l->name = name;
+	rc = pthread_create(&l->started, NULL, loop_thread, l);
 	if (rc) {
 		l->running = false;
 		return err_errno(e, rc, "cannot start thread '%s'", name);
 	}
-	pthread_setname_np(l->thread, name);
 	return 0;
 }
 
 void loop_join(struct loop *l)
 {
-	pthread_t thread = l->thread;
-
 	loop_stop(l);
-	pthread_join(thread, NULL);
+	pthread_join(l->started, NULL);
 }
 
 void loop_stop(struct loop *l)
@@ -214,7 +215,7 @@ void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
 	struct loop_job job = { .fn = fn, .arg = arg, .finished = &finished };
 
 	pthread_mutex_lock(&l->lock);
-	if (!l->running || pthread_equal(l->thread, pthread_self())) {
+	if (!l->running || (l->entered && pthread_equal(l->thread, pthread_self()))) {
 		pthread_mutex_unlock(&l->lock);
 		fn(arg);
 		return;

@@ -31,15 +31,23 @@ struct loop_job;
 struct loop {
 	int epoll_fd;
 	int wake_fd; /* eventfd: jobs or stop */
-	bool stop;   /* loop's thread */
-	bool running;
-	pthread_t thread; /* set when it runs */
+	struct loop_watch wake;
+	bool stop; /* atomic */
+
+	/* Loop's thread. */
 	struct epoll_event batch[LOOP_BATCH];
 	int batch_at, batch_n;
+
+	/* Owner: of a loop that has a thread of its own. */
+	pthread_t started;
+	const char *name;
+
 	pthread_mutex_t lock;
 	pthread_cond_t done;   /* a job was finished */
-	struct loop_job *jobs; /* under lock: waiting to run, oldest first */
-	struct loop_watch wake;
+	struct loop_job *jobs; /* waiting to run, oldest first */
+	bool running;	       /* calls are queued */
+	bool entered;	       /* `thread` is in loop_run() */
+	pthread_t thread;
 };
 
 int loop_init(struct loop *l, struct err *e);
@@ -54,7 +62,8 @@ void loop_remove(struct loop *l, struct loop_watch *w);
 /* Runs on the calling thread until loop_stop(). */
 void loop_run(struct loop *l);
 
-/* Starts a thread of that name (15 characters) which runs the loop; loop_join() stops and joins. */
+/* Starts a thread of that name (a constant, 15 characters) which runs the loop; loop_join() stops
+ * and joins. */
 int loop_start(struct loop *l, const char *name, struct err *e);
 void loop_join(struct loop *l);
 

@@ -15,6 +15,8 @@ void log_set_verbose(bool verbose)
 	log_is_verbose = verbose;
 }
 
+static void log_line(const char *fmt, va_list ap) __attribute__((format(printf, 1, 0)));
+
 static void log_line(const char *fmt, va_list ap)
 {
 	char line[1024] = "godwit: ";

@@ -1,0 +1,169 @@
+/*
+ * Raw images and block devices: see disk.h. The invariant: the lock is an "open file description"
+ * lock on the whole file, so it belongs to this one open() and not to the process: two disks of
+ * one VM on one image collide as well, and closing another fd of the file does not drop it.
+ */
+#include "devices/backend/disk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/base/err.h"
+#include "vmm/base/log.h"
+
+#define BLOCK_BYTES_MAX 4096u
+
+static int block_device_size(struct disk *d, uint64_t *bytes, struct err *e)
+{
+	int block = 0;
+
+	if (ioctl(d->fd, BLKGETSIZE64, bytes) < 0 || ioctl(d->fd, BLKSSZGET, &block) < 0)
+		return err_errno(e, errno, "%s: cannot ask the size of %s", d->name, d->path);
+	if (block < (int)DISK_SECTOR || block > (int)BLOCK_BYTES_MAX || (block & (block - 1)))
+		return err_set(e, "%s: %s has blocks of %d bytes (expected 512 to %u)", d->name,
+			       d->path, block, BLOCK_BYTES_MAX);
+	d->block_bytes = (uint32_t)block;
+	return 0;
+}
+
+/* What was opened, and how large it is. */
+static int inspect(struct disk *d, struct err *e)
+{
+	struct stat st;
+	uint64_t bytes;
+
+	if (fstat(d->fd, &st) < 0)
+		return err_errno(e, errno, "%s: cannot look at %s", d->name, d->path);
+	if (S_ISDIR(st.st_mode))
+		return err_set(e, "%s: %s is a directory (expected a raw image or a block device)",
+			       d->name, d->path);
+	if (S_ISREG(st.st_mode)) {
+		bytes = (uint64_t)st.st_size;
+		d->block_bytes = DISK_SECTOR;
+	} else if (!S_ISBLK(st.st_mode)) {
+		return err_set(e,
+			       "%s: %s is neither a file nor a block device (expected a raw image "
+			       "or a block device)",
+			       d->name, d->path);
+	} else if (block_device_size(d, &bytes, e) < 0) {
+		return -1;
+	}
+	if (!bytes)
+		return err_set(e, "%s: %s is empty (a disk needs at least 512 bytes)", d->name,
+			       d->path);
+	if (bytes % DISK_SECTOR)
+		return err_set(e,
+			       "%s: %s has %" PRIu64 " bytes, which is no multiple of 512 "
+			       "(is it a raw image?)",
+			       d->name, d->path, bytes);
+	d->sectors = bytes / DISK_SECTOR;
+	return 0;
+}
+
+int disk_open(struct disk *d, const char *name, const char *path, bool readonly, struct err *e)
+{
+	/* NONBLOCK so that a FIFO without a writer does not hold us here; taken off again. */
+	int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+
+	*d = (struct disk){ .fd = -1, .readonly = readonly };
+	if ((size_t)snprintf(d->name, sizeof(d->name), "%s", name) >= sizeof(d->name))
+		return err_set(e, "%s: the id is longer than %zu characters", name,
+			       sizeof(d->name) - 1);
+	if ((size_t)snprintf(d->path, sizeof(d->path), "%s", path) >= sizeof(d->path))
+		return err_set(e, "%s: the path is longer than %zu bytes", name,
+			       sizeof(d->path) - 1);
+	if (path[0] != '/')
+		return err_set(e, "%s: '%s' is not an absolute path", name, path);
+	d->fd = open(path, flags);
+	if (d->fd < 0 && errno == EISDIR)
+		return err_set(e, "%s: %s is a directory (expected a raw image or a block device)",
+			       name, path);
+	if (d->fd < 0)
+		return err_errno(e, errno, "%s: cannot open %s for %s", name, path,
+				 readonly ? "reading" : "reading and writing");
+	if (inspect(d, e) < 0) {
+		disk_close(d);
+		return -1;
+	}
+	/* io_uring would give EAGAIN where it should wait. */
+	if (fcntl(d->fd, F_SETFL, 0) < 0) {
+		err_errno(e, errno, "%s: cannot set up %s", name, path);
+		disk_close(d);
+		return -1;
+	}
+	return 0;
+}
+
+void disk_close(struct disk *d)
+{
+	if (d->fd >= 0)
+		close(d->fd);
+	d->fd = -1;
+}
+
+/* Whether this process has the file open a second time: then it is another disk of this VM. */
+static bool is_open_twice(const struct disk *d)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct stat mine, other;
+	struct dirent *entry;
+	bool twice = false;
+
+	if (!dir)
+		return false;
+	if (fstat(d->fd, &mine) == 0) {
+		while (!twice && (entry = readdir(dir))) {
+			int fd = atoi(entry->d_name);
+
+			twice = entry->d_name[0] != '.' && fd != d->fd && fstat(fd, &other) == 0 &&
+				other.st_dev == mine.st_dev && other.st_ino == mine.st_ino;
+		}
+	}
+	closedir(dir);
+	return twice;
+}
+
+static int set_lock(struct disk *d, short type)
+{
+	struct flock lock = { .l_type = type, .l_whence = SEEK_SET };
+
+	return fcntl(d->fd, F_OFD_SETLK, &lock);
+}
+
+int disk_lock(struct disk *d, struct err *e)
+{
+	if (set_lock(d, d->readonly ? F_RDLCK : F_WRLCK) == 0)
+		return 0;
+	if (errno != EAGAIN && errno != EACCES) {
+		log_warn("%s: %s cannot be locked (%s): take care that nobody else writes it",
+			 d->name, d->path, strerror(errno));
+		return 0;
+	}
+	if (is_open_twice(d))
+		return err_set(e,
+			       "%s: %s is already another disk of this VM (locked); give each disk "
+			       "an image of its own, or open all with readonly",
+			       d->name, d->path);
+	if (d->readonly)
+		return err_set(e,
+			       "%s: %s is being written by another process (locked); stop that VM",
+			       d->name, d->path);
+	return err_set(e,
+		       "%s: %s is in use by another process (locked); stop that VM, or open it "
+		       "with readonly",
+		       d->name, d->path);
+}
+
+void disk_unlock(struct disk *d)
+{
+	set_lock(d, F_UNLCK);
+}

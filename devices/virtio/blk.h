@@ -1,0 +1,84 @@
+/*
+ * The virtio block device's own parts, shared by blk.c (the device, its turns and its ring of
+ * requests to the kernel) and blk_request.c (what one request is and what its next step is).
+ * Everything is guarded by the device's lock; see blk.c.
+ */
+#ifndef GODWIT_VIRTIO_BLK_H
+#define GODWIT_VIRTIO_BLK_H
+
+#include <liburing.h>
+#include <linux/virtio_blk.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "devices/backend/disk.h"
+#include "devices/virtio/device.h"
+
+/* At most this much data goes to the kernel at once: a step that the page cache answers at once
+ * keeps the I/O thread for less than a millisecond. */
+#define BLK_STEP_BYTES (1u << 20)
+/* The same for discards and zeroes, which only waiting for them at a stop makes long. */
+#define BLK_RANGE_STEP_BYTES (64u << 20)
+/* The largest discard or write of zeroes in sectors that a driver may ask for. */
+#define BLK_RANGE_SECTORS (1u << 21)
+
+/* How zeroes get onto the disk: the first way that the host can is taken. */
+enum blk_way { BLK_PUNCH, BLK_ZERO_RANGE, BLK_WRITE_ZEROES };
+
+struct blk_request {
+	uint32_t type;	 /* VIRTIO_BLK_T_* */
+	uint64_t offset; /* on the disk, bytes */
+	uint64_t bytes, done;
+	uint32_t step;	    /* bytes of `bytes` that the kernel works on */
+	enum blk_way way;   /* of discards and zeroes */
+	unsigned int tries; /* of a step that was to be tried again */
+	struct queue_chain chain;
+};
+
+/* One more than a queue can have chains in flight: the one that is being taken. */
+#define BLK_REQUESTS (QUEUE_SIZE_MAX + 1)
+#define BLK_RING     64
+#define BLK_IOVS     (4 * QUEUE_BUFFERS_MAX)
+
+struct blk {
+	struct virtio_device v; /* first */
+	struct disk disk;
+	struct virtio_blk_config config;
+	uint8_t id[VIRTIO_BLK_ID_BYTES]; /* what GET_ID answers */
+
+	/* Under the device's lock. */
+	struct io_uring uring;
+	bool uring_made;
+	struct loop_watch watch;	  /* of the ring: completions */
+	struct blk_request *requests;	  /* BLK_REQUESTS */
+	uint16_t free[BLK_REQUESTS];	  /* a stack, so that few are ever touched */
+	uint16_t of_head[QUEUE_SIZE_MAX]; /* the request of a chain in flight, + 1; 0: none */
+	unsigned int n_free;
+	unsigned int turn_requests;
+	uint64_t turn_bytes;
+	bool cannot[BLK_WRITE_ZEROES + 1]; /* ways that this host refused */
+	bool error_logged;
+
+	/* Pieces of steps that are not yet submitted: the kernel copies them at the submit. */
+	unsigned int n_iovs;
+	struct iovec iovs[BLK_IOVS];
+};
+
+enum blk_next {
+	BLK_STEP,   /* blk_request_step() is to be called */
+	BLK_DONE,   /* finished: with *status */
+	BLK_BROKEN, /* no request at all: virtio_fail was called */
+};
+
+/* Reads the popped chain of `r`: nothing in it is believed. */
+enum blk_next blk_request_parse(struct blk *b, struct blk_request *r, uint8_t *status);
+
+/* Fills `sqe` with the next step; uses up to QUEUE_BUFFERS_MAX of b->iovs. */
+void blk_request_step(struct blk *b, struct blk_request *r, struct io_uring_sqe *sqe);
+
+/* The kernel has answered a step with `result` (bytes, or -errno). */
+enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int result,
+				  uint8_t *status);
+
+#endif

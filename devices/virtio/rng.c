@@ -1,0 +1,181 @@
+/*
+ * The virtio entropy device (virtio 1.2, section 5.4): one queue of buffers to be filled with
+ * random bytes. Runs on the I/O thread. The invariant: a turn costs at most TURN_BYTES of the
+ * host's random numbers, however large the buffers and however many the guest offers.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "devices/models.h"
+#include "devices/virtio/device.h"
+#include "vmm/base/err.h"
+#include "vmm/tree.h"
+
+#define RNG_DEVICE_ID 4
+
+#define TURN_BYTES (64u << 10)
+#define STEP_BYTES 1024u
+
+#define RNG_FEATURES                                                       \
+	(VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_F_EVENT_IDX) | \
+	 VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC))
+
+struct rng {
+	struct virtio_device v; /* first */
+	struct queue_chain chain;
+};
+
+struct rng_state {
+	struct virtio_state v;
+};
+
+/* Random bytes into the chain, at most `budget`; the number of them, 0 when the host has none. */
+static uint32_t fill(struct rng *r, uint32_t budget)
+{
+	uint64_t want = r->chain.in_bytes < budget ? r->chain.in_bytes : budget, done = 0;
+	uint8_t bytes[STEP_BYTES];
+
+	while (done < want) {
+		size_t n = want - done < sizeof(bytes) ? (size_t)(want - done) : sizeof(bytes);
+		ssize_t got = getrandom(bytes, n, 0);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			break;
+		if (queue_chain_write(&r->v.queues[0], &r->chain, done, bytes, (size_t)got) !=
+		    (size_t)got)
+			break;
+		done += (uint64_t)got;
+	}
+	explicit_bzero(bytes, sizeof(bytes));
+	return (uint32_t)done;
+}
+
+static void rng_ring(struct virtio_device *v, unsigned int index)
+{
+	struct rng *r = (struct rng *)v;
+	struct queue *q = &v->queues[index];
+	uint32_t budget = TURN_BYTES, written;
+	struct err e;
+	int rc;
+
+	do {
+		queue_ask_rings(q, false);
+		while ((rc = queue_pop(q, &r->chain, &e)) > 0) {
+			if (!r->chain.n_in || r->chain.n_out) {
+				virtio_fail(v, "a request for random bytes %s",
+					    r->chain.n_out ? "brings bytes of its own"
+							   : "has no room for them");
+				return;
+			}
+			written = fill(r, budget);
+			if (queue_push(q, r->chain.head, written, &e) < 0) {
+				rc = -1;
+				break;
+			}
+			/* A chain costs something even when it holds one byte. */
+			budget -= written + STEP_BYTES < budget ? written + STEP_BYTES : budget;
+			if (!budget) {
+				virtio_interrupt(v, index);
+				virtio_ring_later(v, index);
+				return;
+			}
+		}
+		if (rc < 0) {
+			virtio_fail(v, "queue %u: %s", index, e.text);
+			return;
+		}
+		virtio_interrupt(v, index);
+	} while (queue_ask_rings(q, true));
+}
+
+static const struct virtio_ops rng_ops = {
+	.device_id = RNG_DEVICE_ID,
+	.known_features = RNG_FEATURES,
+	.ring = rng_ring,
+};
+
+static int rng_probe(struct tree *t, const char *path, struct err *e)
+{
+	return tree_set_u64(t, path, "features", RNG_FEATURES, e);
+}
+
+static int rng_create(const struct device_env *env, const struct tree *t, const char *path,
+		      struct device **out, struct err *e)
+{
+	struct rng *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return err_set(e, "%s: out of memory", path);
+	if (virtio_init(&r->v, &virtio_rng_model, &rng_ops, 1, env, t, path, e) < 0) {
+		free(r);
+		return -1;
+	}
+	*out = &r->v.dev;
+	return 0;
+}
+
+static void rng_destroy(struct device *d)
+{
+	struct rng *r = (struct rng *)d;
+
+	virtio_destroy(&r->v);
+	free(r);
+}
+
+static void rng_fields(struct state *s, void *p)
+{
+	struct rng_state *st = p;
+
+	virtio_fields(s, &st->v);
+}
+
+static int rng_check(const void *p, struct err *e)
+{
+	const struct rng_state *st = p;
+
+	return virtio_state_check(&st->v, e);
+}
+
+static void rng_save(struct device *d, void *p)
+{
+	struct rng_state *st = p;
+
+	virtio_save((struct virtio_device *)d, &st->v);
+}
+
+static int rng_fits(struct device *d, const void *p, struct err *e)
+{
+	const struct rng_state *st = p;
+
+	return virtio_fits((struct virtio_device *)d, &st->v, e);
+}
+
+static void rng_load(struct device *d, const void *p)
+{
+	const struct rng_state *st = p;
+
+	virtio_load((struct virtio_device *)d, &st->v);
+}
+
+static const struct state_desc rng_state_desc = {
+	.size = sizeof(struct rng_state),
+	.fields = rng_fields,
+	.check = rng_check,
+};
+
+const struct device_model virtio_rng_model = {
+	.name = "virtio-rng",
+	.state = &rng_state_desc,
+	.probe = rng_probe,
+	.create = rng_create,
+	.destroy = rng_destroy,
+	.activate = virtio_activate,
+	.quiesce = virtio_quiesce,
+	.save = rng_save,
+	.fits = rng_fits,
+	.load = rng_load,
+};

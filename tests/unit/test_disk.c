@@ -1,0 +1,184 @@
+/*
+ * Disk images: what is no disk is refused with a sentence, and two writers never meet.
+ */
+#include "devices/backend/disk.h"
+
+#include <check.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vmm/base/err.h"
+
+static char dir[64], path[96];
+static struct err e;
+static struct disk disk;
+
+static void make_image(off_t bytes)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, bytes), 0);
+	close(fd);
+}
+
+static void setup(void)
+{
+	strcpy(dir, "/tmp/godwit-disk-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/a.raw", dir);
+	make_image(1 << 20);
+}
+
+static void teardown(void)
+{
+	unlink(path);
+	rmdir(dir);
+}
+
+#define ck_refused(p, readonly, words)                                                     \
+	do {                                                                               \
+		ck_assert_int_eq(disk_open(&disk, "disk0", p, readonly, &e), -1);          \
+		ck_assert_msg(strncmp(e.text, "disk0: ", 7) == 0 && strstr(e.text, words), \
+			      "'%s' does not say '%s'", e.text, words);                    \
+		ck_assert_int_eq(disk.fd, -1);                                             \
+	} while (0)
+
+START_TEST(image_says_its_size)
+{
+	ck_assert_msg(disk_open(&disk, "disk0", path, false, &e) == 0, "%s", e.text);
+	ck_assert_uint_eq(disk.sectors, 2048);
+	ck_assert_uint_eq(disk.block_bytes, 512);
+	ck_assert_int_eq(fcntl(disk.fd, F_GETFL) & (O_ACCMODE | O_NONBLOCK), O_RDWR);
+	ck_assert_int_eq(fcntl(disk.fd, F_GETFD), FD_CLOEXEC);
+	disk_close(&disk);
+	ck_assert_msg(disk_open(&disk, "disk0", path, true, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(fcntl(disk.fd, F_GETFL) & O_ACCMODE, O_RDONLY);
+	disk_close(&disk);
+}
+END_TEST
+
+START_TEST(what_is_no_disk_is_refused)
+{
+	static char long_path[1000];
+
+	ck_refused("a.raw", false, "'a.raw' is not an absolute path");
+	ck_refused("/nowhere/a.raw", false, "cannot open /nowhere/a.raw");
+	ck_refused("/nowhere/a.raw", false, "No such file");
+	ck_refused(dir, false, "is a directory");
+	ck_refused(dir, true, "is a directory");
+	ck_refused("/dev/null", false, "neither a file nor a block device");
+	memset(long_path, 'a', sizeof(long_path) - 1);
+	long_path[0] = '/';
+	ck_refused(long_path, false, "longer than");
+	make_image(0);
+	ck_refused(path, false, "is empty");
+	make_image(1000);
+	ck_refused(path, false, "has 1000 bytes, which is no multiple of 512");
+	unlink(path);
+	ck_assert_int_eq(mkfifo(path, 0600), 0);
+	ck_refused(path, true, "neither a file nor a block device");
+	ck_refused(path, false, "neither a file nor a block device");
+}
+END_TEST
+
+/* Whether another process can open and lock the image; its sentence is in e.text. */
+static bool other_process_can(bool readonly)
+{
+	int fds[2], status;
+	struct disk other;
+	pid_t pid;
+
+	ck_assert_int_eq(pipe(fds), 0);
+	pid = fork();
+	if (pid == 0) {
+		bool ok = true;
+
+		/* It must not have inherited our own. */
+		close(disk.fd);
+		if (disk_open(&other, "disk0", path, readonly, &e) < 0 || disk_lock(&other, &e) < 0)
+			ok = write(fds[1], e.text, sizeof(e.text)) < 0;
+		_exit(ok ? 0 : 1);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	if (status && read(fds[0], e.text, sizeof(e.text)) < 0)
+		ck_abort_msg("no sentence");
+	close(fds[0]);
+	close(fds[1]);
+	return status == 0;
+}
+
+START_TEST(two_writers_are_refused)
+{
+	char text[200];
+
+	ck_assert_int_eq(disk_open(&disk, "disk0", path, false, &e), 0);
+	ck_assert(other_process_can(false));
+	ck_assert_int_eq(disk_lock(&disk, &e), 0);
+	ck_assert(!other_process_can(false));
+	snprintf(text, sizeof(text),
+		 "disk0: %s is in use by another process (locked); stop that VM, or open it with "
+		 "readonly",
+		 path);
+	ck_assert_str_eq(e.text, text);
+	ck_assert(!other_process_can(true));
+	ck_assert_ptr_nonnull(strstr(e.text, "is being written by another process"));
+	disk_unlock(&disk);
+	ck_assert(other_process_can(false));
+	ck_assert_int_eq(disk_lock(&disk, &e), 0);
+	disk_close(&disk);
+	ck_assert(other_process_can(false));
+}
+END_TEST
+
+START_TEST(readers_share_and_keep_writers_out)
+{
+	ck_assert_int_eq(disk_open(&disk, "disk0", path, true, &e), 0);
+	ck_assert_int_eq(disk_lock(&disk, &e), 0);
+	ck_assert(other_process_can(true));
+	ck_assert(!other_process_can(false));
+	disk_close(&disk);
+}
+END_TEST
+
+START_TEST(one_image_for_two_disks_of_a_vm_is_said_so)
+{
+	struct disk other;
+
+	ck_assert_int_eq(disk_open(&disk, "disk0", path, false, &e), 0);
+	ck_assert_int_eq(disk_lock(&disk, &e), 0);
+	ck_assert_int_eq(disk_open(&other, "disk1", path, false, &e), 0);
+	ck_assert_int_eq(disk_lock(&other, &e), -1);
+	ck_assert_ptr_nonnull(strstr(e.text, "already another disk of this VM"));
+	disk_close(&other);
+	/* Closing the second one did not take the first one's lock away. */
+	ck_assert(!other_process_can(false));
+	disk_close(&disk);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("disk");
+	TCase *t = tcase_create("disk");
+	SRunner *r;
+	int failed;
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, image_says_its_size);
+	tcase_add_test(t, what_is_no_disk_is_refused);
+	tcase_add_test(t, two_writers_are_refused);
+	tcase_add_test(t, readers_share_and_keep_writers_out);
+	tcase_add_test(t, one_image_for_two_disks_of_a_vm_is_said_so);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
