@@ -28,9 +28,10 @@ struct memory;
 /* What a device may ask of the machine; any thread. */
 enum machine_request {
 	REQUEST_NONE,
-	REQUEST_RESET,	  /* the guest asks for a reboot */
-	REQUEST_POWEROFF, /* the guest has powered off */
-	REQUEST_FAILED,	  /* the guest cannot go on: a vCPU met what KVM cannot run */
+	REQUEST_RESET,	    /* the guest asks for a reboot */
+	REQUEST_HOST_RESET, /* the person at this end does */
+	REQUEST_POWEROFF,   /* the guest has powered off */
+	REQUEST_FAILED,	    /* the guest cannot go on: a vCPU met what KVM cannot run */
 	REQUEST_QUIT, /* the person at this end wants the VM to end (console, signal, control) */
 };
 

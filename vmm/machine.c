@@ -626,11 +626,11 @@ int machine_hold(struct machine *m, struct err *e)
 	m->run_after_hold = m->running;
 	machine_park(m);
 	pending = __atomic_exchange_n(&m->requested, REQUEST_NONE, __ATOMIC_ACQ_REL);
-	if (pending > REQUEST_RESET) {
+	if (pending > REQUEST_HOST_RESET) {
 		machine_request(m, (enum machine_request)pending);
 		return err_set(e, "the guest has just ended");
 	}
-	if (pending == REQUEST_RESET && machine_reset(m, e))
+	if (pending != REQUEST_NONE && machine_reset(m, e))
 		return -1;
 	m->held = true;
 	m->status = MACHINE_FINISH_MIGRATE;

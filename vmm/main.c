@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "devices/models.h"
@@ -62,7 +63,7 @@ static void tell_shutdown(struct vm *vm, bool by_guest, const char *reason)
 		      json_pack("{s:b,s:s}", "guest", by_guest, "reason", reason));
 }
 
-static void guest_reset(struct vm *vm)
+static void reset(struct vm *vm, bool by_guest)
 {
 	bool was_running = machine_status(vm->machine) == MACHINE_RUNNING;
 	struct err e;
@@ -72,7 +73,7 @@ static void guest_reset(struct vm *vm)
 		end(vm, 1);
 		return;
 	}
-	control_event(vm->control, "RESET", json_pack("{s:b}", "guest", 1));
+	control_event(vm->control, "RESET", json_pack("{s:b}", "guest", by_guest));
 }
 
 static void on_request(void *arg, enum machine_request r)
@@ -86,7 +87,8 @@ static void on_request(void *arg, enum machine_request r)
 	case REQUEST_NONE:
 		break;
 	case REQUEST_RESET:
-		guest_reset(vm);
+	case REQUEST_HOST_RESET:
+		reset(vm, r == REQUEST_RESET);
 		break;
 	case REQUEST_POWEROFF:
 		machine_park(vm->machine);
@@ -283,32 +285,77 @@ static int restore_saved(struct vm *vm, const struct config *c, struct err *e)
 	return rc || go(vm, c, e) ? -1 : 0;
 }
 
-static int make_vm(enum config_verb verb, int argc, char **argv)
+static int run_vm(enum config_verb verb, const struct config *c)
 {
-	struct config c;
 	struct vm vm = { 0 };
 	struct err e;
 	int rc;
 
-	if (config_parse(&c, verb, argc, argv, &e)) {
-		config_free(&c);
-		return verb_fail(&e, VERB_USAGE);
-	}
-	if (c.help) {
-		config_free(&c);
-		return help_print(verb == CONFIG_RUN ? "run" : "restore");
-	}
-	log_set_verbose(c.verbose);
-	if (loop_init(&vm.loop, &e)) {
-		config_free(&c);
+	log_set_verbose(c->verbose);
+	if (loop_init(&vm.loop, &e))
 		return verb_fail(&e, VERB_FAILED);
-	}
-	rc = verb == CONFIG_RUN ? boot_new(&vm, &c, &e) : restore_saved(&vm, &c, &e);
+	rc = verb == CONFIG_RUN ? boot_new(&vm, c, &e) : restore_saved(&vm, c, &e);
 	if (rc)
 		vm.exit_code = verb_fail(&e, VERB_FAILED);
 	vm_free(&vm);
-	config_free(&c);
 	return vm.exit_code;
+}
+
+/*
+ * A VM that gives up root for another user may not take its sockets out of root's directories at
+ * the end. So it runs in a child, and this process stays to pass signals on and to clean up.
+ */
+static int attend(enum config_verb verb, const struct config *c)
+{
+	char path[RUNTIME_PATH_MAX];
+	int status, taken;
+	struct err e;
+	sigset_t set;
+	pid_t child;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	child = fork();
+	if (child < 0) {
+		err_errno(&e, errno, "cannot start a process");
+		return verb_fail(&e, VERB_FAILED);
+	}
+	if (child == 0)
+		return run_vm(verb, c);
+	while (waitpid(child, &status, WNOHANG) == 0)
+		if (sigwait(&set, &taken) == 0 && taken != SIGCHLD)
+			kill(child, taken);
+	if (c->control)
+		runtime_remove_stale(c->control);
+	else if (!runtime_name_path(c->name, false, path, &e))
+		runtime_remove_stale(path);
+	if (!strncmp(c->console ? c->console : "", "unix:", 5))
+		runtime_remove_stale(c->console + 5);
+	for (unsigned int i = 0; i < c->n_channels; i++)
+		runtime_remove_stale(c->channels[i].socket);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : VERB_FAILED;
+}
+
+static int make_vm(enum config_verb verb, int argc, char **argv)
+{
+	struct config c;
+	struct err e;
+	int code;
+
+	if (config_parse(&c, verb, argc, argv, &e))
+		code = verb_fail(&e, VERB_USAGE);
+	else if (c.help)
+		code = help_print(verb == CONFIG_RUN ? "run" : "restore");
+	else if (c.user && geteuid() == 0)
+		code = attend(verb, &c);
+	else
+		code = run_vm(verb, &c);
+	config_free(&c);
+	return code;
 }
 
 int main(int argc, char **argv)

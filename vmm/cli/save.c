@@ -153,6 +153,9 @@ static int save_vm(struct client *c, const struct verb_args *args, struct err *e
 	if (client_execute(c, "migrate", json_pack("{s:s}", "uri", uri), NULL, e) == 0) {
 		switch (follow(c, e)) {
 		case SAVE_DONE:
+			/* A VM whose guest has moved lingers for questions; there are no more. One
+			 * that has ended by itself in between is as good. */
+			client_execute(c, "quit", NULL, NULL, e);
 			rc = client_wait_end(c, END_TIMEOUT_MS, e) ? VERB_FAILED : VERB_DONE;
 			break;
 		case SAVE_CANCELLED:

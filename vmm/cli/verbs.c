@@ -13,10 +13,11 @@
 #include "vmm/base/words.h"
 
 const struct verb cli_verbs[] = {
-	{ "list", verb_list },	   { "status", verb_status }, { "pause", verb_pause },
-	{ "resume", verb_resume }, { "reset", verb_reset },   { "shutdown", verb_shutdown },
-	{ "quit", verb_quit },	   { "save", verb_save },     { "doctor", verb_doctor },
-	{ NULL, NULL },
+	{ "list", verb_list },	   { "status", verb_status },
+	{ "pause", verb_pause },   { "resume", verb_resume },
+	{ "reset", verb_reset },   { "shutdown", verb_shutdown },
+	{ "quit", verb_quit },	   { "save", verb_save },
+	{ "doctor", verb_doctor }, { NULL, NULL },
 };
 
 const struct verb *verb_find(const char *name)

@@ -157,7 +157,7 @@ static int system_reset(void *context, json_t *arguments, json_t **result, struc
 	(void)result;
 	if (is_lent(s) || s == MACHINE_SHUTDOWN)
 		return refuse(c->machine, "reset", e);
-	machine_request(c->machine, REQUEST_RESET);
+	machine_request(c->machine, REQUEST_HOST_RESET);
 	return 0;
 }
 

@@ -1,0 +1,604 @@
+/*
+ * The host's side of a stream of characters: see chardev.h. The I/O thread owns the fds and reads
+ * and writes them; other threads only put bytes into the ring, under `lock`, and wake it by an
+ * eventfd. The I/O thread alone takes bytes out of the ring, so what lies in it stays while it is
+ * written without the lock.
+ */
+#include "devices/backend/chardev.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "devices/backend/listen.h"
+#include "devices/backend/output.h"
+#include "devices/backend/terminal.h"
+#include "vmm/base/err.h"
+#include "vmm/base/log.h"
+#include "vmm/device.h"
+#include "vmm/loop.h"
+
+#define INPUT_BYTES	  4096	      /* read at once */
+#define INPUT_TURNS	  16	      /* reads before other fds have their turn */
+#define OUTPUT_BYTES	  (64u << 10) /* written before other fds have their turn */
+#define CLOSE_PATIENCE_MS 1000 /* how long a reader may stand still while the rest is written */
+
+enum chardev_kind { CHARDEV_NULL, CHARDEV_STDIO, CHARDEV_FILE, CHARDEV_UNIX };
+
+struct chardev {
+	/* Set when opened. */
+	enum chardev_kind kind;
+	const struct device_env *env;
+	const struct chardev_ops *ops;
+	void *arg;
+	char name[64]; /* for the log: a path may be cut */
+	enum output_mode output_mode;
+	struct listen_socket listening;
+	struct terminal terminal;
+	bool is_terminal;
+	int wake_fd;
+
+	/* I/O thread. */
+	bool paused;
+	bool resumed; /* and `connected` has not been told yet */
+	struct loop_watch wake_watch, listen_watch;
+	struct loop_watch in, out; /* fd -1: none; a client has one fd for each, for epoll's sake */
+	bool in_unpollable;	   /* a plain file: ready whenever it is asked */
+	bool hung_up;		   /* the client is gone, but for what it left to be read */
+	bool failing_logged;
+	uint8_t typed[256]; /* a terminal's, commands taken out, not yet given to the guest */
+	size_t n_typed;
+
+	bool input_held; /* atomic: the guest had no room */
+
+	pthread_mutex_t lock;
+	/* Under lock. */
+	bool out_open;	     /* somebody takes output; else it is dropped */
+	bool out_waits;	     /* the I/O thread watches for EPOLLOUT: no need to wake it */
+	bool woken;	     /* it was, and has not come yet */
+	bool full;	     /* somebody was told that the ring is full */
+	uint32_t head, tail; /* free running: bytes put and bytes written */
+	uint8_t *ring;
+};
+
+static void wake(struct chardev *c)
+{
+	uint64_t one = 1;
+
+	while (write(c->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+static void unset_fd(struct chardev *c, struct loop_watch *w)
+{
+	loop_remove(c->env->io, w);
+	if (w->fd >= 0)
+		close(w->fd);
+	w->fd = -1;
+}
+
+/* ---- output ---- */
+
+size_t chardev_put(struct chardev *c, const void *bytes, size_t len)
+{
+	size_t room, first;
+	uint32_t at;
+	bool need_wake;
+
+	if (c->kind == CHARDEV_NULL || !len)
+		return len;
+	pthread_mutex_lock(&c->lock);
+	if (!c->out_open) {
+		pthread_mutex_unlock(&c->lock);
+		return len;
+	}
+	room = CHARDEV_RING_BYTES - (c->head - c->tail);
+	if (len > room) {
+		len = room;
+		c->full = true;
+	}
+	at = c->head % CHARDEV_RING_BYTES;
+	first = CHARDEV_RING_BYTES - at;
+	if (first > len)
+		first = len;
+	memcpy(c->ring + at, bytes, first);
+	memcpy(c->ring, (const uint8_t *)bytes + first, len - first);
+	c->head += (uint32_t)len;
+	need_wake = !c->woken && !c->out_waits;
+	if (need_wake)
+		c->woken = true;
+	pthread_mutex_unlock(&c->lock);
+	if (need_wake)
+		wake(c);
+	return len;
+}
+
+static void drop_output(struct chardev *c, bool still_open)
+{
+	pthread_mutex_lock(&c->lock);
+	c->tail = c->head;
+	c->out_open = still_open;
+	c->out_waits = false;
+	pthread_mutex_unlock(&c->lock);
+	loop_remove(c->env->io, &c->out);
+}
+
+/* The oldest bytes in one piece; they stay where they are until take_back() is called. */
+static size_t oldest(struct chardev *c, const uint8_t **bytes)
+{
+	size_t len, first;
+
+	pthread_mutex_lock(&c->lock);
+	len = c->head - c->tail;
+	first = CHARDEV_RING_BYTES - c->tail % CHARDEV_RING_BYTES;
+	*bytes = c->ring + c->tail % CHARDEV_RING_BYTES;
+	pthread_mutex_unlock(&c->lock);
+	return len < first ? len : first;
+}
+
+/* Writes until the ring is empty (1), the reader takes no more (0) or it was enough for one turn.
+ */
+static int write_out(struct chardev *c)
+{
+	const uint8_t *bytes;
+	size_t done = 0, len;
+
+	while ((len = oldest(c, &bytes)) > 0) {
+		ssize_t n;
+
+		if (done >= OUTPUT_BYTES)
+			return 2;
+		n = output_write(c->out.fd, c->output_mode, bytes, len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n == 0 || (n < 0 && errno == EAGAIN))
+			return 0;
+		if (n < 0) {
+			int rc = errno;
+
+			/* A disk may have room again later; a reader that left does not come back.
+			 */
+			drop_output(c, c->kind != CHARDEV_UNIX && rc != EPIPE);
+			if (c->kind != CHARDEV_UNIX && !c->failing_logged)
+				log_warn("%s: output of the guest is lost: %s", c->name,
+					 strerror(rc));
+			c->failing_logged = true;
+			return 1;
+		}
+		done += (size_t)n;
+		pthread_mutex_lock(&c->lock);
+		c->tail += (uint32_t)n;
+		pthread_mutex_unlock(&c->lock);
+	}
+	return 1;
+}
+
+/* Tells the guest's side that there is room, if it waits for it and there is enough to matter. */
+static void offer_room(struct chardev *c)
+{
+	bool tell;
+
+	if (c->paused)
+		return;
+	pthread_mutex_lock(&c->lock);
+	tell = c->full && c->head - c->tail <= CHARDEV_RING_BYTES / 2;
+	if (tell)
+		c->full = false;
+	pthread_mutex_unlock(&c->lock);
+	if (tell)
+		c->ops->writable(c->arg);
+}
+
+static void drain(struct chardev *c)
+{
+	bool waits;
+	int rc;
+
+	if (c->out.fd >= 0) {
+		rc = write_out(c);
+		waits = rc == 0 && !loop_add(c->env->io, &c->out, EPOLLOUT, NULL);
+		if (!waits)
+			loop_remove(c->env->io, &c->out);
+		pthread_mutex_lock(&c->lock);
+		c->out_waits = waits;
+		pthread_mutex_unlock(&c->lock);
+		if (rc == 2)
+			wake(c);
+	}
+	offer_room(c);
+}
+
+static void output_ready(void *arg, uint32_t events)
+{
+	(void)events;
+	drain(arg);
+}
+
+/* ---- input ---- */
+
+/*
+ * The room of the guest's side. When there is none, it says so before it looks a last time, so
+ * that chardev_input_ready() cannot come unnoticed in between.
+ */
+static size_t guest_room(struct chardev *c)
+{
+	size_t room = c->ops->room(c->arg);
+
+	if (room)
+		return room;
+	__atomic_store_n(&c->input_held, true, __ATOMIC_SEQ_CST);
+	room = c->ops->room(c->arg);
+	if (room)
+		__atomic_store_n(&c->input_held, false, __ATOMIC_SEQ_CST);
+	return room;
+}
+
+void chardev_input_ready(struct chardev *c)
+{
+	if (!__atomic_exchange_n(&c->input_held, false, __ATOMIC_SEQ_CST))
+		return;
+	pthread_mutex_lock(&c->lock);
+	c->woken = true;
+	pthread_mutex_unlock(&c->lock);
+	wake(c);
+}
+
+static void listen_for_next(struct chardev *c)
+{
+	struct err e;
+
+	if (!c->paused && loop_add(c->env->io, &c->listen_watch, EPOLLIN, &e))
+		log_warn("%s: %s", c->name, e.text);
+}
+
+static void drop_client(struct chardev *c)
+{
+	drop_output(c, false);
+	unset_fd(c, &c->in);
+	unset_fd(c, &c->out);
+	c->hung_up = false;
+	if (c->paused)
+		return;
+	offer_room(c);
+	if (c->ops->connected)
+		c->ops->connected(c->arg, false);
+	listen_for_next(c);
+}
+
+/* Nothing more comes from the input. */
+static void end_input(struct chardev *c)
+{
+	if (c->kind == CHARDEV_UNIX)
+		drop_client(c);
+	else
+		unset_fd(c, &c->in);
+}
+
+/* Stops looking at the input until the guest has room; a client that hangs up is still noticed. */
+static void hold_input(struct chardev *c)
+{
+	if (c->kind == CHARDEV_UNIX && !c->hung_up)
+		loop_change(c->env->io, &c->in, 0);
+	else
+		loop_remove(c->env->io, &c->in);
+}
+
+static void give_typed(struct chardev *c)
+{
+	while (c->n_typed) {
+		size_t n = guest_room(c);
+
+		if (!n)
+			return;
+		if (n > c->n_typed)
+			n = c->n_typed;
+		c->ops->input(c->arg, c->typed, n);
+		c->n_typed -= n;
+		memmove(c->typed, c->typed + n, c->n_typed);
+	}
+}
+
+/* The standard input may be somebody else's open file, where a read would wait. */
+static ssize_t read_now(struct chardev *c, void *bytes, size_t len)
+{
+	struct pollfd p = { .fd = c->in.fd, .events = POLLIN };
+
+	if (c->kind == CHARDEV_STDIO && poll(&p, 1, 0) == 0) {
+		errno = EAGAIN;
+		return -1;
+	}
+	return read(c->in.fd, bytes, len);
+}
+
+/* A terminal is read even when the guest takes nothing: Ctrl-A must go on to work. */
+static ssize_t read_terminal(struct chardev *c)
+{
+	uint8_t bytes[sizeof(c->typed)];
+	size_t n, room = sizeof(c->typed) - c->n_typed;
+	ssize_t len;
+
+	if (!terminal_is_ours(&c->terminal)) {
+		loop_remove(c->env->io, &c->in); /* until the next resume */
+		errno = EAGAIN;
+		return -1;
+	}
+	len = read_now(c, bytes, sizeof(bytes));
+	if (len <= 0)
+		return len;
+	n = terminal_filter(&c->terminal, bytes, (size_t)len);
+	memcpy(c->typed + c->n_typed, bytes, n < room ? n : room);
+	c->n_typed += n < room ? n : room;
+	if (c->terminal.help)
+		chardev_put(c, terminal_help, strlen(terminal_help));
+	if (c->terminal.quit)
+		c->env->request(c->env->machine, REQUEST_QUIT);
+	c->terminal.help = c->terminal.quit = false;
+	return len;
+}
+
+/* Reads once, no more than the guest has room for: 1 = go on, 0 = not now. */
+static int read_in(struct chardev *c)
+{
+	uint8_t bytes[INPUT_BYTES];
+	size_t room = sizeof(bytes);
+	ssize_t n;
+
+	if (c->is_terminal) {
+		n = read_terminal(c);
+		give_typed(c);
+	} else {
+		room = guest_room(c);
+		if (!room) {
+			hold_input(c);
+			return 0;
+		}
+		n = read_now(c, bytes, room < sizeof(bytes) ? room : sizeof(bytes));
+		if (n > 0)
+			c->ops->input(c->arg, bytes, (size_t)n);
+	}
+	if (n > 0 || (n < 0 && errno == EINTR))
+		return 1;
+	if (n == 0 || errno != EAGAIN)
+		end_input(c);
+	return 0;
+}
+
+/* Reads what is there; afterwards the input is watched if that makes sense. */
+static void pump(struct chardev *c)
+{
+	int turns = INPUT_TURNS;
+
+	if (c->paused || c->in.fd < 0)
+		return;
+	give_typed(c);
+	while (read_in(c)) {
+		if (--turns)
+			continue;
+		if (c->in_unpollable || c->hung_up)
+			wake(c);
+		return;
+	}
+}
+
+static void input_ready(void *arg, uint32_t events)
+{
+	struct chardev *c = arg;
+	char byte;
+
+	/* Only in hold_input()'s state: gone for good; what it has sent still waits for room. */
+	if (c->kind == CHARDEV_UNIX && (events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN)) {
+		if (recv(c->in.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) {
+			drop_client(c);
+			return;
+		}
+		c->hung_up = true;
+		hold_input(c);
+		listen_for_next(c);
+		return;
+	}
+	pump(c);
+}
+
+static void watch_input(struct chardev *c)
+{
+	if (c->paused || c->in.fd < 0 || c->in_unpollable || c->hung_up)
+		return;
+	if (loop_add(c->env->io, &c->in, EPOLLIN, NULL))
+		c->in_unpollable = true; /* a plain file; a client's socket can always be watched */
+}
+
+static void client_ready(void *arg, uint32_t events)
+{
+	struct chardev *c = arg;
+	int fd;
+
+	(void)events;
+	fd = accept4(c->listening.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0)
+		return;
+	if (c->in.fd >= 0)
+		drop_client(c);
+	loop_remove(c->env->io, &c->listen_watch); /* the next one waits in the socket's queue */
+	c->out.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (c->out.fd < 0) {
+		log_warn("%s: cannot take a client: %s", c->name, strerror(errno));
+		close(fd);
+		listen_for_next(c);
+		return;
+	}
+	c->in.fd = fd;
+	pthread_mutex_lock(&c->lock);
+	c->out_open = true;
+	pthread_mutex_unlock(&c->lock);
+	if (c->ops->connected)
+		c->ops->connected(c->arg, true);
+	watch_input(c);
+}
+
+static void woken(void *arg, uint32_t events)
+{
+	struct chardev *c = arg;
+	uint64_t n;
+
+	(void)events;
+	if (read(c->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		return;
+	pthread_mutex_lock(&c->lock);
+	c->woken = false;
+	pthread_mutex_unlock(&c->lock);
+	drain(c);
+	if (c->paused)
+		return;
+	if (c->resumed && c->ops->connected)
+		c->ops->connected(c->arg, c->in.fd >= 0);
+	c->resumed = false;
+	watch_input(c);
+	pump(c);
+}
+
+int chardev_resume(struct chardev *c, struct err *e)
+{
+	c->paused = false;
+	if (c->kind == CHARDEV_UNIX && (c->in.fd < 0 || c->hung_up) &&
+	    loop_add(c->env->io, &c->listen_watch, EPOLLIN, e)) {
+		c->paused = true;
+		return err_context(e, "%s", c->name);
+	}
+	/* The caller may hold its lock: everything else, and all calls back, come from the loop. */
+	c->resumed = true;
+	wake(c);
+	return 0;
+}
+
+void chardev_pause(struct chardev *c)
+{
+	c->paused = true;
+	loop_remove(c->env->io, &c->listen_watch);
+	loop_remove(c->env->io, &c->in);
+}
+
+/* ---- open and close ---- */
+
+static int open_stdio(struct chardev *c, struct err *e)
+{
+	c->out.fd = output_open_shared(STDOUT_FILENO, O_WRONLY, &c->output_mode);
+	if (c->out.fd < 0)
+		return err_errno(e, errno, "stdio: cannot use the standard output");
+	c->out_open = true;
+	c->in.fd = output_open_shared(STDIN_FILENO, O_RDONLY, NULL); /* none: output only */
+	if (c->in.fd >= 0 && isatty(c->in.fd)) {
+		c->is_terminal = true;
+		terminal_open(&c->terminal, c->in.fd);
+	}
+	return 0;
+}
+
+static int open_file(struct chardev *c, const char *path, struct err *e)
+{
+	if (!*path)
+		return err_set(e, "the path of a file is empty");
+	c->out.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+			 0666);
+	if (c->out.fd < 0 && errno == ENXIO)
+		return err_set(e, "%s: cannot write there: it is a pipe that nobody reads", path);
+	if (c->out.fd < 0)
+		return err_errno(e, errno, "%s: cannot write there", path);
+	c->output_mode = OUTPUT_PLAIN;
+	c->out_open = true;
+	return 0;
+}
+
+static int open_kind(struct chardev *c, const char *spec, struct err *e)
+{
+	if (!strcmp(spec, "null"))
+		return 0;
+	c->ring = malloc(CHARDEV_RING_BYTES); /* its pages are touched as far as it fills */
+	if (!c->ring)
+		return err_set(e, "%s: out of memory", c->name);
+	if (!strcmp(spec, "stdio")) {
+		c->kind = CHARDEV_STDIO;
+		return open_stdio(c, e);
+	}
+	if (!strncmp(spec, "file:", 5)) {
+		c->kind = CHARDEV_FILE;
+		return open_file(c, spec + 5, e);
+	}
+	if (!strncmp(spec, "unix:", 5)) {
+		c->kind = CHARDEV_UNIX;
+		c->output_mode = OUTPUT_SOCKET;
+		if (listen_open(&c->listening, spec + 5, e))
+			return -1;
+		c->listen_watch.fd = c->listening.fd;
+		return 0;
+	}
+	return err_set(e, "'%s' is not a console: expected stdio, file:PATH, unix:PATH or null",
+		       spec);
+}
+
+int chardev_open(struct chardev **out, const char *spec, const struct device_env *env,
+		 const struct chardev_ops *ops, void *arg, struct err *e)
+{
+	struct chardev *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return err_set(e, "out of memory");
+	c->env = env;
+	c->ops = ops;
+	c->arg = arg;
+	c->paused = true;
+	snprintf(c->name, sizeof(c->name), "%s", spec);
+	c->listening.fd = -1;
+	c->wake_watch = (struct loop_watch){ .fd = -1, .fn = woken, .arg = c };
+	c->listen_watch = (struct loop_watch){ .fd = -1, .fn = client_ready, .arg = c };
+	c->in = (struct loop_watch){ .fd = -1, .fn = input_ready, .arg = c };
+	c->out = (struct loop_watch){ .fd = -1, .fn = output_ready, .arg = c };
+	pthread_mutex_init(&c->lock, NULL);
+	c->wake_fd = c->wake_watch.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->wake_fd < 0) {
+		err_errno(e, errno, "%s: cannot make an eventfd", spec);
+		chardev_close(c);
+		return -1;
+	}
+	if (loop_add(env->io, &c->wake_watch, EPOLLIN, e) || open_kind(c, spec, e)) {
+		chardev_close(c);
+		return -1;
+	}
+	*out = c;
+	return 0;
+}
+
+/* The guest's last words: as long as the reader moves. */
+static void write_rest(struct chardev *c)
+{
+	struct pollfd p = { .fd = c->out.fd, .events = POLLOUT };
+	int rc;
+
+	while (c->out.fd >= 0 && (rc = write_out(c)) != 1)
+		if (rc == 0 && poll(&p, 1, CLOSE_PATIENCE_MS) <= 0)
+			return;
+}
+
+void chardev_close(struct chardev *c)
+{
+	if (!c)
+		return;
+	chardev_pause(c);
+	if (c->ring)
+		write_rest(c);
+	if (c->is_terminal)
+		terminal_close(&c->terminal);
+	unset_fd(c, &c->in);
+	unset_fd(c, &c->out);
+	unset_fd(c, &c->wake_watch);
+	listen_close(&c->listening);
+	pthread_mutex_destroy(&c->lock);
+	free(c->ring);
+	free(c);
+}

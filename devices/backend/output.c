@@ -1,0 +1,55 @@
+/*
+ * Writing without waiting: see output.h. Any thread. A shared open file description is never
+ * changed.
+ */
+#include "devices/backend/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What a terminal or a pipe that poll calls ready takes without waiting. */
+#define POLLED_BYTES 512
+
+int output_open_shared(int shared, int flags, enum output_mode *mode)
+{
+	enum output_mode ignored;
+	char path[32];
+	struct stat st;
+	int fd = -1;
+
+	if (fstat(shared, &st))
+		return -1;
+	if (!mode)
+		mode = &ignored;
+	if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", shared);
+		fd = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+		*mode = fd >= 0 ? OUTPUT_PLAIN : OUTPUT_POLLED;
+	} else {
+		*mode = S_ISSOCK(st.st_mode) ? OUTPUT_SOCKET : OUTPUT_PLAIN;
+	}
+	/* Above 2: that these numbers are taken does not mean that they are open. */
+	return fd >= 0 ? fd : fcntl(shared, F_DUPFD_CLOEXEC, 3);
+}
+
+ssize_t output_write(int fd, enum output_mode mode, const void *bytes, size_t len)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+
+	if (mode == OUTPUT_SOCKET)
+		return send(fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (mode == OUTPUT_POLLED) {
+		if (poll(&p, 1, 0) == 0) {
+			errno = EAGAIN;
+			return -1;
+		}
+		if (len > POLLED_BYTES)
+			len = POLLED_BYTES;
+	}
+	return write(fd, bytes, len);
+}
