@@ -32,9 +32,10 @@ CFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-point
 LDFLAGS += -fsanitize=$(SANITIZE)
 endif
 
-# V=1 shows the commands.
+# V=1 shows the commands, -s nothing.
 Q := $(if $(V),,@)
-say = $(if $(V),,@printf '  %-4s %s\n' $(1) $@)
+silent := $(findstring s,$(firstword -$(MAKEFLAGS)))
+say = $(if $(V)$(silent),,@printf '  %-4s %s\n' $(1) $@)
 
 all_sources := $(shell find vmm devices migrate -name '*.c')
 other_arch := $(filter-out vmm/$(ARCH)/%,$(filter vmm/x86_64/% vmm/aarch64/%,$(all_sources)))

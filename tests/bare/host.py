@@ -1,0 +1,138 @@
+"""What the host sees of a VM: memory, wake-ups, threads, rights."""
+import os
+import pwd
+import re
+import time
+
+import bare
+import godwit
+from godwit import PAGE, check, test
+
+OVERHEAD_KIB = 3 * 1024
+
+
+def mappings(vm):
+    """Of smaps: (size, Pss, Referenced) in KiB."""
+    with open(f"/proc/{vm.pid}/smaps") as f:
+        text = f.read()
+    sizes = re.findall(r"^Size:\s+(\d+) kB", text, re.MULTILINE)
+    pss = re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return list(zip(map(int, sizes), map(int, pss)))
+
+
+def saved_pages(place, vm):
+    done = vm.cli("save", place.path("saved"))
+    check(done.returncode == 0 and vm.wait() == 0, f"save: {done.stderr}")
+    told = place.godwit("inspect", place.path("saved"), "--pages").stdout
+    return sum(int(line.split()[5]) for line in told.splitlines() if line.startswith("block"))
+
+
+@test
+def host_memory_is_at_most_3_mib_beyond_what_the_guest_touched(place):
+    vm = place.bare("idle", "--memory", "128M")
+    bare.ready(vm)
+    total = vm.memory_kib("Pss")
+    own = total - sum(pss for size, pss in mappings(vm) if size >= 120 * 1024)
+    touched = saved_pages(place, vm) * PAGE // 1024
+    check(own <= OVERHEAD_KIB, f"{own} KiB beside guest memory, expected at most {OVERHEAD_KIB}")
+    print(f"#   Pss {total} KiB: {own} KiB of it our own, guest pages not zero {touched} KiB")
+    check(total <= touched + OVERHEAD_KIB,
+          f"Pss {total} KiB where the guest has touched {touched} KiB")
+
+
+@test
+def idle_guest_wakes_nobody_up(place):
+    vm = place.bare("fill=4 idle", "--memory", "128M", "--cpus", "2")
+    bare.ready(vm)
+    vm.qmp().close()
+
+    def ours():
+        # Threads of KVM itself are among a process's tasks.
+        return {t.name: t.voluntary for t in vm.threads()
+                if not t.name.startswith(("vcpu", "kvm"))}
+
+    def settled():
+        before = ours()
+        time.sleep(0.1)
+        return before == ours()
+
+    godwit.wait_until(settled, "the end of what the last client caused")
+    before = ours()
+    # The time in which a tick would show itself; nothing is waited for.
+    time.sleep(2)
+    check(ours() == before, f"woken up without a cause: {before} {ours()}")
+    bare.verify(vm)
+
+
+@test
+def threads_carry_names(place):
+    vm = place.bare("fill=1", "--memory", "32M", "--cpus", "3")
+    bare.ready(vm)
+    names = [t.name for t in vm.threads()]
+    for name in ("vcpu0", "vcpu1", "vcpu2", "io"):
+        check(names.count(name) == 1, f"no thread '{name}': {names}")
+
+
+@test
+def running_vm_keeps_no_capability(place):
+    vm = place.bare("fill=1", "--memory", "32M")
+    bare.ready(vm)
+    for thread in vm.threads():
+        if thread.name.startswith("kvm"):
+            continue
+        with open(f"/proc/{vm.pid}/task/{thread.tid}/status") as f:
+            status = f.read()
+        for field in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            value = int(re.search(rf"^{field}:\s+(\w+)", status, re.MULTILINE).group(1), 16)
+            check(value == 0, f"thread {thread.name} has {field} {value:x}")
+        check(re.search(r"^NoNewPrivs:\s+1", status, re.MULTILINE), f"{thread.name}: NoNewPrivs")
+    if os.geteuid() == 0:
+        check(int(vm.status("CapBnd"), 16) == 0, f"CapBnd {vm.status('CapBnd')}")
+
+
+@test
+def user_option_changes_the_user_and_the_vm_can_still_be_saved(place):
+    godwit.need_root()
+    nobody = pwd.getpwnam("nobody")
+    os.mkdir(place.path("theirs"))
+    os.chown(place.path("theirs"), nobody.pw_uid, nobody.pw_gid)
+    os.chown(place.runtime, nobody.pw_uid, nobody.pw_gid)
+    vm = place.bare("fill=4", "--memory", "32M", "--user", "nobody")
+    bare.ready(vm)
+    check(vm.status("Uid").split() == [str(nobody.pw_uid)] * 4, f"Uid {vm.status('Uid')}")
+    check(vm.status("Gid").split() == [str(nobody.pw_gid)] * 4, f"Gid {vm.status('Gid')}")
+    check(vm.status("Groups") == "", f"Groups {vm.status('Groups')}")
+    check(int(vm.status("CapEff"), 16) == 0 and int(vm.status("CapPrm"), 16) == 0, "capabilities")
+    check(vm.cli("reset").returncode == 0, "reset")
+    bare.ready(vm)
+    done = vm.cli("save", place.path("theirs/saved"))
+    check(done.returncode == 0 and vm.wait() == 0, f"save: {done.stderr}")
+    check(os.stat(place.path("theirs/saved")).st_uid == nobody.pw_uid, "whose file is it?")
+    check(os.listdir(place.path("theirs")) == ["saved"], "leftover")
+    again = place.restore(place.path("theirs/saved"), "--user", "nobody")
+    bare.works_on(again)
+    check(again.cli("quit").returncode == 0 and again.wait() == 0, "quit")
+    check(os.listdir(place.runtime) == [], "its socket is left behind")
+
+
+@test
+def user_who_may_not_remove_the_socket_leaves_a_stale_one_that_is_replaced(place):
+    godwit.need_root()
+    for _ in range(2):
+        vm = place.bare("fill=1", "--memory", "32M", "--user", "nobody", name="same")
+        bare.ready(vm)
+        check(vm.cli("quit").returncode == 0 and vm.wait() == 0, "quit")
+    listed = place.godwit("list")
+    check(listed.returncode == 0, f"list: {listed.stderr}")
+    check(os.listdir(place.runtime) == [], "list does not remove the stale socket")
+
+
+@test
+def user_who_may_not_write_there_gets_a_sentence_and_the_guest_runs_on(place):
+    godwit.need_root()
+    vm = place.bare("fill=1", "--memory", "32M", "--user", "nobody")
+    bare.ready(vm)
+    done = vm.cli("save", place.path("saved"))
+    check(done.returncode == 1 and "Permission denied" in done.stderr, f"save: {done.stderr}")
+    bare.works_on(vm)
+    vm.kill()

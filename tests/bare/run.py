@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""The bare guest on /dev/kvm: running, saving, and what the host sees. run.py [--list | WORD...]"""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+
+import godwit  # noqa: E402
+import damage  # noqa: E402,F401
+import host  # noqa: E402,F401
+import life  # noqa: E402,F401
+import saving  # noqa: E402,F401
+
+
+def requirement():
+    if not os.path.exists(godwit.BARE):
+        return "build/guest/bare.elf is not built (make)"
+    if not godwit.doctor()["kvm"]:
+        return "this host has no usable /dev/kvm (godwit doctor); use scripts/testbed"
+    return None
+
+
+godwit.main(requirement)

@@ -1,0 +1,60 @@
+"""Stock Debian kernels in godwit: what a user's guest does. Called by tests/linux/run.
+
+  run.py [--kernel cloud|generic] [--list] [NAME...]
+
+One guest boot proves many promises: the guests are in guest.py, each test says whose it is and which
+stage of its life it wants. Between the tests of a file the order is that of a guest's life.
+"""
+import os
+import sys
+
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)),
+                os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib")]
+import godwit  # noqa: E402
+from guest import Guest, guests, kernel_dir, kernel_version, MADE  # noqa: E402
+
+
+def choose_kernel():
+    """--kernel KIND is taken out of the command line."""
+    if "--kernel" not in sys.argv:
+        return "cloud"
+    at = sys.argv.index("--kernel")
+    kind = sys.argv[at + 1]
+    del sys.argv[at:at + 2]
+    return kind
+
+
+def missing():
+    """A reason why nothing can be tested, or None."""
+    if not godwit.doctor().get("kvm"):
+        return "this host has no KVM"
+    if not os.path.exists(os.path.join(MADE, "pattern")):
+        return "its guests are not prepared; start it by tests/linux/run"
+    return None
+
+
+def main():
+    kind = choose_kernel()
+    other = "generic" if kind == "cloud" else "cloud"
+    import devices
+    import life
+    guests.update(
+        one=Guest("one", cpus=1, kind=kind, setup=life.load_disk),
+        two=Guest("two", cpus=2, kind=kind, setup=devices.disks),
+        four=Guest("four", cpus=4, memory="5G", kind=kind, setup=life.load_disk),
+        elf=Guest("elf", cpus=2, kind=kind,
+                  kernel=os.path.join(MADE, f"vmlinux-{kernel_version(kind)}")),
+        other=Guest("other", cpus=2, kind=other, setup=life.load_disk))
+    for name, times in (("one", 1), ("two", 2), ("four", 1)):
+        life.add_stages(guests[name], times)
+    life.tests(kind, other, before_restore=devices.tests)
+    try:
+        godwit.main(missing)
+    finally:
+        for guest in guests.values():
+            guest.close()
+
+
+if __name__ == "__main__":
+    assert os.path.isdir(kernel_dir("cloud"))
+    main()
