@@ -5,6 +5,7 @@
 #include "migrate/commands.h"
 
 #include <jansson.h>
+#include <string.h>
 
 #include "migrate/migration.h"
 #include "vmm/base/err.h"
@@ -21,40 +22,129 @@ static int migrate_cancel(void *context, json_t *arguments, json_t **result, str
 	(void)arguments;
 	(void)result;
 	(void)e;
-	migration_cancel(context);
+	migration_cancel(context, "");
 	return 0;
+}
+
+static json_t *number(uint64_t n)
+{
+	return json_integer((json_int_t)n);
 }
 
 static json_t *ram(const struct migration_report *r)
 {
-	uint64_t seen = r->seen_pages, normal = r->normal_pages;
+	const struct stats *st = &r->stats;
+	uint64_t ms = r->total_ms ? r->total_ms : 1;
+	json_t *o = json_object();
 
-	return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "transferred", (json_int_t)r->bytes,
-			 "remaining", (json_int_t)((r->total_pages - seen) * PAGE_SIZE), "total",
-			 (json_int_t)(r->total_pages * PAGE_SIZE), "duplicate",
-			 (json_int_t)(seen > normal ? seen - normal : 0), "normal",
-			 (json_int_t)normal, "normal-bytes", (json_int_t)(normal * PAGE_SIZE),
-			 "page-size", (json_int_t)PAGE_SIZE);
+	json_object_set_new(o, "transferred", number(st->data_bytes + st->meta_bytes));
+	json_object_set_new(o, "remaining", number(st->remaining_pages * PAGE_SIZE));
+	json_object_set_new(o, "total", number(st->total_pages * PAGE_SIZE));
+	json_object_set_new(o, "duplicate", number(st->zero_pages));
+	json_object_set_new(o, "normal", number(st->normal_pages));
+	json_object_set_new(o, "normal-bytes", number(st->normal_pages * PAGE_SIZE));
+	json_object_set_new(o, "dirty-pages-rate", number(st->dirty_rate));
+	json_object_set_new(o, "mbps", json_real((double)st->send_rate * 8 / 1e6));
+	json_object_set_new(o, "dirty-sync-count", number(st->round));
+	json_object_set_new(o, "pages-per-second", number(st->normal_pages * 1000 / ms));
+	json_object_set_new(o, "page-size", number(PAGE_SIZE));
+	json_object_set_new(o, "precopy-bytes", number(st->data_bytes));
+	json_object_set_new(o, "downtime-bytes", number(0));
+	json_object_set_new(o, "postcopy-bytes", number(0));
+	json_object_set_new(o, "postcopy-requests", number(0));
+	return o;
+}
+
+/* Where the milliseconds of the pause went, in microseconds. */
+static json_t *downtime_parts(const struct stats *st)
+{
+	return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "park-us", number(st->park_us), "pages-us",
+			 number(st->pages_us), "states-us", number(st->states_us), "load-us",
+			 number(st->load_us), "start-us", number(st->start_us), "total-us",
+			 number(st->downtime_us));
 }
 
 static int query_migrate(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	struct migration_report r;
-	json_t *reply;
+	json_t *o = json_object();
 
 	(void)arguments;
 	migration_query(context, &r);
+	*result = o;
+	if (!o)
+		return err_set(e, "out of memory");
 	if (r.status == MIGRATION_NONE)
-		reply = json_object();
-	else
-		reply = json_pack("{s:s,s:I,s:I,s:I,s:o}", "status",
-				  migration_status_name(r.status), "total-time",
-				  (json_int_t)r.total_ms, "setup-time", (json_int_t)r.setup_ms,
-				  "downtime", (json_int_t)r.downtime_ms, "ram", ram(&r));
-	if (reply && r.error[0])
-		json_object_set_new(reply, "error-desc", json_string(r.error));
-	*result = reply;
-	return reply ? 0 : err_set(e, "out of memory");
+		return 0;
+	json_object_set_new(o, "status", json_string(migration_status_name(r.status)));
+	json_object_set_new(o, "total-time", number(r.total_ms));
+	json_object_set_new(o, "setup-time", number(r.stats.setup_us / 1000));
+	json_object_set_new(o, "expected-downtime", number(r.stats.expected_us / 1000));
+	if (r.status == MIGRATION_COMPLETED)
+		json_object_set_new(o, "downtime", number((r.stats.downtime_us + 999) / 1000));
+	json_object_set_new(o, "ram", ram(&r));
+	json_object_set_new(o, "x-godwit-downtime", downtime_parts(&r.stats));
+	json_object_set_new(o, "x-godwit-uri", json_string(r.uri));
+	if (r.status == MIGRATION_UNDECIDED)
+		json_object_set_new(o, "x-godwit-undecided", json_true());
+	if (r.error[0])
+		json_object_set_new(o, "error-desc", json_string(r.error));
+	return 0;
+}
+
+/* QEMU's parameters that exist here, and their ranges. */
+static const struct control_argument parameter_arguments[] = {
+	{ .name = "max-bandwidth", .type = CONTROL_INTEGER, .min = 0, .max = INT64_MAX },
+	{ .name = "downtime-limit", .type = CONTROL_INTEGER, .min = 0, .max = 2000000 },
+	{ .name = "multifd-channels", .type = CONTROL_INTEGER, .min = 1, .max = 16 },
+	{ .name = "x-godwit-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
+	{ .name = "x-godwit-bind", .type = CONTROL_STRING },
+	{ .name = NULL },
+};
+
+static int set_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct migration_parameters p;
+	json_t *v;
+
+	(void)result;
+	migration_get_parameters(context, &p);
+	if ((v = json_object_get(arguments, "max-bandwidth")))
+		p.bandwidth = (uint64_t)json_integer_value(v);
+	if ((v = json_object_get(arguments, "downtime-limit")))
+		p.downtime_ms = (uint64_t)json_integer_value(v);
+	if ((v = json_object_get(arguments, "multifd-channels")))
+		p.channels = (uint32_t)json_integer_value(v);
+	if ((v = json_object_get(arguments, "x-godwit-timeout")))
+		p.timeout_s = (uint64_t)json_integer_value(v);
+	if ((v = json_object_get(arguments, "x-godwit-bind"))) {
+		if (json_string_length(v) >= sizeof(p.bind))
+			return err_set(e, "'x-godwit-bind' is longer than %zu characters",
+				       sizeof(p.bind) - 1);
+		memcpy(p.bind, json_string_value(v), json_string_length(v) + 1);
+	}
+	migration_set_parameters(context, &p);
+	return 0;
+}
+
+static int query_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct migration_parameters p;
+
+	(void)arguments;
+	migration_get_parameters(context, &p);
+	*result = json_pack("{s:o,s:o,s:o,s:o,s:s}", "max-bandwidth", number(p.bandwidth),
+			    "downtime-limit", number(p.downtime_ms), "multifd-channels",
+			    number(p.channels), "x-godwit-timeout", number(p.timeout_s),
+			    "x-godwit-bind", p.bind);
+	return *result ? 0 : err_set(e, "out of memory");
+}
+
+static int force_resume(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	(void)arguments;
+	(void)result;
+	return migration_force_resume(context, e);
 }
 
 static const struct control_argument migrate_arguments[] = {
@@ -66,5 +156,10 @@ const struct control_command migrate_commands[] = {
 	{ .name = "migrate", .arguments = migrate_arguments, .run = migrate },
 	{ .name = "migrate_cancel", .run = migrate_cancel },
 	{ .name = "query-migrate", .run = query_migrate },
+	{ .name = "migrate-set-parameters",
+	  .arguments = parameter_arguments,
+	  .run = set_parameters },
+	{ .name = "query-migrate-parameters", .run = query_parameters },
+	{ .name = "x-godwit-force-resume", .run = force_resume },
 	{ .name = NULL },
 };

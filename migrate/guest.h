@@ -7,6 +7,7 @@
 #ifndef GODWIT_MIGRATE_GUEST_H
 #define GODWIT_MIGRATE_GUEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vmm/tree.h"
@@ -22,16 +23,34 @@ struct guest_block {
 };
 
 struct guest_ops {
-	/* Stops vCPUs and devices; -1 when the guest has ended just now. */
-	int (*park)(struct guest *g, struct err *e);
-	/* As it was before park, running or paused. */
-	int (*unpark)(struct guest *g, struct err *e);
+	/* The dirty log of one block; see vmm/memory.h. fetch adds to `bits`. */
+	int (*log_start)(struct guest *g, struct err *e);
+	int (*log_fetch)(struct guest *g, unsigned int block, uint64_t *bits, struct err *e);
+	int (*log_clear)(struct guest *g, unsigned int block, uint64_t first, uint64_t n,
+			 const uint64_t *bits, struct err *e);
+	void (*log_stop)(struct guest *g);
+
 	/* Sets bits of `touched` (cleared by the caller) for pages that may be other than zero. */
 	int (*touched)(struct guest *g, unsigned int block, uint64_t first, uint64_t n,
 		       uint64_t *touched, struct err *e);
-	/* Parked only. */
+
+	/* Stops vCPUs and devices; -1 when the guest has ended just now. */
+	int (*park)(struct guest *g, struct err *e);
+	/* As it was before park, running or paused, with all it had (disk locks). */
+	int (*unpark)(struct guest *g, struct err *e);
+
+	/* Parked only: the states; and whether the guest ran before park. */
 	int (*states_save)(struct guest *g, struct tree *states, struct err *e);
-	int (*states_load)(struct guest *g, const struct tree *states, struct err *e);
+	bool (*ran)(struct guest *g);
+
+	/* Source, parked: gives up what only one side may hold, so that the other can take it. */
+	void (*release)(struct guest *g);
+
+	/* Destination: takes the states in, the guest's clock advanced by `advance_ns`; then lets
+	 * it run, or leaves it paused. */
+	int (*states_load)(struct guest *g, const struct tree *states, uint64_t advance_ns,
+			   struct err *e);
+	int (*start)(struct guest *g, bool run, struct err *e);
 };
 
 /* Embedded first in each kind's own struct; set up before the migration, then constant. */
@@ -51,7 +70,8 @@ struct guest_machine {
 	struct loop *owner_loop;
 };
 
-/* `owner_loop` is the one whose thread owns the machine: parking is done there. */
+/* A destination needs no log; a source needs all. `owner_loop` is the one whose thread owns the
+ * machine: parking is done there. */
 void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop *owner_loop);
 
 #endif

@@ -13,6 +13,7 @@
 
 struct call {
 	struct machine *machine;
+	bool run;
 	int rc;
 	struct err *e;
 };
@@ -31,49 +32,105 @@ static void unhold(void *arg)
 	c->rc = machine_unhold(c->machine, c->e);
 }
 
-static int on_owner(struct guest *g, void (*fn)(void *arg), struct err *e)
+static void start(void *arg)
 {
-	struct guest_machine *gm = (struct guest_machine *)g;
-	struct call c = { .machine = gm->machine, .e = e };
+	struct call *c = arg;
 
-	loop_call(gm->owner_loop, fn, &c);
+	machine_set_status(c->machine, MACHINE_PAUSED);
+	c->rc = c->run ? machine_resume(c->machine, c->e) : machine_acquire(c->machine, c->e);
+}
+
+static struct machine *machine_of(struct guest *g)
+{
+	return ((struct guest_machine *)g)->machine;
+}
+
+static int on_owner(struct guest *g, void (*fn)(void *arg), bool run, struct err *e)
+{
+	struct call c = { .machine = machine_of(g), .run = run, .e = e };
+
+	loop_call(((struct guest_machine *)g)->owner_loop, fn, &c);
 	return c.rc;
 }
 
-static int park(struct guest *g, struct err *e)
+static int guest_log_start(struct guest *g, struct err *e)
 {
-	return on_owner(g, hold, e);
+	return machine_log_start(machine_of(g), e);
 }
 
-static int unpark(struct guest *g, struct err *e)
+static int guest_log_fetch(struct guest *g, unsigned int block, uint64_t *bits, struct err *e)
 {
-	return on_owner(g, unhold, e);
+	return machine_log_fetch(machine_of(g), block, bits, e);
 }
 
-static int touched(struct guest *g, unsigned int block, uint64_t first, uint64_t n, uint64_t *bits,
-		   struct err *e)
+static int guest_log_clear(struct guest *g, unsigned int block, uint64_t first, uint64_t n,
+			   const uint64_t *bits, struct err *e)
 {
-	const struct memory *m = machine_memory(((struct guest_machine *)g)->machine);
+	return machine_log_clear(machine_of(g), block, first, n, bits, e);
+}
+
+static void guest_log_stop(struct guest *g)
+{
+	machine_log_stop(machine_of(g));
+}
+
+static int guest_touched(struct guest *g, unsigned int block, uint64_t first, uint64_t n,
+			 uint64_t *bits, struct err *e)
+{
+	const struct memory *m = machine_memory(machine_of(g));
 
 	return memory_touched(m, &m->blocks[block], first, n, bits, e);
 }
 
-static int states_save(struct guest *g, struct tree *states, struct err *e)
+static int guest_park(struct guest *g, struct err *e)
 {
-	return machine_states_save(((struct guest_machine *)g)->machine, states, e);
+	return on_owner(g, hold, false, e);
 }
 
-static int states_load(struct guest *g, const struct tree *states, struct err *e)
+static int guest_unpark(struct guest *g, struct err *e)
 {
-	return machine_states_load(((struct guest_machine *)g)->machine, states, e);
+	return on_owner(g, unhold, false, e);
+}
+
+static int guest_states_save(struct guest *g, struct tree *states, struct err *e)
+{
+	return machine_states_save(machine_of(g), states, e);
+}
+
+static bool guest_ran(struct guest *g)
+{
+	return machine_runs_after_hold(machine_of(g));
+}
+
+static void guest_release(struct guest *g)
+{
+	machine_release(machine_of(g));
+}
+
+static int guest_states_load(struct guest *g, const struct tree *states, uint64_t advance_ns,
+			     struct err *e)
+{
+	return machine_states_load(machine_of(g), states, advance_ns, e);
+}
+
+static int guest_start(struct guest *g, bool run, struct err *e)
+{
+	return on_owner(g, start, run, e);
 }
 
 static const struct guest_ops ops = {
-	.park = park,
-	.unpark = unpark,
-	.touched = touched,
-	.states_save = states_save,
-	.states_load = states_load,
+	.log_start = guest_log_start,
+	.log_fetch = guest_log_fetch,
+	.log_clear = guest_log_clear,
+	.log_stop = guest_log_stop,
+	.touched = guest_touched,
+	.park = guest_park,
+	.unpark = guest_unpark,
+	.states_save = guest_states_save,
+	.ran = guest_ran,
+	.release = guest_release,
+	.states_load = guest_states_load,
+	.start = guest_start,
 };
 
 void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop *owner_loop)

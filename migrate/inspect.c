@@ -9,7 +9,7 @@
 #include <zlib.h>
 
 #include "migrate/channel/channel.h"
-#include "migrate/snapshot.h"
+#include "migrate/destination.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
@@ -61,7 +61,10 @@ static int print_states(struct reader *r, const struct record *rec, FILE *out, s
 {
 	struct tree states;
 
-	if (tree_copy(&states, rec->body, rec->body_bytes, e))
+	if (rec->body_bytes < STATES_HEAD_BYTES)
+		return err_set(e, "%s: the states are cut short", r->channel->name);
+	if (tree_copy(&states, rec->body + STATES_HEAD_BYTES, rec->body_bytes - STATES_HEAD_BYTES,
+		      e))
 		return err_context(e, "%s: the states", r->channel->name);
 	if (out)
 		tree_print(&states, out);
@@ -134,7 +137,7 @@ int inspect_stream(struct channel *ch, enum inspect_what what, FILE *out, struct
 	struct tree t;
 	int rc;
 
-	if (snapshot_open(&r, &t, &hello, e)) {
+	if (destination_begin(&r, &hello, &t, e)) {
 		reader_free(&r);
 		return -1;
 	}
@@ -142,7 +145,7 @@ int inspect_stream(struct channel *ch, enum inspect_what what, FILE *out, struct
 		tree_print(&t, out);
 	rc = read_rest(&r, what, &n, out, e);
 	if (!rc && what == INSPECT_SUMMARY)
-		print_summary(&hello, &t, &n, ch->bytes, out);
+		print_summary(&hello, &t, &n, r.bytes, out);
 	tree_free(&t);
 	reader_free(&r);
 	return rc;

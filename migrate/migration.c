@@ -1,20 +1,28 @@
 /*
- * One migration after the other: see migration.h. `lock` guards what both threads see; the status
- * is changed in one place, which tells the owner.
+ * One migration after the other: see migration.h. `lock` guards what several threads see; the
+ * status is changed in one place, which tells the owner.
  */
 #include "migrate/migration.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "migrate/channel/channel.h"
+#include "migrate/channel/uri.h"
+#include "migrate/destination.h"
 #include "migrate/guest.h"
-#include "migrate/snapshot.h"
+#include "migrate/source.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
+
+#define DEFAULT_DOWNTIME_MS 300
 
 struct migration {
 	/* Set by migration_new. */
@@ -22,18 +30,25 @@ struct migration {
 	struct loop *owner_loop;
 	struct migration_events events;
 	struct guest_machine guest;
+	int stop_fd; /* eventfd: readable when cancelled */
 
 	/* Owner's thread. */
 	pthread_t thread;
 	bool thread_started; /* and not yet joined */
-	char path[4096];
+	struct uri uri;
+	struct migration_parameters parameters; /* limits: a copy, atomic, for the threads */
+	struct source_limits limits;
+	struct source source;
+	struct destination *destination;
+	bool paused; /* receiving: do not let it run */
 
 	pthread_mutex_t lock;
 	enum migration_status status;
-	struct err error;
-	uint64_t start_us, parked_us, end_us;
+	bool committed; /* GO is on its way: no cancel any more */
+	struct err error, cancel_reason;
+	uint64_t start_us, end_us;
 
-	struct snapshot_progress progress; /* atomic members */
+	struct stats stats; /* atomic members */
 };
 
 static const char *const names[] = {
@@ -45,6 +60,7 @@ static const char *const names[] = {
 	[MIGRATION_FAILED] = "failed",
 	[MIGRATION_CANCELLING] = "cancelling",
 	[MIGRATION_CANCELLED] = "cancelled",
+	[MIGRATION_UNDECIDED] = "postcopy-paused",
 };
 
 const char *migration_status_name(enum migration_status s)
@@ -63,13 +79,29 @@ static bool is_under_way(enum migration_status s)
 struct news {
 	struct migration *mig;
 	enum migration_status status;
+	uint64_t round;
+	const char *action, *reason;
 };
 
-static void tell(void *arg)
+static void tell_status(void *arg)
 {
 	struct news *n = arg;
 
 	n->mig->events.status(n->mig->events.arg, n->status);
+}
+
+static void tell_pass(void *arg)
+{
+	struct news *n = arg;
+
+	n->mig->events.pass(n->mig->events.arg, n->round);
+}
+
+static void tell_decision(void *arg)
+{
+	struct news *n = arg;
+
+	n->mig->events.decision(n->mig->events.arg, n->action, n->reason);
 }
 
 /* Only forward: a cancel that came in between is not overwritten by the next phase. */
@@ -84,36 +116,89 @@ static void set_status(struct migration *mig, enum migration_status s)
 		mig->status = s;
 	pthread_mutex_unlock(&mig->lock);
 	if (changed)
-		loop_call(mig->owner_loop, tell, &n);
+		loop_call(mig->owner_loop, tell_status, &n);
+}
+
+static void on_phase(void *arg, enum source_phase p)
+{
+	static const enum migration_status statuses[] = {
+		[SOURCE_SETUP] = MIGRATION_SETUP,
+		[SOURCE_PRECOPY] = MIGRATION_ACTIVE,
+		[SOURCE_SWITCHOVER] = MIGRATION_DEVICE,
+	};
+
+	set_status(arg, statuses[p]);
+}
+
+static void on_round(void *arg, uint64_t round)
+{
+	struct migration *mig = arg;
+	struct news n = { .mig = mig, .round = round };
+
+	loop_call(mig->owner_loop, tell_pass, &n);
+}
+
+static void on_decision(void *arg, const char *action, const char *reason)
+{
+	struct migration *mig = arg;
+	struct news n = { .mig = mig, .action = action, .reason = reason };
+
+	loop_call(mig->owner_loop, tell_decision, &n);
+}
+
+/* From here on no cancel is taken. */
+static int on_commit(void *arg, struct err *e)
+{
+	struct migration *mig = arg;
+	bool cancelled;
+
+	pthread_mutex_lock(&mig->lock);
+	cancelled = mig->status == MIGRATION_CANCELLING;
+	mig->committed = !cancelled;
+	pthread_mutex_unlock(&mig->lock);
+	return cancelled ? err_set(e, "cancelled") : 0;
 }
 
 /* -- the migration's thread -- */
 
-static int save(struct migration *mig, struct err *e)
+static struct channel *open_connection(void *arg, struct err *e)
 {
-	struct guest *g = &mig->guest.guest;
+	struct migration *mig = arg;
+	const char *bind = mig->parameters.bind[0] ? mig->parameters.bind : NULL;
 	struct channel *ch;
-	int rc;
+	int fd = uri_connect(&mig->uri, bind, mig->stop_fd, e);
 
-	if (file_channel_create(&ch, mig->path, e))
-		return -1;
-	set_status(mig, MIGRATION_ACTIVE);
-	if (g->ops->park(g, e)) {
-		channel_close(ch);
-		return -1;
+	if (fd < 0)
+		return NULL;
+	if (socket_channel(&ch, fd, mig->uri.text, mig->stop_fd, e)) {
+		close(fd);
+		return NULL;
 	}
-	pthread_mutex_lock(&mig->lock);
-	mig->parked_us = clock_us();
-	pthread_mutex_unlock(&mig->lock);
-	set_status(mig, MIGRATION_DEVICE);
-	rc = snapshot_save(g, ch, &mig->progress, e) || channel_finish(ch, e) ? -1 : 0;
-	channel_close(ch);
-	if (rc) {
-		struct err resume;
+	return ch;
+}
 
-		if (g->ops->unpark(g, &resume))
-			err_set(e, "the guest is paused: %s", resume.text);
-	}
+static int migrate_out(struct migration *mig, struct err *e)
+{
+	struct source *s = &mig->source;
+	int rc = 0;
+
+	*s = (struct source){
+		.guest = &mig->guest.guest,
+		.n_lanes = mig->uri.kind == URI_FILE ? 1 : mig->parameters.channels,
+		.cold = mig->uri.kind == URI_FILE,
+		.stop_fd = mig->stop_fd,
+		.limits = &mig->limits,
+		.stats = &mig->stats,
+		.events = { on_phase, on_round, on_decision, on_commit, open_connection, mig },
+	};
+	if (s->cold)
+		rc = file_channel_create(&s->channel, mig->uri.path, e);
+	else
+		s->channel = open_connection(mig, e);
+	if (rc || !s->channel)
+		return -1;
+	rc = source_run(s, e);
+	channel_close(s->channel);
 	return rc;
 }
 
@@ -122,27 +207,53 @@ static void moved(void *arg)
 	struct migration *mig = arg;
 
 	machine_set_status(mig->machine, MACHINE_POSTMIGRATE);
-	mig->events.moved(mig->events.arg, mig->path);
+	mig->events.moved(mig->events.arg,
+			  mig->uri.kind == URI_FILE ? mig->uri.path : mig->uri.text);
 }
 
-static void *migration_thread(void *arg)
+static enum migration_status outcome(struct migration *mig, int rc, const struct err *e)
 {
-	struct migration *mig = arg;
-	struct err e = { "" };
-	int rc = save(mig, &e);
 	bool cancelled;
 
 	pthread_mutex_lock(&mig->lock);
 	mig->end_us = clock_us();
 	cancelled = mig->status == MIGRATION_CANCELLING;
-	if (rc && !cancelled)
-		mig->error = e;
+	if (rc)
+		mig->error = cancelled ? mig->cancel_reason : *e;
+	/* A timeout is a failure with its own sentence; a person's cancel is none. */
+	cancelled = cancelled && !mig->error.text[0];
 	pthread_mutex_unlock(&mig->lock);
-	set_status(mig, !rc	    ? MIGRATION_COMPLETED
-			: cancelled ? MIGRATION_CANCELLED
-				    : MIGRATION_FAILED);
+	if (!rc)
+		return MIGRATION_COMPLETED;
+	if (mig->source.owner == OWNER_NOBODY)
+		return MIGRATION_UNDECIDED;
+	return cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED;
+}
+
+static void *out_thread(void *arg)
+{
+	struct migration *mig = arg;
+	struct err e = { "" };
+	int rc = migrate_out(mig, &e);
+
+	set_status(mig, outcome(mig, rc, &e));
 	if (!rc)
 		loop_call(mig->owner_loop, moved, mig);
+	return NULL;
+}
+
+static void *in_thread(void *arg)
+{
+	struct migration *mig = arg;
+	struct destination *d = mig->destination;
+	struct err e = { "" };
+	int rc;
+
+	set_status(mig, MIGRATION_ACTIVE);
+	rc = destination_receive(d, &mig->guest.guest, &mig->stats, &e) ||
+	     destination_start(d, mig->paused, &e);
+	destination_free(d);
+	set_status(mig, outcome(mig, rc, &e));
 	return NULL;
 }
 
@@ -155,9 +266,17 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 
 	if (!mig)
 		return err_set(e, "out of memory");
+	mig->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (mig->stop_fd < 0) {
+		free(mig);
+		return err_errno(e, errno, "cannot make an eventfd");
+	}
 	mig->machine = m;
 	mig->owner_loop = owner_loop;
 	mig->events = *events;
+	mig->parameters = (struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
+							 .channels = 1 };
+	mig->limits.downtime_us = DEFAULT_DOWNTIME_MS * 1000;
 	pthread_mutex_init(&mig->lock, NULL);
 	guest_machine_init(&mig->guest, m, owner_loop);
 	*out = mig;
@@ -175,52 +294,43 @@ void migration_free(struct migration *mig)
 {
 	if (!mig)
 		return;
-	migration_cancel(mig);
+	migration_cancel(mig, "the VM was ended");
 	join(mig);
+	close(mig->stop_fd);
 	pthread_mutex_destroy(&mig->lock);
 	free(mig);
 }
 
-static const char *file_of_uri(const char *uri, struct err *e)
+void migration_get_parameters(struct migration *mig, struct migration_parameters *out)
 {
-	if (!strncmp(uri, "file:", 5) && uri[5] == '/')
-		return uri + 5;
-	if (!strncmp(uri, "file:", 5))
-		err_set(e, "'%s': the path of a file URI must be absolute", uri);
-	else
-		err_set(e, "'%s': this version migrates to file:/PATH only", uri);
-	return NULL;
+	*out = mig->parameters;
 }
 
-int migration_start(struct migration *mig, const char *uri, struct err *e)
+void migration_set_parameters(struct migration *mig, const struct migration_parameters *p)
 {
-	const char *path = file_of_uri(uri, e);
-	bool busy;
+	mig->parameters = *p;
+	__atomic_store_n(&mig->limits.bandwidth, p->bandwidth, __ATOMIC_RELAXED);
+	__atomic_store_n(&mig->limits.downtime_us, p->downtime_ms * 1000, __ATOMIC_RELAXED);
+}
+
+/* A new thread for a new migration. */
+static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
+{
+	uint64_t n;
 	int rc;
 
-	if (!path)
-		return -1;
-	if (strlen(path) >= sizeof(mig->path))
-		return err_set(e, "the path has more than %zu characters", sizeof(mig->path) - 1);
-	pthread_mutex_lock(&mig->lock);
-	busy = is_under_way(mig->status) || mig->status == MIGRATION_COMPLETED;
-	pthread_mutex_unlock(&mig->lock);
-	if (busy)
-		return err_set(e, "a migration of this VM is under way already");
-	if (machine_status(mig->machine) != MACHINE_RUNNING &&
-	    machine_status(mig->machine) != MACHINE_PAUSED &&
-	    machine_status(mig->machine) != MACHINE_PRELAUNCH)
-		return err_set(e, "the VM cannot be migrated: its status is '%s'",
-			       machine_status_name(machine_status(mig->machine)));
 	join(mig);
-	memcpy(mig->path, path, strlen(path) + 1);
-	mig->progress = (struct snapshot_progress){ 0 };
-	mig->error.text[0] = 0;
+	while (read(mig->stop_fd, &n, sizeof(n)) > 0)
+		; /* an old cancel */
+	memset(&mig->stats, 0, sizeof(mig->stats));
+	memset(&mig->source, 0, sizeof(mig->source));
+	mig->error.text[0] = mig->cancel_reason.text[0] = 0;
+	mig->committed = false;
 	mig->start_us = clock_us();
-	mig->parked_us = mig->end_us = 0;
+	mig->end_us = 0;
 	mig->status = MIGRATION_SETUP;
 	mig->events.status(mig->events.arg, MIGRATION_SETUP);
-	rc = pthread_create(&mig->thread, NULL, migration_thread, mig);
+	rc = pthread_create(&mig->thread, NULL, thread, mig);
 	if (rc) {
 		mig->status = MIGRATION_NONE;
 		return err_errno(e, rc, "cannot start the migration's thread");
@@ -230,24 +340,69 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 	return 0;
 }
 
-void migration_cancel(struct migration *mig)
+int migration_start(struct migration *mig, const char *uri, struct err *e)
 {
+	enum machine_status s = machine_status(mig->machine);
+	enum migration_status now;
+	struct uri parsed;
+
+	if (uri_parse(uri, &parsed, e))
+		return -1;
+	pthread_mutex_lock(&mig->lock);
+	now = mig->status;
+	pthread_mutex_unlock(&mig->lock);
+	if (is_under_way(now))
+		return err_set(e, "a migration of this VM is under way already");
+	if (now == MIGRATION_UNDECIDED)
+		return err_set(e, "it is undecided where the guest of this VM runs: see godwit "
+				  "resume --force");
+	if (s != MACHINE_RUNNING && s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH)
+		return err_set(e, "the VM cannot be migrated: its status is '%s'",
+			       machine_status_name(s));
+	mig->uri = parsed;
+	return begin(mig, out_thread, e);
+}
+
+int migration_receive(struct migration *mig, struct destination *d, bool paused, struct err *e)
+{
+	mig->destination = d;
+	mig->paused = paused;
+	destination_set_stop(d, mig->stop_fd);
+	return begin(mig, in_thread, e);
+}
+
+void migration_cancel(struct migration *mig, const char *why)
+{
+	uint64_t one = 1;
 	bool tell_it = false;
 
 	pthread_mutex_lock(&mig->lock);
-	if (is_under_way(mig->status)) {
-		tell_it = mig->status != MIGRATION_CANCELLING;
+	if (is_under_way(mig->status) && mig->status != MIGRATION_CANCELLING && !mig->committed) {
+		tell_it = true;
 		mig->status = MIGRATION_CANCELLING;
-		__atomic_store_n(&mig->progress.cancel, true, __ATOMIC_RELEASE);
+		snprintf(mig->cancel_reason.text, sizeof(mig->cancel_reason.text), "%s", why);
 	}
 	pthread_mutex_unlock(&mig->lock);
-	if (tell_it)
-		mig->events.status(mig->events.arg, MIGRATION_CANCELLING);
+	if (!tell_it)
+		return;
+	while (write(mig->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	mig->events.status(mig->events.arg, MIGRATION_CANCELLING);
+}
+
+int migration_force_resume(struct migration *mig, struct err *e)
+{
+	if (mig->status != MIGRATION_UNDECIDED)
+		return err_set(e, "there is nothing to force: it is known where the guest runs");
+	machine_log_stop(mig->machine);
+	if (machine_unhold(mig->machine, e))
+		return -1;
+	set_status(mig, MIGRATION_FAILED);
+	return 0;
 }
 
 void migration_query(struct migration *mig, struct migration_report *out)
 {
-	struct snapshot_progress *p = &mig->progress;
 	uint64_t end;
 
 	*out = (struct migration_report){ 0 };
@@ -257,14 +412,11 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	if (mig->status != MIGRATION_NONE) {
 		end = mig->end_us ? mig->end_us : clock_us();
 		out->total_ms = (end - mig->start_us) / 1000;
-		if (mig->parked_us) {
-			out->setup_ms = (mig->parked_us - mig->start_us) / 1000;
-			out->downtime_ms = (end - mig->parked_us) / 1000;
-		}
 	}
 	pthread_mutex_unlock(&mig->lock);
-	out->total_pages = __atomic_load_n(&p->total_pages, __ATOMIC_RELAXED);
-	out->seen_pages = __atomic_load_n(&p->seen_pages, __ATOMIC_RELAXED);
-	out->normal_pages = __atomic_load_n(&p->normal_pages, __ATOMIC_RELAXED);
-	out->bytes = __atomic_load_n(&p->bytes, __ATOMIC_RELAXED);
+	memcpy(out->uri, mig->uri.text, sizeof(out->uri));
+	out->parameters = mig->parameters;
+	/* Each member is one atomic word. */
+	for (size_t i = 0; i < sizeof(out->stats) / sizeof(uint64_t); i++)
+		((uint64_t *)&out->stats)[i] = stats_get((uint64_t *)&mig->stats + i);
 }

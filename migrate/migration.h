@@ -1,10 +1,13 @@
 /*
- * A migration of one machine as its owner sees it: started, cancelled, asked about, over.
+ * The migrations of one machine as its owner sees them: parameters, start, cancel, questions, the
+ * end. One after the other; the work is done on a thread of its own, "migrate".
  *
  *     none --> setup --> active --> device --> completed
- *                 \---------\----------\--> failed, cancelled      (the guest goes on here)
+ *                 \---------\----------\--> failed, cancelled    (the guest goes on at the source)
+ *                                       \--> undecided           (after GO, without RUNNING)
  *
- * The owner's thread starts and ends it; the work is done on a thread of its own, "migrate".
+ * The statuses are QEMU's, but for undecided, which QEMU does not know; QMP calls it
+ * "postcopy-paused", the status by which management tools know that a person is wanted.
  */
 #ifndef GODWIT_MIGRATE_MIGRATION_H
 #define GODWIT_MIGRATE_MIGRATION_H
@@ -12,6 +15,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/stats.h"
+
+struct destination;
 struct err;
 struct loop;
 struct machine;
@@ -26,6 +32,7 @@ enum migration_status {
 	MIGRATION_FAILED,
 	MIGRATION_CANCELLING,
 	MIGRATION_CANCELLED,
+	MIGRATION_UNDECIDED,
 };
 
 /* QEMU's MigrationStatus names. */
@@ -34,9 +41,19 @@ const char *migration_status_name(enum migration_status s);
 /* Called on the owner's thread. */
 struct migration_events {
 	void (*status)(void *arg, enum migration_status s);
+	void (*pass)(void *arg, uint64_t round);
+	void (*decision)(void *arg, const char *action, const char *reason);
 	/* The guest is no longer here: `where` names the place. */
 	void (*moved)(void *arg, const char *where);
 	void *arg;
+};
+
+struct migration_parameters {
+	uint64_t bandwidth;   /* bytes a second, 0 = no limit; may change while it runs */
+	uint64_t downtime_ms; /* may change while it runs */
+	uint64_t timeout_s;   /* 0: none */
+	uint32_t channels;
+	char bind[64]; /* local address, "": any */
 };
 
 /* One for each machine, for all its migrations, one after the other. */
@@ -46,20 +63,36 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
  * (else each would wait for the other). NULL is allowed. */
 void migration_free(struct migration *mig);
 
-/* Starts one to "file:PATH"; -1 when another is under way or the URI cannot be used. */
+void migration_get_parameters(struct migration *mig, struct migration_parameters *out);
+void migration_set_parameters(struct migration *mig, const struct migration_parameters *p);
+
+/* Starts one to a URI; -1 when another is under way or the URI cannot be used. */
 int migration_start(struct migration *mig, const char *uri, struct err *e);
 
-/* Asks for the end; without effect when there is none or it is too late. */
-void migration_cancel(struct migration *mig);
+/* Asks for the end, with the sentence that will be the error ("" when a person cancelled); without
+ * effect when there is none or GO was sent. */
+void migration_cancel(struct migration *mig, const char *why);
+
+/* Undecided only: a person says that the guest does not run elsewhere, so it goes on here. */
+int migration_force_resume(struct migration *mig, struct err *e);
 
 /* What query-migrate tells. Times in ms, since the start. */
 struct migration_report {
 	enum migration_status status;
 	char error[512]; /* of a failed one, else "" */
-	uint64_t total_ms, setup_ms, downtime_ms;
-	uint64_t total_pages, seen_pages, normal_pages, bytes;
+	char uri[512];
+	uint64_t total_ms;
+	struct migration_parameters parameters;
+	struct stats stats; /* a copy */
 };
 
 void migration_query(struct migration *mig, struct migration_report *out);
+
+/*
+ * The other side: takes a machine in, in the background. `d` has answered its source; it is freed
+ * at the end, whatever that is. Events: status, then nothing more when completed (the guest runs,
+ * or is paused if `paused`), or failed (it must never run).
+ */
+int migration_receive(struct migration *mig, struct destination *d, bool paused, struct err *e);
 
 #endif

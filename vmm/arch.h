@@ -48,6 +48,7 @@ int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e);
 struct arch_moment {
 	uint64_t host_counter; /* x86_64: this host's TSC */
 	uint64_t clock_ns;     /* the guest's clock (x86_64: kvmclock); only when saving */
+	uint64_t advance_ns;   /* loading: how much later than the saved moment this one is */
 };
 
 int arch_moment_now(const struct kvm *kvm, struct arch_moment *now, struct err *e);

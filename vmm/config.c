@@ -40,6 +40,7 @@ enum option {
 	OPT_CONSOLE,
 	OPT_CONTROL,
 	OPT_DIRTY_RING,
+	OPT_LISTEN,
 	OPT_USER,
 	OPT_PAUSED,
 	OPT_VERBOSE,
@@ -47,27 +48,19 @@ enum option {
 };
 
 #define RUN	(1u << CONFIG_RUN)
-#define RESTORE (1u << CONFIG_RESTORE)
-#define BOTH	(RUN | RESTORE)
+#define RECEIVE (1u << CONFIG_RECEIVE)
+#define ALL	(RUN | 1u << CONFIG_RESTORE | RECEIVE)
 
 static const struct option_spec config_options[] = {
-	[OPT_KERNEL] = { "kernel", true, BOTH },
-	[OPT_INITRD] = { "initrd", true, BOTH },
-	[OPT_CMDLINE] = { "cmdline", true, RUN },
-	[OPT_NAME] = { "name", true, BOTH },
-	[OPT_CPUS] = { "cpus", true, RUN },
-	[OPT_MEMORY] = { "memory", true, RUN },
-	[OPT_DISK] = { "disk", true, BOTH },
-	[OPT_NET] = { "net", true, BOTH },
-	[OPT_CHANNEL] = { "channel", true, BOTH },
-	[OPT_CONSOLE] = { "console", true, BOTH },
-	[OPT_CONTROL] = { "control", true, BOTH },
-	[OPT_DIRTY_RING] = { "dirty-ring", true, RUN },
-	[OPT_USER] = { "user", true, BOTH },
-	[OPT_PAUSED] = { "paused", false, BOTH },
-	[OPT_VERBOSE] = { "verbose", false, BOTH },
-	[OPT_HELP] = { "help", false, BOTH },
-	{ NULL, false, 0 },
+	[OPT_KERNEL] = { "kernel", true, ALL },	    [OPT_INITRD] = { "initrd", true, ALL },
+	[OPT_CMDLINE] = { "cmdline", true, RUN },   [OPT_NAME] = { "name", true, ALL },
+	[OPT_CPUS] = { "cpus", true, RUN },	    [OPT_MEMORY] = { "memory", true, RUN },
+	[OPT_DISK] = { "disk", true, ALL },	    [OPT_NET] = { "net", true, ALL },
+	[OPT_CHANNEL] = { "channel", true, ALL },   [OPT_CONSOLE] = { "console", true, ALL },
+	[OPT_CONTROL] = { "control", true, ALL },   [OPT_DIRTY_RING] = { "dirty-ring", true, RUN },
+	[OPT_LISTEN] = { "listen", true, RECEIVE }, [OPT_USER] = { "user", true, ALL },
+	[OPT_PAUSED] = { "paused", false, ALL },    [OPT_VERBOSE] = { "verbose", false, ALL },
+	[OPT_HELP] = { "help", false, ALL },	    { NULL, false, 0 },
 };
 
 static int parse_console(struct config *c, const char *value, struct err *e)
@@ -163,6 +156,8 @@ static int parse_option(struct config *c, enum config_verb verb, int option, con
 		return parse_text(&c->control, value, e);
 	case OPT_DIRTY_RING:
 		return parse_dirty_ring(c, value, e);
+	case OPT_LISTEN:
+		return parse_text(&c->listen, value, e);
 	case OPT_USER:
 		return parse_text(&c->user, value, e);
 	case OPT_PAUSED:
@@ -182,6 +177,10 @@ static int complete(struct config *c, enum config_verb verb, struct err *e)
 {
 	if (verb == CONFIG_RESTORE)
 		return c->operand ? 0 : err_set(e, "the file to restore from is missing");
+	if (verb == CONFIG_RECEIVE)
+		return c->listen ? 0
+				 : err_set(e, "--listen is missing: where shall the machine come "
+					      "from (tcp:HOST:PORT, unix:PATH)?");
 	if (!c->kernel)
 		return err_set(e, "--kernel is missing: what shall the machine boot?");
 	return config_complete_devices(c, e);

@@ -57,12 +57,13 @@ struct config {
 	uint32_t dirty_ring_entries; /* 0: none; else a power of two */
 	bool paused, verbose, help;
 	const char *operand;		     /* restore: the file */
+	const char *listen;		     /* receive: the URI */
 	char *texts[8 * CONFIG_DEVICES_MAX]; /* owned */
 	unsigned int n_texts;
 };
 
 /* Which verb's options are parsed: each allows its own set. */
-enum config_verb { CONFIG_RUN, CONFIG_RESTORE };
+enum config_verb { CONFIG_RUN, CONFIG_RESTORE, CONFIG_RECEIVE };
 
 /*
  * Parses argv[0..argc), the words after the verb. -1 with a sentence naming the option (an unknown

@@ -14,6 +14,7 @@
 #ifndef GODWIT_DEVICE_H
 #define GODWIT_DEVICE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vmm/bus.h"
@@ -43,6 +44,7 @@ struct device_env {
 	struct bus *port_bus, *mmio_bus;
 	void (*request)(void *machine, enum machine_request r);
 	void *machine;
+	bool incoming; /* the guest still runs elsewhere: take no lock before activate */
 };
 
 struct device_model;
@@ -88,6 +90,16 @@ struct device_model {
 	 */
 	int (*fits)(struct device *d, const void *st, struct err *e);
 	void (*load)(struct device *d, const void *st);
+
+	/*
+	 * Quiesced: gives up what only one side of a hand-over may hold (a disk's lock), and takes
+	 * it (again). activate does the latter too. NULL for most.
+	 */
+	void (*release)(struct device *d);
+	int (*acquire)(struct device *d, struct err *e);
+
+	/* The guest has just come from another host, and runs: tell the network. NULL for most. */
+	void (*announce)(struct device *d);
 
 	/* The person presses the machine's power button; NULL for all but the power device. */
 	void (*press_power_button)(struct device *d);

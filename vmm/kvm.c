@@ -55,6 +55,23 @@ int kvm_open_device(struct err *e)
 	return fd;
 }
 
+/*
+ * Manual protection: the log is read without protecting anything, and pages are protected when
+ * they are cleared; all of them count as dirty at first (INITIALLY_SET), so that starting the log
+ * costs nothing. Either both or none.
+ */
+static bool enable_manual_protect(const struct kvm *k)
+{
+	const int both = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET;
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+		.args[0] = both,
+	};
+
+	return (kvm_has(k, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & both) == both &&
+	       ioctl(k->vm_fd, KVM_ENABLE_CAP, &cap) == 0;
+}
+
 int kvm_init(struct kvm *k, struct err *e)
 {
 	unsigned int i;
@@ -83,6 +100,7 @@ int kvm_init(struct kvm *k, struct err *e)
 	}
 	k->vcpu_map_bytes = (uint32_t)size;
 	k->max_vcpus = (uint32_t)kvm_has(k, KVM_CAP_MAX_VCPUS);
+	k->manual_protect = enable_manual_protect(k);
 	return 0;
 fail:
 	kvm_free(k);

@@ -4,6 +4,7 @@
 #ifndef GODWIT_KVM_H
 #define GODWIT_KVM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct err;
@@ -12,6 +13,7 @@ struct kvm {
 	int dev_fd, vm_fd;
 	uint32_t vcpu_map_bytes; /* of the shared kvm_run page(s) */
 	uint32_t max_vcpus;
+	bool manual_protect; /* the dirty log is cleared by KVM_CLEAR_DIRTY_LOG, in parts */
 };
 
 /* Opens /dev/kvm; a sentence says which group or module is missing. API version 12 is required. */

@@ -54,6 +54,8 @@ struct machine {
 	enum machine_status status;
 	bool running; /* devices active, vCPUs not asked to park */
 	bool held, run_after_hold;
+	bool released; /* machine_release gave up what only one side may have */
+	bool announce; /* the next resume is the first one on this host */
 	int kernel_fd, initrd_fd;
 	bool used; /* guest memory is no longer all zero */
 
@@ -199,13 +201,15 @@ static int snapshot_take(struct machine *m, struct snapshot *s, struct err *e)
 }
 
 /* The snapshot has been checked. KVM may still refuse a value: then the machine must not run. */
-static int snapshot_apply(struct machine *m, struct snapshot *s, struct err *e)
+static int snapshot_apply(struct machine *m, struct snapshot *s, uint64_t advance_ns, struct err *e)
 {
 	struct arch_moment now;
 	unsigned int i;
 
-	if (arch_moment_now(&m->kvm, &now, e) || all_vcpus(m, s, &now, true, e) ||
-	    arch_vm_load(m->arch, &now, s->vm, e))
+	if (arch_moment_now(&m->kvm, &now, e))
+		return -1;
+	now.advance_ns = advance_ns;
+	if (all_vcpus(m, s, &now, true, e) || arch_vm_load(m->arch, &now, s->vm, e))
 		return -1;
 	for (i = 0; i < m->n_devices; i++)
 		if (s->devices[i])
@@ -306,7 +310,8 @@ static int decode(struct machine *m, const struct tree *states, struct snapshot 
 	return 0;
 }
 
-int machine_states_load(struct machine *m, const struct tree *states, struct err *e)
+int machine_states_load(struct machine *m, const struct tree *states, uint64_t advance_ns,
+			struct err *e)
 {
 	struct snapshot s = { 0 };
 	int rc;
@@ -316,7 +321,7 @@ int machine_states_load(struct machine *m, const struct tree *states, struct err
 	if (snapshot_alloc(m, &s, e))
 		return -1;
 	m->used = true;
-	rc = decode(m, states, &s, e) || snapshot_apply(m, &s, e) ? -1 : 0;
+	rc = decode(m, states, &s, e) || snapshot_apply(m, &s, advance_ns, e) ? -1 : 0;
 	snapshot_free(m, &s);
 	return rc;
 }
@@ -396,8 +401,8 @@ static int build_vcpus(struct machine *m, struct err *e)
 	return 0;
 }
 
-static int build(struct machine *m, bool fresh, const struct device_model *const *models,
-		 struct err *e)
+static int build(struct machine *m, enum machine_origin origin,
+		 const struct device_model *const *models, struct err *e)
 {
 	const char *compatible;
 
@@ -409,7 +414,7 @@ static int build(struct machine *m, bool fresh, const struct device_model *const
 	if (memory_init(&m->memory, &m->tree, e) || vcpu_signal_init(e) || kvm_init(&m->kvm, e))
 		return -1;
 	m->kvm_made = true;
-	if (fresh && probe(&m->tree, &m->kvm, models, e))
+	if (origin == ORIGIN_FRESH && probe(&m->tree, &m->kvm, models, e))
 		return -1;
 	tree_pack(&m->tree); /* complete: strings in it stay where they are */
 	if (tree_str(&m->tree, "/", "name", &m->name, e))
@@ -426,7 +431,9 @@ static int build(struct machine *m, bool fresh, const struct device_model *const
 		.mmio_bus = &m->mmio_bus,
 		.request = machine_request,
 		.machine = m,
+		.incoming = origin == ORIGIN_INCOMING,
 	};
+	m->announce = origin == ORIGIN_INCOMING;
 	return build_devices(m, models, e) || build_vcpus(m, e) ? -1 : 0;
 }
 
@@ -443,9 +450,9 @@ int machine_launch(struct machine *m, struct err *e)
 	return 0;
 }
 
-int machine_build(const struct tree *t, bool fresh, const struct device_model *const *models,
-		  struct loop *owner_loop, const struct machine_events *events,
-		  struct machine **out, struct err *e)
+int machine_build(const struct tree *t, enum machine_origin origin,
+		  const struct device_model *const *models, struct loop *owner_loop,
+		  const struct machine_events *events, struct machine **out, struct err *e)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 
@@ -454,7 +461,7 @@ int machine_build(const struct tree *t, bool fresh, const struct device_model *c
 	m->kernel_fd = m->initrd_fd = -1;
 	m->owner_loop = owner_loop;
 	m->events = *events;
-	if (tree_copy(&m->tree, t->fdt, tree_bytes_used(t), e) || build(m, fresh, models, e)) {
+	if (tree_copy(&m->tree, t->fdt, tree_bytes_used(t), e) || build(m, origin, models, e)) {
 		machine_destroy(m);
 		return -1;
 	}
@@ -542,7 +549,7 @@ int machine_boot(struct machine *m, struct err *e)
 int machine_reset(struct machine *m, struct err *e)
 {
 	machine_park(m);
-	if (snapshot_apply(m, &m->pristine, e) || machine_boot(m, e)) {
+	if (snapshot_apply(m, &m->pristine, 0, e) || machine_boot(m, e)) {
 		m->status = MACHINE_INTERNAL_ERROR;
 		return -1;
 	}
@@ -576,6 +583,16 @@ static void activate_devices(void *arg)
 		m->devices[a->n_active]->model->quiesce(m->devices[a->n_active]);
 }
 
+static void announce_devices(void *arg)
+{
+	struct machine *m = arg;
+	unsigned int i;
+
+	for (i = 0; i < m->n_devices; i++)
+		if (m->devices[i]->model->announce)
+			m->devices[i]->model->announce(m->devices[i]);
+}
+
 static void quiesce_devices(void *arg)
 {
 	struct machine *m = arg;
@@ -601,6 +618,9 @@ int machine_resume(struct machine *m, struct err *e)
 	m->status = MACHINE_RUNNING;
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_resume(&m->vcpus[i]);
+	if (m->announce)
+		loop_call(&m->io, announce_devices, m);
+	m->announce = false;
 	return 0;
 }
 
@@ -641,7 +661,70 @@ int machine_unhold(struct machine *m, struct err *e)
 {
 	m->held = false;
 	m->status = MACHINE_PAUSED;
+	if (m->released && machine_acquire(m, e))
+		return -1;
 	return m->run_after_hold ? machine_resume(m, e) : 0;
+}
+
+bool machine_runs_after_hold(const struct machine *m)
+{
+	return m->run_after_hold;
+}
+
+static void release_devices(void *arg)
+{
+	struct machine *m = arg;
+	unsigned int i;
+
+	for (i = 0; i < m->n_devices; i++)
+		if (m->devices[i]->model->release)
+			m->devices[i]->model->release(m->devices[i]);
+}
+
+void machine_release(struct machine *m)
+{
+	m->released = true;
+	loop_call(&m->io, release_devices, m);
+}
+
+static void acquire_devices(void *arg)
+{
+	struct activation *a = arg;
+	unsigned int i;
+
+	for (i = 0; i < a->m->n_devices && !a->rc; i++)
+		if (a->m->devices[i]->model->acquire)
+			a->rc = a->m->devices[i]->model->acquire(a->m->devices[i], a->e);
+}
+
+int machine_acquire(struct machine *m, struct err *e)
+{
+	struct activation a = { .m = m, .e = e };
+
+	loop_call(&m->io, acquire_devices, &a);
+	m->released = a.rc != 0;
+	return a.rc;
+}
+
+int machine_log_start(struct machine *m, struct err *e)
+{
+	return memory_log_start(&m->memory, &m->kvm, e);
+}
+
+int machine_log_fetch(struct machine *m, unsigned int block, uint64_t *bits, struct err *e)
+{
+	return memory_log_fetch(&m->memory, &m->kvm, block, bits, e);
+}
+
+int machine_log_clear(struct machine *m, unsigned int block, uint64_t first, uint64_t n,
+		      const uint64_t *bits, struct err *e)
+{
+	return memory_log_clear(&m->memory, &m->kvm, block, first, n, bits, e);
+}
+
+void machine_log_stop(struct machine *m)
+{
+	memory_log_stop(&m->memory, &m->kvm);
 }
 
 static void press_power_button(void *arg)

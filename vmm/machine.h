@@ -46,15 +46,21 @@ struct machine_events {
 
 /*
  * Makes everything the tree says and opens what it needs of the host: memory, VM, irqchip, each
- * device from `models` (NULL-terminated), vCPUs; no thread yet. A `fresh` machine comes from a
+ * device from `models` (NULL-terminated), vCPUs; no thread yet. A fresh machine comes from a
  * command line: what the guest will see of this host is first added to its tree (the models' probe
  * and the processors'); any other tree is complete, and refused where this host cannot provide it.
  * `owner_loop` is where requests are delivered. On -1 nothing is left; the sentence begins with
  * the path or id of what could not be provided. The machine keeps its own copy of the tree.
  */
-int machine_build(const struct tree *t, bool fresh, const struct device_model *const *models,
-		  struct loop *owner_loop, const struct machine_events *events,
-		  struct machine **out, struct err *e);
+enum machine_origin {
+	ORIGIN_FRESH,	 /* from a command line */
+	ORIGIN_FILE,	 /* its states lie in a file */
+	ORIGIN_INCOMING, /* its guest still runs elsewhere, with the same disks */
+};
+
+int machine_build(const struct tree *t, enum machine_origin origin,
+		  const struct device_model *const *models, struct loop *owner_loop,
+		  const struct machine_events *events, struct machine **out, struct err *e);
 
 /*
  * Starts the threads, all waiting. Between build and this the process gives up its rights: threads
@@ -85,16 +91,34 @@ void machine_park(struct machine *m);
  */
 int machine_hold(struct machine *m, struct err *e);
 int machine_unhold(struct machine *m, struct err *e);
+bool machine_runs_after_hold(const struct machine *m);
+
+/*
+ * What only one side of a hand-over may have (the locks of disks). A machine that was built as
+ * `incoming` has none of it until it is first resumed, or acquires it; one that is held gives it
+ * up with machine_release, and machine_unhold takes it back.
+ */
+void machine_release(struct machine *m);
+int machine_acquire(struct machine *m, struct err *e);
+
+/* The dirty log of a memory block: see memory.h. The migration's thread. */
+int machine_log_start(struct machine *m, struct err *e);
+int machine_log_fetch(struct machine *m, unsigned int block, uint64_t *bits, struct err *e);
+int machine_log_clear(struct machine *m, unsigned int block, uint64_t first, uint64_t n,
+		      const uint64_t *bits, struct err *e);
+void machine_log_stop(struct machine *m);
 
 /* Parks, sets everything back to how it was when built, loads the kernel again. Then resume. */
 int machine_reset(struct machine *m, struct err *e);
 
 /*
- * Parked only: all states as a tree, and back. A tree that is refused has changed nothing; if KVM
- * itself does not take a value that was checked, the machine must not run (destroy or reset it).
+ * Parked only: all states as a tree, and back, with the guest's clocks advanced by `advance_ns`. A
+ * tree that is refused has changed nothing; if KVM itself does not take a value that was checked,
+ * the machine must not run (destroy or reset it).
  */
 int machine_states_save(struct machine *m, struct tree *states, struct err *e);
-int machine_states_load(struct machine *m, const struct tree *states, struct err *e);
+int machine_states_load(struct machine *m, const struct tree *states, uint64_t advance_ns,
+			struct err *e);
 
 /* The ACPI power button. */
 void machine_press_power_button(struct machine *m);

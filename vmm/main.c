@@ -20,9 +20,10 @@
 #include "devices/models.h"
 #include "migrate/channel/channel.h"
 #include "migrate/commands.h"
-#include "migrate/guest.h"
+#include "migrate/channel/uri.h"
+#include "migrate/destination.h"
 #include "migrate/migration.h"
-#include "migrate/snapshot.h"
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
 #include "vmm/cli/inspect.h"
@@ -46,6 +47,7 @@ struct vm {
 	struct command_context commands;
 	struct control_table tables[3];
 	struct loop_watch signals, last_words;
+	bool receiving; /* the guest is not here yet */
 	int exit_code;
 };
 
@@ -128,6 +130,33 @@ static void on_migration_status(void *arg, enum migration_status s)
 	control_event(vm->control, "MIGRATION",
 		      json_pack("{s:s}", "status", migration_status_name(s)));
 	log_verbose("migration: %s", migration_status_name(s));
+	/* A guest that was to come and does not: there is nothing to keep. */
+	if (vm->receiving && (s == MIGRATION_FAILED || s == MIGRATION_CANCELLED)) {
+		struct migration_report r;
+
+		migration_query(vm->migration, &r);
+		log_warn("the guest did not arrive: %s", r.error[0] ? r.error : "cancelled");
+		end(vm, 1);
+	}
+	if (s == MIGRATION_COMPLETED)
+		vm->receiving = false;
+}
+
+static void on_pass(void *arg, uint64_t round)
+{
+	struct vm *vm = arg;
+
+	control_event(vm->control, "MIGRATION_PASS", json_pack("{s:I}", "pass", (json_int_t)round));
+}
+
+static void on_decision(void *arg, const char *action, const char *reason)
+{
+	struct vm *vm = arg;
+
+	control_event(vm->control, "GODWIT_DECISION",
+		      json_pack("{s:I,s:s,s:s}", "time", (json_int_t)(clock_us() / 1000), "action",
+				action, "reason", reason));
+	log_verbose("decision: %s: %s", action, reason);
 }
 
 static void on_last_words(void *arg, uint32_t events)
@@ -187,25 +216,26 @@ static int claim_name(struct vm *vm, const struct config *c, const char *name, s
 	return rc;
 }
 
-static int make_machine(struct vm *vm, const struct config *c, struct tree *t, bool fresh,
-			struct err *e)
+static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
+			enum machine_origin origin, struct err *e)
 {
 	const struct machine_events machine_events = { on_request, vm };
-	const struct migration_events migration_events = { on_migration_status, on_moved, vm };
+	const struct migration_events migration_events = { on_migration_status, on_pass,
+							   on_decision, on_moved, vm };
 	struct sandbox_user user;
 	const char *name;
 	struct err later;
 
 	if (tree_str(t, "/", "name", &name, e) || (c->user && sandbox_find_user(c->user, &user, e)))
 		return -1;
-	if (watch_signals(vm, e) || claim_name(vm, c, name, e) ||
-	    machine_build(t, fresh, device_models, &vm->loop, &machine_events, &vm->machine, e) ||
+	if ((!vm->signals.fn && watch_signals(vm, e)) || claim_name(vm, c, name, e) ||
+	    machine_build(t, origin, device_models, &vm->loop, &machine_events, &vm->machine, e) ||
 	    migration_new(&vm->migration, vm->machine, &vm->loop, &migration_events, e))
 		return -1;
 	vm->commands = (struct command_context){ vm->machine, vm->control };
 	vm->tables[1] = (struct control_table){ migrate_commands, vm->migration };
 	if (machine_open_boot(vm->machine, &later)) {
-		if (fresh)
+		if (origin == ORIGIN_FRESH)
 			return err_set(e, "%s", later.text);
 		log_warn("the guest will not be able to reboot here: %s", later.text);
 	}
@@ -216,12 +246,8 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t, b
 
 static int go(struct vm *vm, const struct config *c, struct err *e)
 {
-	if (!c->paused) {
-		if (machine_resume(vm->machine, e))
-			return -1;
-	} else if (machine_status(vm->machine) == MACHINE_INMIGRATE) {
-		machine_set_status(vm->machine, MACHINE_PAUSED);
-	}
+	if (!c->paused && machine_resume(vm->machine, e))
+		return -1;
 	loop_run(&vm->loop);
 	return 0;
 }
@@ -248,41 +274,69 @@ static int boot_new(struct vm *vm, const struct config *c, struct err *e)
 
 	if (tree_init(&t, e))
 		return -1;
-	rc = config_tree(c, &t, e) || make_machine(vm, c, &t, true, e) ||
+	rc = config_tree(c, &t, e) || make_machine(vm, c, &t, ORIGIN_FRESH, e) ||
 	     machine_boot(vm->machine, e) || go(vm, c, e);
 	tree_free(&t);
 	return rc ? -1 : 0;
 }
 
-static int load_saved(struct vm *vm, const struct config *c, struct reader *r, struct err *e)
+/* The machine that `d` brings, waiting for its guest. */
+static int make_arriving(struct vm *vm, const struct config *c, struct destination *d,
+			 struct tree *t, struct err *e)
 {
-	struct guest_machine guest;
-	struct hello hello;
-	struct tree t;
-	int rc;
+	int rc = config_override_tree(c, t, e) ||
+		 make_machine(vm, c, t, d->cold ? ORIGIN_FILE : ORIGIN_INCOMING, e);
 
-	if (snapshot_open(r, &t, &hello, e))
+	tree_free(t);
+	if (rc) {
+		destination_answer(d, e->text, NULL);
+		destination_free(d);
 		return -1;
-	rc = config_override_tree(c, &t, e) || make_machine(vm, c, &t, false, e);
-	tree_free(&t);
-	if (rc)
-		return -1;
+	}
 	machine_set_status(vm->machine, MACHINE_INMIGRATE);
-	guest_machine_init(&guest, vm->machine, &vm->loop);
-	return snapshot_load(r, &guest.guest, e);
+	if (destination_answer(d, NULL, e) == 0) {
+		vm->receiving = true;
+		return migration_receive(vm->migration, d, c->paused, e);
+	}
+	destination_free(d);
+	return -1;
 }
 
 static int restore_saved(struct vm *vm, const struct config *c, struct err *e)
 {
-	struct reader r = { 0 };
-	int rc;
+	struct destination d;
+	struct channel *ch;
+	struct tree t;
 
-	if (file_channel_open(&r.channel, c->operand, e))
+	if (file_channel_open(&ch, c->operand, e) || destination_open(&d, ch, true, -1, &t, e) ||
+	    make_arriving(vm, c, &d, &t, e))
 		return -1;
-	rc = load_saved(vm, c, &r, e);
-	reader_free(&r);
-	channel_close(r.channel);
-	return rc || go(vm, c, e) ? -1 : 0;
+	loop_run(&vm->loop);
+	return 0;
+}
+
+/* Listens, takes one migration in, and runs what came. */
+static int receive(struct vm *vm, const struct config *c, struct err *e)
+{
+	struct destination d;
+	struct uri uri;
+	struct tree t;
+	char name[300];
+	int fd, rc;
+
+	if (uri_parse(c->listen, &uri, e) || watch_signals(vm, e))
+		return -1;
+	fd = uri_listen(&uri, name, sizeof(name), e);
+	if (fd < 0)
+		return -1;
+	log_warn("waiting for a guest on %s", name);
+	rc = destination_accept(&d, fd, vm->signals.fd, &t, e) || make_arriving(vm, c, &d, &t, e);
+	if (!rc)
+		loop_run(&vm->loop);
+	close(fd);
+	if (uri.kind == URI_UNIX)
+		unlink(uri.path);
+	return rc ? -1 : 0;
 }
 
 static int run_vm(enum config_verb verb, const struct config *c)
@@ -294,7 +348,9 @@ static int run_vm(enum config_verb verb, const struct config *c)
 	log_set_verbose(c->verbose);
 	if (loop_init(&vm.loop, &e))
 		return verb_fail(&e, VERB_FAILED);
-	rc = verb == CONFIG_RUN ? boot_new(&vm, c, &e) : restore_saved(&vm, c, &e);
+	rc = verb == CONFIG_RUN	      ? boot_new(&vm, c, &e)
+	     : verb == CONFIG_RESTORE ? restore_saved(&vm, c, &e)
+				      : receive(&vm, c, &e);
 	if (rc)
 		vm.exit_code = verb_fail(&e, VERB_FAILED);
 	vm_free(&vm);
@@ -349,7 +405,9 @@ static int make_vm(enum config_verb verb, int argc, char **argv)
 	if (config_parse(&c, verb, argc, argv, &e))
 		code = verb_fail(&e, VERB_USAGE);
 	else if (c.help)
-		code = help_print(verb == CONFIG_RUN ? "run" : "restore");
+		code = help_print(verb == CONFIG_RUN	   ? "run"
+				  : verb == CONFIG_RESTORE ? "restore"
+							   : "receive");
 	else if (c.user && geteuid() == 0)
 		code = attend(verb, &c);
 	else
@@ -376,6 +434,8 @@ int main(int argc, char **argv)
 		return make_vm(CONFIG_RUN, argc - 2, argv + 2);
 	if (!strcmp(argv[1], "restore"))
 		return make_vm(CONFIG_RESTORE, argc - 2, argv + 2);
+	if (!strcmp(argv[1], "receive"))
+		return make_vm(CONFIG_RECEIVE, argc - 2, argv + 2);
 	if (!strcmp(argv[1], "inspect"))
 		return verb_inspect(argc - 2, argv + 2);
 	verb = verb_find(argv[1]);

@@ -117,7 +117,7 @@ void memory_free(struct memory *m)
 	m->pagemap_fd = 0;
 }
 
-int memory_attach(struct memory *m, struct kvm *kvm, struct err *e)
+static int set_slots(struct memory *m, struct kvm *kvm, uint32_t flags, struct err *e)
 {
 	unsigned int i;
 
@@ -125,6 +125,7 @@ int memory_attach(struct memory *m, struct kvm *kvm, struct err *e)
 		const struct memory_block *b = &m->blocks[i];
 		struct kvm_userspace_memory_region region = {
 			.slot = i,
+			.flags = flags,
 			.guest_phys_addr = b->gpa,
 			.memory_size = b->size,
 			.userspace_addr = (uintptr_t)b->host,
@@ -135,6 +136,11 @@ int memory_attach(struct memory *m, struct kvm *kvm, struct err *e)
 			return err_context(e, "%s", b->path);
 	}
 	return 0;
+}
+
+int memory_attach(struct memory *m, struct kvm *kvm, struct err *e)
+{
+	return set_slots(m, kvm, 0, e);
 }
 
 uint64_t memory_bytes(const struct memory *m)
@@ -202,6 +208,75 @@ int memory_touched(const struct memory *m, const struct memory_block *b, uint64_
 				bitmap_set(touched, done + i);
 	}
 	return 0;
+}
+
+int memory_log_start(struct memory *m, struct kvm *kvm, struct err *e)
+{
+	unsigned int i;
+
+	for (i = 0; i < m->n_blocks; i++) {
+		struct memory_block *b = &m->blocks[i];
+
+		b->log = calloc(BITMAP_WORDS(b->size / PAGE_SIZE), sizeof(uint64_t));
+		if (!b->log) {
+			memory_log_stop(m, kvm);
+			return err_set(e, "out of memory");
+		}
+		memset(b->dirty, 0, BITMAP_WORDS(b->size / PAGE_SIZE) * sizeof(uint64_t));
+	}
+	/* Marks first: nothing that is written from here on may escape both. */
+	__atomic_store_n(&m->marking, true, __ATOMIC_SEQ_CST);
+	if (set_slots(m, kvm, KVM_MEM_LOG_DIRTY_PAGES, e)) {
+		memory_log_stop(m, kvm);
+		return -1;
+	}
+	return 0;
+}
+
+void memory_log_stop(struct memory *m, struct kvm *kvm)
+{
+	unsigned int i;
+
+	set_slots(m, kvm, 0, NULL);
+	__atomic_store_n(&m->marking, false, __ATOMIC_SEQ_CST);
+	for (i = 0; i < m->n_blocks; i++) {
+		free(m->blocks[i].log);
+		m->blocks[i].log = NULL;
+	}
+}
+
+int memory_log_fetch(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t *bits,
+		     struct err *e)
+{
+	struct memory_block *b = &m->blocks[block];
+	struct kvm_dirty_log log = { .slot = block, .dirty_bitmap = b->log };
+	uint64_t words = BITMAP_WORDS(b->size / PAGE_SIZE), i;
+
+	if (kvm_vm_ioctl(kvm, KVM_GET_DIRTY_LOG, &log, "KVM_GET_DIRTY_LOG", e) < 0)
+		return -1;
+	for (i = 0; i < words; i++) {
+		bits[i] |= b->log[i];
+		if (__atomic_load_n(&b->dirty[i], __ATOMIC_RELAXED))
+			bits[i] |= __atomic_exchange_n(&b->dirty[i], 0, __ATOMIC_ACQ_REL);
+	}
+	return 0;
+}
+
+int memory_log_clear(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t first,
+		     uint64_t n, const uint64_t *bits, struct err *e)
+{
+	struct kvm_clear_dirty_log clear = {
+		.slot = block,
+		.first_page = first,
+		.num_pages = (uint32_t)n,
+		.dirty_bitmap = (void *)(uintptr_t)(bits + first / 64),
+	};
+
+	(void)m;
+	if (!kvm->manual_protect)
+		return 0;
+	return kvm_vm_ioctl(kvm, KVM_CLEAR_DIRTY_LOG, &clear, "KVM_CLEAR_DIRTY_LOG", e) < 0 ? -1
+											    : 0;
 }
 
 int memory_read(const struct memory *m, uint64_t gpa, void *to, size_t len)

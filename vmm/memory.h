@@ -27,6 +27,7 @@ struct memory_block {
 	uint8_t *host;
 	char path[24];	 /* its node in the machine tree: "/memory@100000000" */
 	uint64_t *dirty; /* a bit a page, atomic: written by godwit since the last harvest */
+	uint64_t *log;	 /* what KVM_GET_DIRTY_LOG writes to; while the log runs */
 };
 
 struct memory {
@@ -58,6 +59,24 @@ void memory_mark(struct memory *m, uint64_t gpa, uint64_t len);
  */
 int memory_touched(const struct memory *m, const struct memory_block *b, uint64_t first, uint64_t n,
 		   uint64_t *touched, struct err *e);
+
+/*
+ * The dirty log: which pages were written since they were last cleared, by the guest (KVM's log)
+ * or by godwit (the marks). Starting it makes every page dirty; KVM write-protects a page only when
+ * it is cleared, so clear just ahead of reading it:
+ *
+ *     fetch the bits --> clear those of a chunk --> read its pages
+ *
+ * One thread. `bits` has a bit for each page of the block; fetch adds to what is set. Clearing
+ * takes whole multiples of 64 pages (but at the block's end). Without KVM's manual protection a
+ * fetch clears by itself, and clear does nothing.
+ */
+int memory_log_start(struct memory *m, struct kvm *kvm, struct err *e);
+int memory_log_fetch(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t *bits,
+		     struct err *e);
+int memory_log_clear(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t first,
+		     uint64_t n, const uint64_t *bits, struct err *e);
+void memory_log_stop(struct memory *m, struct kvm *kvm);
 
 /* Copies; -1 when the range is not inside one block (nothing is copied then). */
 int memory_read(const struct memory *m, uint64_t gpa, void *to, size_t len);

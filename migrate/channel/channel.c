@@ -20,10 +20,26 @@ int channel_write(struct channel *ch, struct iovec *iov, int n, struct err *e)
 
 int channel_read(struct channel *ch, void *buf, size_t len, struct err *e)
 {
-	if (ch->ops->read(ch, buf, len, e))
-		return err_context(e, "%s", ch->name);
-	ch->bytes += len;
-	return 0;
+	return ch->ops->read(ch, buf, len, e) ? err_context(e, "%s", ch->name) : 0;
+}
+
+int channel_wait(struct channel *ch, int timeout_ms, struct err *e)
+{
+	int rc = ch->ops->wait ? ch->ops->wait(ch, timeout_ms, e) : 1;
+
+	return rc < 0 ? err_context(e, "%s", ch->name) : rc;
+}
+
+void channel_set_stop(struct channel *ch, int stop_fd)
+{
+	if (ch->ops->set_stop)
+		ch->ops->set_stop(ch, stop_fd);
+}
+
+void channel_shutdown(struct channel *ch)
+{
+	if (ch->ops->shutdown)
+		ch->ops->shutdown(ch);
 }
 
 int channel_finish(struct channel *ch, struct err *e)

@@ -1,6 +1,6 @@
 /*
- * A channel: bytes to or from the other side, in order, whole or not at all. Files now; sockets
- * and memory are further kinds behind the same functions.
+ * A channel: bytes to or from the other side, in order, whole or not at all: a file or a socket.
+ * One thread writes and one reads at a time.
  */
 #ifndef GODWIT_MIGRATE_CHANNEL_CHANNEL_H
 #define GODWIT_MIGRATE_CHANNEL_CHANNEL_H
@@ -16,6 +16,11 @@ struct err;
 struct channel_ops {
 	int (*write)(struct channel *ch, struct iovec *iov, int n, struct err *e);
 	int (*read)(struct channel *ch, void *buf, size_t len, struct err *e);
+	/* Waits until something can be read or the other side has closed: 1, or 0 after
+	 * `timeout_ms` (-1: for ever). NULL: there is always something. */
+	int (*wait)(struct channel *ch, int timeout_ms, struct err *e);
+	void (*set_stop)(struct channel *ch, int stop_fd);
+	void (*shutdown)(struct channel *ch);
 	/* Everything has been written: make it last. */
 	int (*finish)(struct channel *ch, struct err *e);
 	void (*close)(struct channel *ch);
@@ -35,6 +40,14 @@ int channel_write(struct channel *ch, struct iovec *iov, int n, struct err *e);
 /* Reads exactly `len` bytes; an end before that is an error. */
 int channel_read(struct channel *ch, void *buf, size_t len, struct err *e);
 
+int channel_wait(struct channel *ch, int timeout_ms, struct err *e);
+
+/* Another stop fd from here on; -1: nothing stops it any more. Sockets only. */
+void channel_set_stop(struct channel *ch, int stop_fd);
+
+/* Ends reads and writes of other threads on it, at once. Sockets only. */
+void channel_shutdown(struct channel *ch);
+
 int channel_finish(struct channel *ch, struct err *e);
 
 /* Frees it; what was not finished leaves nothing behind. NULL is allowed. */
@@ -49,5 +62,13 @@ int file_channel_create(struct channel **out, const char *path, struct err *e);
 
 /* A file to be read. */
 int file_channel_open(struct channel **out, const char *path, struct err *e);
+
+/*
+ * A connected stream socket, which the channel then owns. `stop_fd` (an eventfd, not owned) makes
+ * every wait of the channel end at once with the error "cancelled", however slow the link: -1 for
+ * none. TCP gets keepalive and a user timeout, so that a silent link fails within about half a
+ * minute.
+ */
+int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, struct err *e);
 
 #endif

@@ -19,6 +19,7 @@
 struct file_channel {
 	struct channel ch;	      /* first */
 	int fd, dir_fd;		      /* dir_fd: writing only */
+	uint64_t position;	      /* reading: for messages */
 	char name[NAME_MAX + 1];      /* in dir_fd */
 	char temporary[NAME_MAX + 1]; /* in dir_fd; "" while it has no name */
 };
@@ -56,7 +57,8 @@ static int file_read(struct channel *ch, void *buf, size_t len, struct err *e)
 		return err_errno(e, errno, "cannot read");
 	if ((size_t)n < len)
 		return err_set(e, "the file ends early, at byte %" PRIu64 ": it is truncated",
-			       ch->bytes + (uint64_t)n);
+			       f->position + (uint64_t)n);
+	f->position += len;
 	return 0;
 }
 

@@ -34,27 +34,36 @@ static int reserve_body(struct reader *r, size_t len, struct err *e)
 	return 0;
 }
 
+static int read_bytes(struct reader *r, void *to, size_t len, struct err *e)
+{
+	if (channel_read(r->channel, to, len, e))
+		return -1;
+	r->bytes += len;
+	return 0;
+}
+
 int reader_record(struct reader *r, struct record *out, struct err *e)
 {
 	uint8_t head[RECORD_HEAD_BYTES], skipped[256];
 	uint32_t crc, pad;
 	uLong actual;
 
-	out->offset = r->channel->bytes;
-	if (channel_read(r->channel, head, sizeof(head), e))
+	out->offset = r->bytes;
+	if (read_bytes(r, head, sizeof(head), e))
 		return -1;
 	out->type = (uint16_t)(head[0] | head[1] << 8);
+	out->flags = head[2];
 	crc = get_u32(head + 4);
 	out->body_bytes = get_u32(head + 16);
 	pad = get_u32(head + 20);
 	out->data_bytes = get_u64(head + 24);
-	if (head[2] || head[3] || get_u64(head + 8) != r->sequence ||
+	if ((head[2] & ~RECORD_UNCHECKED) || head[3] || get_u64(head + 8) != r->sequence ||
 	    out->body_bytes > RECORD_BODY_MAX || pad > RECORD_PAD_MAX ||
 	    out->data_bytes > RECORD_DATA_MAX || (out->data_bytes && out->type != RECORD_PAGES) ||
-	    (r->sequence == 0) != (out->type == RECORD_HELLO))
+	    (r->sequence == 0) != (out->type == (r->answers ? RECORD_CHECKED : RECORD_HELLO)))
 		return bad_head(r, out, e);
 	if (reserve_body(r, out->body_bytes ? out->body_bytes : 1, e) ||
-	    channel_read(r->channel, r->body, out->body_bytes, e))
+	    read_bytes(r, r->body, out->body_bytes, e))
 		return -1;
 	put_u32(head + 4, 0);
 	actual = crc32(0, head, sizeof(head));
@@ -64,7 +73,7 @@ int reader_record(struct reader *r, struct record *out, struct err *e)
 	while (pad) {
 		size_t n = pad < sizeof(skipped) ? pad : sizeof(skipped);
 
-		if (channel_read(r->channel, skipped, n, e))
+		if (read_bytes(r, skipped, n, e))
 			return -1;
 		pad -= (uint32_t)n;
 	}
@@ -79,7 +88,7 @@ int reader_data(struct reader *r, void *to, size_t len, struct err *e)
 	if (len > r->data_left)
 		return err_set(e, "%s: a record has less data than its runs say", r->channel->name);
 	r->data_left -= len;
-	return channel_read(r->channel, to, len, e);
+	return read_bytes(r, to, len, e);
 }
 
 int reader_skip(struct reader *r, struct err *e)
@@ -100,4 +109,17 @@ void reader_free(struct reader *r)
 	free(r->body);
 	r->body = NULL;
 	r->body_size = 0;
+}
+
+int reader_expect(struct reader *r, enum record_type type, struct record *out, struct err *e)
+{
+	if (reader_record(r, out, e))
+		return -1;
+	if (out->type == type)
+		return 0;
+	if (out->type == RECORD_FAILED)
+		return err_set(e, "%s: %.*s", r->channel->name, (int)out->body_bytes,
+			       (const char *)out->body);
+	return err_set(e, "%s: a %s record where %s was expected", r->channel->name,
+		       record_name(out->type), record_name((uint16_t)type));
 }

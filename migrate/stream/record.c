@@ -49,6 +49,18 @@ const char *record_name(uint16_t type)
 		return "STATES";
 	case RECORD_END:
 		return "END";
+	case RECORD_CHECKED:
+		return "CHECKED";
+	case RECORD_ROUND:
+		return "ROUND";
+	case RECORD_READY:
+		return "READY";
+	case RECORD_GO:
+		return "GO";
+	case RECORD_RUNNING:
+		return "RUNNING";
+	case RECORD_FAILED:
+		return "FAILED";
 	default:
 		return "unknown";
 	}
@@ -60,9 +72,11 @@ void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES])
 	memcpy(out, magic, sizeof(magic));
 	put_u32(out + 8, h->version);
 	put_u32(out + 12, h->page_bytes);
-	memcpy(out + 16, h->arch, strnlen(h->arch, 15));
+	memcpy(out + 16, h->arch, strnlen(h->arch, 11));
+	put_u32(out + 28, h->role);
 	memcpy(out + 32, h->id, 16);
-	memcpy(out + 48, h->program, strnlen(h->program, 15));
+	memcpy(out + 48, h->program, strnlen(h->program, 11));
+	put_u32(out + 60, h->lanes);
 }
 
 int hello_decode(const struct record *r, struct hello *out, struct err *e)
@@ -81,9 +95,13 @@ int hello_decode(const struct record *r, struct hello *out, struct err *e)
 	if (out->version == 0 || r->body_bytes != HELLO_BYTES)
 		return err_set(e, "the stream's HELLO record is damaged");
 	out->page_bytes = get_u32(b + 12);
-	memcpy(out->arch, b + 16, 15);
+	memcpy(out->arch, b + 16, 11);
+	out->role = get_u32(b + 28);
+	if (out->role != ROLE_MAIN && out->role != ROLE_PAGES)
+		return err_set(e, "a connection in the unknown role %" PRIu32, out->role);
 	memcpy(out->id, b + 32, 16);
-	memcpy(out->program, b + 48, 15);
+	memcpy(out->program, b + 48, 11);
+	out->lanes = get_u32(b + 60);
 	if (out->page_bytes != PAGE_SIZE)
 		return err_set(e, "made with pages of %" PRIu32 " bytes, here they have %u",
 			       out->page_bytes, PAGE_SIZE);
@@ -103,7 +121,7 @@ int pages_decode(const struct record *r, struct pages *out, struct err *e)
 	out->n_runs = get_u32(r->body + 8);
 	out->data_crc = get_u32(r->body + 12);
 	out->runs = r->body + PAGES_HEAD_BYTES;
-	if (out->codec != CODEC_PLAIN)
+	if (out->codec != CODEC_PLAIN && out->codec != CODEC_ZERO)
 		return err_set(e, "a PAGES record with the unknown codec %" PRIu32, out->codec);
 	if (!out->n_runs || out->n_runs > PAGES_RUNS_MAX ||
 	    r->body_bytes != PAGES_HEAD_BYTES + out->n_runs * PAGES_RUN_BYTES)
@@ -117,6 +135,8 @@ int pages_decode(const struct record *r, struct pages *out, struct err *e)
 			return err_set(e, "a PAGES record with a run of %" PRIu64 " pages", n);
 		pages += n;
 	}
+	if (out->codec == CODEC_ZERO)
+		pages = 0;
 	if (pages * PAGE_SIZE != r->data_bytes)
 		return err_set(e, "a PAGES record of %" PRIu64 " pages with %" PRIu64 " bytes",
 			       pages, r->data_bytes);

@@ -9,6 +9,7 @@
 #ifndef GODWIT_MIGRATE_STREAM_RECORD_H
 #define GODWIT_MIGRATE_STREAM_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -25,7 +26,16 @@ enum record_type {
 	RECORD_PAGES = 3,
 	RECORD_STATES = 4,
 	RECORD_END = 5,
+	RECORD_CHECKED = 6,
+	RECORD_ROUND = 7,
+	RECORD_READY = 8,
+	RECORD_GO = 9,
+	RECORD_RUNNING = 10,
+	RECORD_FAILED = 11,
 };
+
+/* Bits of a head's flags. */
+#define RECORD_UNCHECKED 1u /* PAGES: the data has no checksum; the channel is trusted with it */
 
 #define RECORD_HEAD_BYTES 32u
 #define RECORD_BODY_MAX	  (4u << 20)
@@ -46,9 +56,11 @@ struct writer {
  */
 int writer_record(struct writer *w, enum record_type type, const void *body, size_t body_bytes,
 		  struct iovec *data, int n_data, struct err *e);
+int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, const void *body,
+		   size_t body_bytes, struct iovec *data, int n_data, struct err *e);
 
 struct record {
-	uint16_t type;
+	uint16_t type, flags;
 	uint64_t offset; /* of its head in the stream */
 	uint32_t body_bytes;
 	const uint8_t *body; /* owned by the reader, until the next record */
@@ -58,10 +70,15 @@ struct record {
 struct reader {
 	struct channel *channel;
 	uint64_t sequence;
+	uint64_t bytes; /* read so far */
+	bool answers;	/* the destination's direction, which begins with CHECKED */
 	uint64_t data_left;
 	uint8_t *body;
 	size_t body_size;
 };
+
+/* The next record, which must be of that type; a FAILED one becomes the error with its text. */
+int reader_expect(struct reader *r, enum record_type type, struct record *out, struct err *e);
 
 /* The next record: head and body are read and verified, the padding is skipped. */
 int reader_record(struct reader *r, struct record *out, struct err *e);
@@ -83,24 +100,38 @@ uint64_t get_u64(const uint8_t *at);
 /* HELLO: the first record of every stream. */
 #define HELLO_BYTES 64u
 
+enum hello_role {
+	ROLE_MAIN = 1,	/* the connection that everything begins with */
+	ROLE_PAGES = 2, /* a further one of the same migration: PAGES and ROUND only */
+};
+
 struct hello {
 	uint32_t version;
-	char arch[16]; /* "x86_64" */
+	char arch[12]; /* "x86_64" */
+	uint32_t role; /* enum hello_role */
 	uint32_t page_bytes;
 	uint8_t id[16];	  /* random: which migration */
-	char program[16]; /* version of the program, for messages */
+	char program[12]; /* version of the program, for messages */
+	uint32_t lanes;	  /* connections of this migration, the main one included */
 };
 
 void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES]);
 /* Refuses what is no godwit stream, a newer version, another architecture or page size. */
 int hello_decode(const struct record *r, struct hello *out, struct err *e);
 
+/* STATES: u64 ns since they were collected (0 in a file: time stood still), u64 1 if the guest ran,
+ * then the tree. */
+#define STATES_HEAD_BYTES 16u
+
 /* PAGES: the head of its body; then n_runs pairs of u64 (first page, number of pages). */
 #define PAGES_HEAD_BYTES 16u
 #define PAGES_RUN_BYTES	 16u
 #define PAGES_RUNS_MAX	 1000u
 
-enum pages_codec { CODEC_PLAIN = 1 };
+enum pages_codec {
+	CODEC_PLAIN = 1, /* the data are the pages */
+	CODEC_ZERO = 2,	 /* no data: the pages are zero */
+};
 
 struct pages {
 	uint32_t block;

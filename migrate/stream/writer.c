@@ -24,6 +24,12 @@ static uint32_t padding(const struct writer *w, size_t body_bytes)
 int writer_record(struct writer *w, enum record_type type, const void *body, size_t body_bytes,
 		  struct iovec *data, int n_data, struct err *e)
 {
+	return writer_flagged(w, type, 0, body, body_bytes, data, n_data, e);
+}
+
+int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, const void *body,
+		   size_t body_bytes, struct iovec *data, int n_data, struct err *e)
+{
 	uint8_t head[RECORD_HEAD_BYTES] = { 0 };
 	struct iovec iov[3 + DATA_PIECES_MAX];
 	uint64_t data_bytes = 0;
@@ -39,6 +45,7 @@ int writer_record(struct writer *w, enum record_type type, const void *body, siz
 			       record_name((uint16_t)type), body_bytes);
 	head[0] = (uint8_t)type;
 	head[1] = (uint8_t)(type >> 8);
+	head[2] = (uint8_t)flags;
 	put_u64(head + 8, w->sequence);
 	put_u32(head + 16, (uint32_t)body_bytes);
 	put_u32(head + 20, pad);

@@ -295,9 +295,11 @@ static int save_tsc(const struct arch *a, struct vcpu *v, const struct arch_mome
 static int load_tsc(const struct arch *a, struct vcpu *v, const struct arch_moment *now,
 		    uint64_t tsc, struct err *e)
 {
-	uint64_t offset = tsc - now->host_counter;
+	uint64_t offset;
 	struct kvm_device_attr attr = tsc_offset_attr(&offset);
 
+	tsc += (uint64_t)((unsigned __int128)now->advance_ns * a->tsc_khz / 1000000);
+	offset = tsc - now->host_counter;
 	if (!a->tsc_offset)
 		return tsc_msr(v, KVM_SET_MSRS, "KVM_SET_MSRS", &tsc, e);
 	return VCPU_IOCTL(v, KVM_SET_DEVICE_ATTR, &attr, e) < 0 ? -1 : 0;

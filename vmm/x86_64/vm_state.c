@@ -59,6 +59,7 @@ int arch_moment_now(const struct kvm *kvm, struct arch_moment *now, struct err *
 	if (kvm_vm_ioctl(kvm, KVM_GET_CLOCK, &clock, "KVM_GET_CLOCK", e) < 0)
 		return -1;
 	now->clock_ns = clock.clock;
+	now->advance_ns = 0;
 	now->host_counter = clock.flags & KVM_CLOCK_HOST_TSC ? clock.host_tsc : __rdtsc();
 	return 0;
 }
@@ -112,6 +113,6 @@ int arch_vm_load(const struct arch *a, const struct arch_moment *now, const void
 	    set_chip(a->kvm, KVM_IRQCHIP_IOAPIC, &st->ioapic, sizeof(st->ioapic), e) ||
 	    kvm_vm_ioctl(a->kvm, KVM_SET_PIT2, &pit, "KVM_SET_PIT2", e) < 0)
 		return -1;
-	clock.clock = st->clock_ns + ns_since(a, now);
+	clock.clock = st->clock_ns + now->advance_ns + ns_since(a, now);
 	return kvm_vm_ioctl(a->kvm, KVM_SET_CLOCK, &clock, "KVM_SET_CLOCK", e) < 0 ? -1 : 0;
 }

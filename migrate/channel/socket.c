@@ -1,0 +1,165 @@
+/*
+ * A stream over a connected socket: see channel.h. The socket is non-blocking; whoever has to wait
+ * polls it together with the stop fd, so nobody hangs on a link that stalls.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "migrate/channel/channel.h"
+#include "vmm/base/err.h"
+
+/* A link is given up when nothing was acknowledged for so long. */
+#define SILENCE_MS 30000
+
+struct socket_channel {
+	struct channel ch; /* first */
+	int fd, stop_fd;
+};
+
+/* Waits for `events`: 1, 0 at the timeout, -1 when stopped. */
+static int wait_for(struct socket_channel *s, short events, int timeout_ms, struct err *e)
+{
+	struct pollfd fds[2] = { { s->fd, events, 0 }, { s->stop_fd, POLLIN, 0 } };
+	int n;
+
+	do {
+		n = poll(fds, s->stop_fd >= 0 ? 2 : 1, timeout_ms);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return err_errno(e, errno, "cannot wait for the connection");
+	if (n > 0 && fds[1].revents)
+		return err_set(e, "cancelled");
+	return n > 0;
+}
+
+static int lost(int error, struct err *e)
+{
+	if (error == ETIMEDOUT)
+		return err_set(e, "the other side has not answered for %d s", SILENCE_MS / 1000);
+	if (error == EPIPE || error == ECONNRESET)
+		return err_set(e, "the other side closed the connection");
+	return err_errno(e, error, "the connection failed");
+}
+
+static int socket_write(struct channel *ch, struct iovec *iov, int n, struct err *e)
+{
+	struct socket_channel *s = (struct socket_channel *)ch;
+
+	while (n > 0) {
+		struct msghdr msg = { .msg_iov = iov,
+				      .msg_iovlen = (size_t)(n < IOV_MAX ? n : IOV_MAX) };
+		ssize_t done = sendmsg(s->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done < 0 && errno == EAGAIN) {
+			if (wait_for(s, POLLOUT, -1, e) < 0)
+				return -1;
+			continue;
+		}
+		if (done < 0)
+			return lost(errno, e);
+		while (n > 0 && (size_t)done >= iov->iov_len) {
+			done -= (ssize_t)iov->iov_len;
+			iov++;
+			n--;
+		}
+		if (n > 0) {
+			iov->iov_base = (char *)iov->iov_base + done;
+			iov->iov_len -= (size_t)done;
+		}
+	}
+	return 0;
+}
+
+static int socket_read(struct channel *ch, void *buf, size_t len, struct err *e)
+{
+	struct socket_channel *s = (struct socket_channel *)ch;
+	size_t got = 0;
+
+	while (got < len) {
+		ssize_t n = recv(s->fd, (char *)buf + got, len - got, MSG_DONTWAIT);
+
+		if (n > 0) {
+			got += (size_t)n;
+			continue;
+		}
+		if (n == 0)
+			return lost(EPIPE, e);
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return lost(errno, e);
+		if (wait_for(s, POLLIN, -1, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int socket_wait(struct channel *ch, int timeout_ms, struct err *e)
+{
+	return wait_for((struct socket_channel *)ch, POLLIN, timeout_ms, e);
+}
+
+static void socket_set_stop(struct channel *ch, int stop_fd)
+{
+	((struct socket_channel *)ch)->stop_fd = stop_fd;
+}
+
+static void socket_shutdown(struct channel *ch)
+{
+	shutdown(((struct socket_channel *)ch)->fd, SHUT_RDWR);
+}
+
+static void socket_close(struct channel *ch)
+{
+	struct socket_channel *s = (struct socket_channel *)ch;
+
+	close(s->fd);
+	free(s);
+}
+
+static const struct channel_ops socket_ops = {
+	.write = socket_write,
+	.read = socket_read,
+	.wait = socket_wait,
+	.set_stop = socket_set_stop,
+	.shutdown = socket_shutdown,
+	.close = socket_close,
+};
+
+/* Best effort: a unix socket has none of these. */
+static void tune(int fd)
+{
+	const int on = 1, idle_s = 10, interval_s = 5, probes = 4, silence_ms = SILENCE_MS;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof(silence_ms));
+}
+
+int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, struct err *e)
+{
+	struct socket_channel *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return err_set(e, "out of memory");
+	s->ch.ops = &socket_ops;
+	s->fd = fd;
+	s->stop_fd = stop_fd;
+	snprintf(s->ch.name, sizeof(s->ch.name), "%s", name);
+	tune(fd);
+	*out = &s->ch;
+	return 0;
+}

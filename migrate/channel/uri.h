@@ -1,0 +1,36 @@
+/*
+ * Where a migration goes to or comes from: tcp:HOST:PORT, unix:PATH, fd:N, file:/PATH. IPv6
+ * addresses in brackets.
+ */
+#ifndef GODWIT_MIGRATE_CHANNEL_URI_H
+#define GODWIT_MIGRATE_CHANNEL_URI_H
+
+struct err;
+
+enum uri_kind { URI_TCP, URI_UNIX, URI_FD, URI_FILE };
+
+struct uri {
+	enum uri_kind kind;
+	char text[512]; /* as given, for messages */
+	char host[256]; /* tcp; "" listens everywhere */
+	char port[8];	/* tcp; digits, 0 to 65535 */
+	char path[256]; /* unix, file */
+	int fd;		/* fd */
+};
+
+/* Pure. -1 with a sentence that says what was expected. */
+int uri_parse(const char *text, struct uri *out, struct err *e);
+
+/*
+ * A connected socket (close-on-exec), or -1. `bind_host` (NULL: any) is the local address.
+ * `stop_fd` ends the wait. fd: the descriptor itself.
+ */
+int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct err *e);
+
+/* A listening socket; `name` becomes what it listens on, with the port the system chose for 0. */
+int uri_listen(const struct uri *u, char *name, unsigned int size, struct err *e);
+
+/* The next connection to a listening socket. */
+int uri_accept(int listen_fd, int stop_fd, struct err *e);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * The destination's side of a migration, or the reading of a saved machine.
+ *
+ *   accept or open --> the caller builds the machine from the tree --> answer --> receive --> start
+ */
+#ifndef GODWIT_MIGRATE_DESTINATION_H
+#define GODWIT_MIGRATE_DESTINATION_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "migrate/guest.h"
+#include "migrate/lanes.h"
+#include "migrate/stats.h"
+#include "migrate/stream/record.h"
+#include "vmm/base/err.h"
+
+struct channel;
+struct destination;
+
+struct destination_lane {
+	struct destination *all;
+	struct reader reader;
+	pthread_t thread;
+	bool started;
+	uint32_t round; /* under lock: how far it is */
+};
+
+struct destination {
+	/* Set by destination_accept or destination_open. */
+	struct hello hello;
+	bool cold; /* a file */
+	int listen_fd, stop_fd;
+	struct destination_lane lane[LANES_MAX];
+	unsigned int n_lanes;
+	struct writer writer; /* to the source */
+
+	struct guest *guest;
+	struct stats *stats;
+	struct tree states;
+	uint64_t advance_ns, states_at_us;
+	bool run; /* the guest ran when it was parked */
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool failed, finished;
+	struct err error; /* of the first lane that failed */
+};
+
+/*
+ * Waits on a listening socket until a migration begins: HELLO and MACHINE. Whoever connects and
+ * says something else is sent away and the wait goes on. -1 when stopped.
+ */
+int destination_accept(struct destination *d, int listen_fd, int stop_fd, struct tree *machine,
+		       struct err *e);
+
+/* The same for a connection or file that is open already (owned by d from here on, also on -1). */
+int destination_open(struct destination *d, struct channel *ch, bool cold, int stop_fd,
+		     struct tree *machine, struct err *e);
+
+/* HELLO and MACHINE, what every stream begins with; `machine` is made. For whoever only looks. */
+int destination_begin(struct reader *r, struct hello *hello, struct tree *machine, struct err *e);
+
+/* What stops the waits from here on. */
+void destination_set_stop(struct destination *d, int stop_fd);
+
+/* Tells the source what became of its machine: NULL for built, else why not. */
+int destination_answer(struct destination *d, const char *refusal, struct err *e);
+
+/*
+ * Receives everything into the guest, loads its states and, with a source at the other end, says
+ * READY and waits for GO. On 0 the guest may be started: destination_start. On -1 it must never
+ * run; the source was told, if it still listens.
+ */
+int destination_receive(struct destination *d, struct guest *g, struct stats *stats, struct err *e);
+
+/* Starts it (as it was: running, or paused) and says RUNNING, or FAILED if it cannot. */
+int destination_start(struct destination *d, bool paused, struct err *e);
+
+void destination_free(struct destination *d);
+
+#endif

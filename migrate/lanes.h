@@ -1,0 +1,80 @@
+/*
+ * The lanes of a migration: one connection each, with one stream's guarantees. Pages are handed
+ * over in chunks; a lane finds the zero pages, keeps the rate, and sends straight from guest
+ * memory. At the end of a round all lanes say so, and the destination lets none of them go on
+ * before all have arrived there: a page goes out at most once in a round, so its newest copy wins.
+ *
+ * With one lane everything runs on the caller's thread; else each has a thread, "migrate0"...
+ */
+#ifndef GODWIT_MIGRATE_LANES_H
+#define GODWIT_MIGRATE_LANES_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "migrate/channel/pace.h"
+#include "migrate/guest.h"
+#include "migrate/stats.h"
+#include "migrate/stream/record.h"
+#include "vmm/base/err.h"
+
+#define LANES_MAX   16
+#define CHUNK_PAGES 512u
+#define CHUNK_WORDS (CHUNK_PAGES / 64)
+#define LANES_QUEUE 16
+
+/* Pages of one block, whose dirty bits have been cleared: they may be read now. */
+struct chunk {
+	unsigned int block;
+	uint64_t first; /* a multiple of CHUNK_PAGES */
+	uint64_t pages[CHUNK_WORDS];
+};
+
+struct lanes;
+
+struct lane {
+	struct lanes *all;
+	struct writer writer;
+	pthread_t thread;
+	bool started;
+	struct batch *batch; /* what goes into one record */
+};
+
+struct lanes {
+	/* Set before the first chunk. */
+	struct guest *guest;
+	struct stats *stats;
+	const uint64_t *rate;		  /* atomic: bytes a second over all lanes, 0 = no limit */
+	int stop_fd;			  /* readable: give up; -1: none */
+	bool checksums;			  /* of page data: files */
+	uint64_t *sent[GUEST_BLOCKS_MAX]; /* pages that the destination has as other than zero */
+	struct lane lane[LANES_MAX];
+	unsigned int n;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct chunk queue[LANES_QUEUE];
+	unsigned int queue_at, queue_n;
+	unsigned int busy; /* lanes that have a chunk */
+	bool end, failed;
+	struct err error; /* of the first that failed */
+	struct pace pace;
+};
+
+/* Lane 0's channel is the main one, owned by the caller like the others. */
+int lanes_init(struct lanes *l, struct guest *g, struct stats *stats, const uint64_t *rate,
+	       int stop_fd, struct channel **channels, unsigned int n, struct err *e);
+void lanes_free(struct lanes *l);
+
+/* Sends or queues a chunk. */
+int lanes_send(struct lanes *l, const struct chunk *c, struct err *e);
+
+/* Waits until everything is on the way; then a ROUND record with that number on every lane. */
+int lanes_drain(struct lanes *l, struct err *e);
+int lanes_end_round(struct lanes *l, uint32_t round, struct err *e);
+
+/* The writer of lane 0, for all other records; only after lanes_drain or lanes_end_round. */
+struct writer *lanes_main(struct lanes *l);
+
+#endif

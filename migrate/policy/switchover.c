@@ -1,0 +1,34 @@
+/*
+ * The decision to park the guest: see switchover.h.
+ */
+#include "migrate/policy/switchover.h"
+
+/* What is sent in so short a time is not worth another round. */
+#define NEGLIGIBLE_US 2000u
+
+static uint64_t send_us(uint64_t bytes, uint64_t rate)
+{
+	if (!rate)
+		return bytes ? UINT64_MAX / 4 : 0;
+	return (uint64_t)((unsigned __int128)bytes * 1000000 / rate);
+}
+
+struct switchover_verdict switchover_decide(const struct switchover_input *in)
+{
+	uint64_t transfer = send_us(in->remaining_bytes, in->rate_bytes);
+	struct switchover_verdict v = { .expected_us = transfer + in->fixed_us };
+
+	if (v.expected_us > in->limit_us) {
+		v.reason = "the pause would be longer than the limit";
+	} else if (transfer <= NEGLIGIBLE_US) {
+		v.stop = true;
+		v.reason = "hardly anything is left";
+	} else if (in->previous_remaining_bytes != UINT64_MAX &&
+		   in->remaining_bytes >= in->previous_remaining_bytes / 4 * 3) {
+		v.stop = true;
+		v.reason = "another round would not make the pause notably shorter";
+	} else {
+		v.reason = "another round makes the pause shorter";
+	}
+	return v;
+}

@@ -1,0 +1,440 @@
+/*
+ * The source: see source.h. Runs on the migration's thread.
+ *
+ * Before GO is sent, every failure ends in undo(): the log stops and the guest goes on here. After
+ * it nothing does.
+ */
+#include "migrate/source.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/utsname.h>
+
+#include "migrate/channel/channel.h"
+#include "migrate/policy/switchover.h"
+#include "vmm/base/bitmap.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/err.h"
+#include "vmm/memory.h"
+#include "vmm/version.h"
+
+/* Dirty bits are cleared in steps of so many pages, just ahead of the lanes. */
+#define CLEAR_PAGES (8 * CHUNK_PAGES)
+
+/* What the pause costs beside pages, before it was ever measured. */
+#define FIXED_US 5000u
+
+/* How long the destination may take to load the states, and to say that the guest runs. */
+#define READY_MS   60000
+#define RUNNING_MS 30000
+
+/* A sample shorter than this says nothing about the link. */
+#define RATE_SAMPLE_US 2000u
+
+static void decide(struct source *s, const char *action, const char *reason)
+{
+	if (s->events.decision)
+		s->events.decision(s->events.arg, action, reason);
+}
+
+static void enter(struct source *s, enum source_phase p)
+{
+	if (s->events.phase)
+		s->events.phase(s->events.arg, p);
+}
+
+static void set_owner(struct source *s, enum owner o)
+{
+	__atomic_store_n(&s->owner, o, __ATOMIC_RELEASE);
+}
+
+/* -- setting up -- */
+
+static int send_hello(struct source *s, struct writer *w, enum hello_role role, struct err *e)
+{
+	struct hello h = { .version = STREAM_VERSION, .role = role, .page_bytes = PAGE_SIZE };
+	const char *version = godwit_version();
+	uint8_t body[HELLO_BYTES];
+	struct utsname u;
+
+	if (uname(&u) == 0)
+		memcpy(h.arch, u.machine, strnlen(u.machine, sizeof(h.arch) - 1));
+	memcpy(h.program, version, strnlen(version, sizeof(h.program) - 1));
+	memcpy(h.id, s->id, sizeof(h.id));
+	h.lanes = s->n_lanes;
+	hello_encode(&h, body);
+	return writer_record(w, RECORD_HELLO, body, sizeof(body), NULL, 0, e);
+}
+
+static int send_record(struct source *s, enum record_type type, const void *body, size_t len,
+		       struct err *e)
+{
+	stats_add(&s->stats->meta_bytes, RECORD_HEAD_BYTES + len);
+	return writer_record(lanes_main(&s->lanes), type, body, len, NULL, 0, e);
+}
+
+static int send_tree(struct source *s, enum record_type type, const struct tree *t, struct err *e)
+{
+	return send_record(s, type, t->fdt, tree_bytes_used(t), e);
+}
+
+static int alloc_pending(struct source *s, struct err *e)
+{
+	unsigned int i;
+
+	for (i = 0; i < s->guest->n_blocks; i++) {
+		uint64_t pages = s->guest->blocks[i].pages;
+
+		s->pending[i] = calloc(BITMAP_WORDS(pages) + CHUNK_WORDS, sizeof(uint64_t));
+		if (!s->pending[i])
+			return err_set(e, "out of memory");
+		stats_add(&s->stats->total_pages, pages);
+	}
+	return 0;
+}
+
+/* The next record from the destination, which must be of that type. */
+static int expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
+		  struct err *e)
+{
+	struct record rec;
+	int rc = channel_wait(s->channel, timeout_ms, e);
+
+	if (rc == 0)
+		return err_set(e, "%s: no %s from the destination within %d s", s->channel->name,
+			       record_name((uint16_t)type), timeout_ms / 1000);
+	if (rc < 0 || reader_expect(r, type, &rec, e))
+		return -1;
+	if (type == RECORD_CHECKED && rec.body_bytes)
+		return err_set(e, "the destination refuses: %.*s", (int)rec.body_bytes,
+			       (const char *)rec.body);
+	return 0;
+}
+
+static int open_lanes(struct source *s, struct err *e)
+{
+	struct channel *channels[LANES_MAX] = { s->channel };
+	struct writer main_writer = s->lanes.lane[0].writer;
+	unsigned int i;
+
+	for (i = 1; i < s->n_lanes; i++) {
+		s->extra[i] = s->events.connect(s->events.arg, e);
+		if (!s->extra[i])
+			return -1;
+		channels[i] = s->extra[i];
+	}
+	if (lanes_init(&s->lanes, s->guest, s->stats, &s->limits->bandwidth, s->stop_fd, channels,
+		       s->n_lanes, e))
+		return -1;
+	s->lanes.checksums = s->cold;
+	s->lanes.lane[0].writer = main_writer;
+	for (i = 1; i < s->n_lanes; i++)
+		if (send_hello(s, &s->lanes.lane[i].writer, ROLE_PAGES, e))
+			return -1;
+	return 0;
+}
+
+static int set_up(struct source *s, struct reader *r, struct err *e)
+{
+	struct writer *w = lanes_main(&s->lanes);
+
+	if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
+		return err_errno(e, errno, "no random numbers");
+	w->channel = s->channel;
+	if (alloc_pending(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
+	    send_tree(s, RECORD_MACHINE, s->guest->tree, e))
+		return -1;
+	if (!s->cold && expect(s, r, RECORD_CHECKED, -1, e))
+		return -1;
+	return open_lanes(s, e);
+}
+
+/* -- rounds -- */
+
+static int fetch(struct source *s, uint64_t *count, struct err *e)
+{
+	unsigned int i;
+
+	*count = 0;
+	for (i = 0; i < s->guest->n_blocks; i++) {
+		if (s->guest->ops->log_fetch(s->guest, i, s->pending[i], e))
+			return -1;
+		*count += bitmap_count(s->pending[i], s->guest->blocks[i].pages);
+	}
+	return 0;
+}
+
+/* Everything that was ever touched, as a first round wants it. */
+static int all_touched(struct source *s, unsigned int block, uint64_t first, uint64_t n,
+		       struct err *e)
+{
+	uint64_t *bits = s->pending[block] + first / 64;
+
+	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
+	return s->guest->ops->touched(s->guest, block, first, n, bits, e);
+}
+
+/* One step: bits are cleared in the log, then handed to the lanes, then forgotten here. */
+static int send_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
+		     bool first_round, struct err *e)
+{
+	uint64_t *bits = s->pending[block] + first / 64, at, any = 0;
+	struct chunk c = { .block = block };
+
+	if (first_round) /* the log says of every page that it is dirty */
+		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
+	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, s->pending[block], e))
+		return -1;
+	if (first_round && all_touched(s, block, first, n, e))
+		return -1;
+	for (at = 0; at < n; at += CHUNK_PAGES) {
+		unsigned int i;
+
+		c.first = first + at;
+		memcpy(c.pages, bits + at / 64, sizeof(c.pages));
+		for (i = 0, any = 0; i < CHUNK_WORDS; i++)
+			any |= c.pages[i];
+		if (!any)
+			continue;
+		if (first_round) /* how many there are is known only now */
+			stats_add(&s->stats->remaining_pages, bitmap_count(c.pages, CHUNK_PAGES));
+		if (lanes_send(&s->lanes, &c, e))
+			return -1;
+	}
+	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
+	return 0;
+}
+
+static int send_pending(struct source *s, bool first_round, struct err *e)
+{
+	unsigned int i;
+	uint64_t at, n;
+
+	for (i = 0; i < s->guest->n_blocks; i++) {
+		uint64_t pages = s->guest->blocks[i].pages;
+
+		at = first_round ? 0 : bitmap_next_set(s->pending[i], pages, 0);
+		for (; at < pages;
+		     at = first_round ? at + n : bitmap_next_set(s->pending[i], pages, at + n)) {
+			at -= at % CLEAR_PAGES;
+			n = pages - at < CLEAR_PAGES ? pages - at : CLEAR_PAGES;
+			if (send_step(s, i, at, n, first_round, e))
+				return -1;
+		}
+	}
+	return 0;
+}
+
+/* One round, with its figures. */
+static int send_round(struct source *s, uint64_t round, struct err *e)
+{
+	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
+
+	stats_set(&s->stats->round, round);
+	if (s->events.round)
+		s->events.round(s->events.arg, round);
+	if (send_pending(s, round == 1, e) ||
+	    (!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)))
+		return -1;
+	took = clock_us() - start;
+	bytes = stats_get(&s->stats->data_bytes) - before;
+	/* A short round is over before the socket's buffer is: it says nothing. */
+	if (took >= RATE_SAMPLE_US && (bytes >= 16u << 20 || !stats_get(&s->stats->send_rate)))
+		stats_set(&s->stats->send_rate, bytes * 1000000 / took);
+	return 0;
+}
+
+/* Rounds until the guest can be parked. */
+static int precopy(struct source *s, struct err *e)
+{
+	struct switchover_input in = { .previous_remaining_bytes = UINT64_MAX,
+				       .fixed_us = FIXED_US };
+	struct switchover_verdict v;
+	uint64_t round, dirty, start;
+
+	for (round = 1;; round++) {
+		start = clock_us();
+		if (send_round(s, round, e) || fetch(s, &dirty, e))
+			return -1;
+		stats_set(&s->stats->dirty_pages, dirty);
+		stats_set(&s->stats->remaining_pages, dirty);
+		stats_set(&s->stats->dirty_rate, dirty * 1000000 / (clock_us() - start + 1));
+		in.remaining_bytes = dirty * PAGE_SIZE;
+		in.rate_bytes = stats_get(&s->stats->send_rate);
+		in.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+		if (!in.rate_bytes) /* so little was sent that no rate is known */
+			in.rate_bytes = 256u << 20;
+		v = switchover_decide(&in);
+		stats_set(&s->stats->expected_us, v.expected_us);
+		if (v.stop) {
+			decide(s, "switchover", v.reason);
+			return 0;
+		}
+		in.previous_remaining_bytes = in.remaining_bytes;
+	}
+}
+
+/* -- handing over -- */
+
+static int park(struct source *s, struct err *e)
+{
+	s->parked_at_us = clock_us();
+	if (s->guest->ops->park(s->guest, e))
+		return -1;
+	s->parked = true;
+	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
+	return 0;
+}
+
+/* STATES: when they were collected, whether the guest ran, and the tree. */
+static int send_states(struct source *s, struct err *e)
+{
+	uint64_t start = clock_us();
+	struct tree states;
+	uint8_t *body;
+	size_t used;
+	int rc;
+
+	if (s->guest->ops->states_save(s->guest, &states, e))
+		return -1;
+	used = tree_bytes_used(&states);
+	body = malloc(STATES_HEAD_BYTES + used);
+	if (!body) {
+		tree_free(&states);
+		return err_set(e, "out of memory");
+	}
+	put_u64(body, s->cold ? 0 : (clock_us() - start) * 1000);
+	put_u64(body + 8, s->guest->ops->ran(s->guest));
+	memcpy(body + STATES_HEAD_BYTES, states.fdt, used);
+	rc = send_record(s, RECORD_STATES, body, STATES_HEAD_BYTES + used, e);
+	free(body);
+	tree_free(&states);
+	stats_set(&s->stats->states_us, clock_us() - start);
+	return rc;
+}
+
+/*
+ * RUNNING, or a FAILED by which the destination says that it did not start the guest and never
+ * will: the one answer after which it is known to be ours again.
+ */
+static int await_running(struct source *s, struct reader *r, struct err *e)
+{
+	struct record rec;
+	int rc = channel_wait(s->channel, RUNNING_MS, e);
+
+	if (rc == 0)
+		return err_set(e,
+			       "%s: the destination does not say within %d s that the guest runs",
+			       s->channel->name, RUNNING_MS / 1000);
+	if (rc < 0 || reader_record(r, &rec, e))
+		return -1;
+	if (rec.type == RECORD_RUNNING)
+		return 0;
+	if (rec.type != RECORD_FAILED)
+		return err_set(e, "%s: a %s record where RUNNING was expected", s->channel->name,
+			       record_name(rec.type));
+	set_owner(s, OWNER_SOURCE);
+	return err_set(e, "%s: the destination could not start the guest: %.*s", s->channel->name,
+		       (int)rec.body_bytes, (const char *)rec.body);
+}
+
+/* The guest is parked and everything is at the destination: READY, GO, RUNNING. */
+static int hand_over(struct source *s, struct reader *r, struct err *e)
+{
+	uint64_t start = clock_us();
+
+	if (expect(s, r, RECORD_READY, READY_MS, e))
+		return -1;
+	stats_set(&s->stats->load_us, clock_us() - start);
+	start = clock_us();
+	if (s->events.commit && s->events.commit(s->events.arg, e))
+		return -1;
+	channel_set_stop(s->channel, -1);
+	s->guest->ops->release(s->guest);
+	/* From here on the guest is not ours, whatever becomes of the record. */
+	set_owner(s, OWNER_NOBODY);
+	if (send_record(s, RECORD_GO, NULL, 0, e) || await_running(s, r, e))
+		return -1;
+	set_owner(s, OWNER_DESTINATION);
+	stats_set(&s->stats->start_us, clock_us() - start);
+	return 0;
+}
+
+static int switchover(struct source *s, struct reader *r, struct err *e)
+{
+	uint64_t start, dirty;
+
+	enter(s, SOURCE_SWITCHOVER);
+	if (park(s, e))
+		return -1;
+	start = clock_us();
+	if (fetch(s, &dirty, e))
+		return -1;
+	stats_set(&s->stats->remaining_pages, dirty);
+	if (send_round(s, stats_get(&s->stats->round) + 1, e))
+		return -1;
+	stats_set(&s->stats->pages_us, clock_us() - start);
+	if (send_states(s, e) || hand_over(s, r, e))
+		return -1;
+	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
+	return 0;
+}
+
+static int live(struct source *s, struct reader *r, struct err *e)
+{
+	if (s->guest->ops->log_start(s->guest, e))
+		return -1;
+	s->logging = true;
+	enter(s, SOURCE_PRECOPY);
+	if (precopy(s, e))
+		return -1;
+	return switchover(s, r, e);
+}
+
+static int cold(struct source *s, struct err *e)
+{
+	enter(s, SOURCE_SWITCHOVER);
+	if (park(s, e) || send_round(s, 1, e) || lanes_drain(&s->lanes, e) || send_states(s, e) ||
+	    send_record(s, RECORD_END, NULL, 0, e) || channel_finish(s->channel, e))
+		return -1;
+	set_owner(s, OWNER_DESTINATION);
+	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
+	return 0;
+}
+
+/* Everything as it was; tells the destination why, if it still listens. */
+static void undo(struct source *s, struct err *e)
+{
+	struct err resume;
+
+	if (s->logging)
+		s->guest->ops->log_stop(s->guest);
+	if (s->parked && s->guest->ops->unpark(s->guest, &resume))
+		err_set(e, "the guest is paused: %s", resume.text);
+}
+
+int source_run(struct source *s, struct err *e)
+{
+	struct reader r = { .channel = s->channel, .answers = true };
+	uint64_t start = clock_us();
+	unsigned int i;
+	int rc;
+
+	set_owner(s, OWNER_SOURCE);
+	enter(s, SOURCE_SETUP);
+	rc = set_up(s, &r, e);
+	stats_set(&s->stats->setup_us, clock_us() - start);
+	if (!rc)
+		rc = s->cold ? cold(s, e) : live(s, &r, e);
+	lanes_free(&s->lanes);
+	if (rc && s->owner == OWNER_SOURCE)
+		undo(s, e);
+	for (i = 1; i < LANES_MAX; i++)
+		channel_close(s->extra[i]);
+	for (i = 0; i < s->guest->n_blocks; i++)
+		free(s->pending[i]);
+	reader_free(&r);
+	return rc ? -1 : 0;
+}

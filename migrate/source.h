@@ -1,0 +1,71 @@
+/*
+ * The source's side of a migration, from the first record to the last (README.md draws it). Knows
+ * the guest by guest.h and the other side by channels; says what happens by callbacks.
+ */
+#ifndef GODWIT_MIGRATE_SOURCE_H
+#define GODWIT_MIGRATE_SOURCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "migrate/guest.h"
+#include "migrate/lanes.h"
+#include "migrate/stats.h"
+
+struct channel;
+struct err;
+
+/* Who owns the guest. */
+enum owner { OWNER_SOURCE, OWNER_NOBODY, OWNER_DESTINATION };
+
+enum source_phase { SOURCE_SETUP, SOURCE_PRECOPY, SOURCE_SWITCHOVER };
+
+/* May change while it runs: atomic. */
+struct source_limits {
+	uint64_t bandwidth; /* bytes a second, 0 = none */
+	uint64_t downtime_us;
+};
+
+struct source_events {
+	void (*phase)(void *arg, enum source_phase p);
+	void (*round)(void *arg, uint64_t round);
+	/* Something was decided: what, and why. */
+	void (*decision)(void *arg, const char *action, const char *reason);
+	/* The last moment to say no (-1 with "cancelled"): GO is sent next. */
+	int (*commit)(void *arg, struct err *e);
+	/* One more connection like the main one; NULL and an error where it cannot be had. */
+	struct channel *(*connect)(void *arg, struct err *e);
+	void *arg;
+};
+
+struct source {
+	/* Set by the caller. */
+	struct guest *guest;
+	struct channel *channel; /* the main one; not closed here */
+	unsigned int n_lanes;	 /* 1 to LANES_MAX */
+	bool cold;		 /* to a file: the guest is parked from the start, nobody answers */
+	int stop_fd;
+	const struct source_limits *limits;
+	struct stats *stats;
+	struct source_events events;
+
+	/* Atomic: read by anybody. */
+	enum owner owner;
+
+	/* The migration's thread. */
+	struct lanes lanes;
+	struct channel *extra[LANES_MAX];
+	uint64_t *pending[GUEST_BLOCKS_MAX];
+	uint8_t id[16];
+	uint64_t parked_at_us;
+	bool parked, logging;
+};
+
+/*
+ * Does it all. 0: the guest runs at the destination (or lies in the file). -1: it does not, and
+ * s->owner says where it is: OWNER_SOURCE: as it was before, at full speed; OWNER_NOBODY: GO was
+ * sent and RUNNING did not come, the guest is parked here and must not be resumed without a person.
+ */
+int source_run(struct source *s, struct err *e);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * What a migration counts. Written by its threads, read by anybody: atomic, each by itself; the
+ * identities hold once it is over (transferred = page data + the rest, all channels together).
+ */
+#ifndef GODWIT_MIGRATE_STATS_H
+#define GODWIT_MIGRATE_STATS_H
+
+#include <stdint.h>
+
+struct stats {
+	uint64_t total_pages;	  /* of the guest's RAM */
+	uint64_t remaining_pages; /* still to be sent in this round */
+	uint64_t normal_pages;	  /* sent whole, over all rounds */
+	uint64_t zero_pages;	  /* found zero, over all rounds */
+	uint64_t data_bytes;	  /* page data */
+	uint64_t meta_bytes;	  /* heads, runs, trees */
+	uint64_t round;		  /* 1 is the first */
+	uint64_t dirty_pages;	  /* found dirty at the end of the last round */
+	uint64_t dirty_rate;	  /* pages a second, over the last round */
+	uint64_t send_rate;	  /* bytes a second, over the last round */
+	uint64_t expected_us;	  /* the pause if the guest were parked now */
+	/* The parts of the pause, in us. */
+	uint64_t park_us;     /* vCPUs and devices stop */
+	uint64_t pages_us;    /* the last pages are sent */
+	uint64_t states_us;   /* the states are collected and sent */
+	uint64_t load_us;     /* the destination loads them and says READY */
+	uint64_t start_us;    /* GO until RUNNING */
+	uint64_t downtime_us; /* park to RUNNING */
+	uint64_t setup_us;    /* start to the first page */
+};
+
+static inline void stats_add(uint64_t *counter, uint64_t n)
+{
+	__atomic_add_fetch(counter, n, __ATOMIC_RELAXED);
+}
+
+static inline void stats_set(uint64_t *value, uint64_t n)
+{
+	__atomic_store_n(value, n, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t stats_get(const uint64_t *value)
+{
+	return __atomic_load_n(value, __ATOMIC_RELAXED);
+}
+
+#endif
