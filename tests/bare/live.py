@@ -1,0 +1,315 @@
+"""Live migration of the bare guest on one host: it arrives whole, and no failure loses or doubles it."""
+import os
+import re
+import signal
+import socket
+import threading
+
+import bare
+import godwit
+from godwit import QmpError, check, test, wait_until
+
+MEMORY = ("--memory", "64M")
+WORDS = "fill=24 zero=4 write=16"
+
+
+def destination(place, source, *args, listen="tcp:127.0.0.1:0"):
+    """A waiting `godwit receive` for that source's guest, and the URI to reach it."""
+    vm = place.vm("receive", "--listen", listen, *args, console="unix")
+    match = vm.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S)
+    check(match, f"the destination does not listen: {vm.stderr()}")
+    return vm, match.group(1)
+
+
+def start(place, words=WORDS, *args):
+    vm = place.bare(words, *MEMORY, *args)
+    bare.ready(vm)
+    return vm
+
+
+def follow(qmp):
+    """The last query-migrate of a migration under way."""
+    def over():
+        reply = qmp.execute("query-migrate")
+        return reply if reply["status"] in ("completed", "failed", "cancelled", "postcopy-paused") else None
+    return wait_until(over, "the end of the migration")
+
+
+def migrate(source, uri, **parameters):
+    qmp = source.qmp()
+    if parameters:
+        qmp.execute("migrate-set-parameters", {k.replace("_", "-"): v for k, v in parameters.items()})
+    qmp.execute("migrate", {"uri": uri})
+    return follow(qmp)
+
+
+def moved(source, target, before):
+    """The source has ended with 0 and the guest works on at the target, from where it was."""
+    check(source.wait() == 0, f"the source ended with {source.process.returncode}: {source.stderr()}")
+    after = bare.works_on(target)
+    check(after["tsc"] > before["tsc"] and after["clock"] > before["clock"],
+          f"time has not gone on: {before} {after}")
+    for one, other in zip(before["work"], after["work"]):
+        check(other >= one, f"work is lost: {before} {after}")
+    return after
+
+
+def stays(source, target=None):
+    """The guest works on at the source; a target has ended with 1 and left nothing."""
+    bare.works_on(source)
+    check(source.qmp().execute("query-status")["status"] == "running", "the source does not run")
+    if target:
+        check(target.wait() == 1, f"the destination ended with {target.process.returncode}")
+
+
+def moves(place, cpus=1, channels=1, listen="tcp:127.0.0.1:0", memory="64M", words=WORDS):
+    source = place.bare(f"{words} cpus={cpus}", "--memory", memory, "--cpus", cpus)
+    bare.ready(source)
+    before = bare.progress(source)
+    target, uri = destination(place, source, listen=listen)
+    qmp = source.qmp()
+    if channels > 1:
+        qmp.execute("migrate-set-capabilities",
+                    {"capabilities": [{"capability": "multifd", "state": True}]})
+        qmp.execute("migrate-set-parameters", {"multifd-channels": channels})
+    reply = migrate(source, uri)
+    check(reply["status"] == "completed", str(reply))
+    check(reply["ram"]["transferred"] >= reply["ram"]["normal-bytes"] > 0, str(reply))
+    check(reply["ram"]["remaining"] == 0, str(reply))
+    moved(source, target, before)
+    return target
+
+
+@test
+def running_guest_moves_with_its_memory_and_time(place):
+    moves(place)
+
+
+@test
+def two_vcpus_move(place):
+    moves(place, cpus=2)
+
+
+@test
+def guest_moves_over_two_and_four_channels(place):
+    for channels in (2, 4):
+        moves(place, channels=channels)
+
+
+@test
+def guest_moves_over_a_unix_socket(place):
+    path = place.path("incoming.sock")
+    moves(place, listen=f"unix:{path}")
+    check(not os.path.exists(path), "the socket it listened on is still there")
+
+
+@test
+def memory_above_4_gib_moves(place):
+    moves(place, memory="5G", words="fill=8 high=8 write=8" if "high=" in open(
+        os.path.join(os.path.dirname(godwit.__file__), "../../guest/bare/README.md")).read() else WORDS)
+
+
+@test
+def guest_moves_back_and_forth(place):
+    vm = start(place)
+    for _ in range(4):
+        before = bare.progress(vm)
+        target, uri = destination(place, vm)
+        check(migrate(vm, uri)["status"] == "completed", "not completed")
+        moved(vm, target, before)
+        vm = target
+
+
+@test
+def paused_guest_arrives_paused(place):
+    vm = start(place)
+    check(vm.cli("pause").returncode == 0, "pause")
+    target, uri = destination(place, vm)
+    check(migrate(vm, uri)["status"] == "completed", "not completed")
+    check(vm.wait() == 0, "the source did not end with 0")
+    wait_until(lambda: target.qmp().execute("query-status")["status"] == "paused", "paused")
+    check(target.cli("resume").returncode == 0, "resume")
+    bare.works_on(target)
+
+
+@test
+def cancelled_migration_keeps_guest_running_and_can_be_repeated(place):
+    vm = start(place)
+    target, uri = destination(place, vm)
+    qmp = vm.qmp()
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 20})
+    qmp.execute("migrate", {"uri": uri})
+    wait_until(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 1 << 20, "some bytes")
+    qmp.execute("migrate_cancel")
+    check(follow(qmp)["status"] == "cancelled", "not cancelled")
+    stays(vm, target)
+    before = bare.progress(vm)
+    target, uri = destination(place, vm)
+    check(migrate(vm, uri, max_bandwidth=0)["status"] == "completed", "not completed")
+    moved(vm, target, before)
+
+
+@test
+def second_migration_of_one_vm_is_refused(place):
+    vm = start(place)
+    target, uri = destination(place, vm)
+    qmp = vm.qmp()
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 20})
+    qmp.execute("migrate", {"uri": uri})
+    try:
+        qmp.execute("migrate", {"uri": uri})
+        check(False, "a second migration was started")
+    except QmpError as e:
+        check("under way" in str(e), str(e))
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 0})
+    check(follow(qmp)["status"] == "completed", "not completed")
+    check(vm.wait() == 0 and target.running(), "not moved")
+
+
+@test
+def destination_that_is_not_there_fails_with_a_sentence(place):
+    vm = start(place)
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    reply = migrate(vm, f"tcp:127.0.0.1:{port}")
+    check(reply["status"] == "failed" and "refused" in reply["error-desc"], str(reply))
+    stays(vm)
+
+
+def refused(place, vm, words, *args):
+    target, uri = destination(place, vm, *args)
+    reply = migrate(vm, uri)
+    check(reply["status"] == "failed", str(reply))
+    for word in ("refuses", *words):
+        check(word in reply["error-desc"], str(reply))
+    stays(vm, target)
+
+
+@test
+def destination_that_lacks_the_disk_refuses_before_a_page_moves(place):
+    disk = place.file("disk", b"\0" * (1 << 20))
+    vm = start(place, WORDS, "--disk", disk)
+    refused(place, vm, ["disk0", "missing"], "--disk", f"disk0={place.path('missing')}")
+
+
+@test
+def destination_where_the_name_is_in_use_refuses(place):
+    vm = start(place)
+    target = place.vm("receive", "--listen", "tcp:127.0.0.1:0", name=vm.name, console="null")
+    uri = target.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S).group(1)
+    reply = migrate(vm, uri)
+    check(reply["status"] == "failed" and "in use" in reply["error-desc"], str(reply))
+    stays(vm, target)
+
+
+@test
+def killed_destination_leaves_the_guest_at_the_source(place):
+    vm = start(place)
+    target, uri = destination(place, vm)
+    qmp = vm.qmp()
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 2 << 20})
+    qmp.execute("migrate", {"uri": uri})
+    wait_until(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 1 << 20, "some bytes")
+    target.kill()
+    reply = follow(qmp)
+    check(reply["status"] == "failed" and "closed the connection" in reply["error-desc"], str(reply))
+    stays(vm)
+
+
+@test
+def killed_source_ends_the_destination(place):
+    vm = start(place)
+    target, uri = destination(place, vm)
+    qmp = vm.qmp()
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 2 << 20})
+    qmp.execute("migrate", {"uri": uri})
+    wait_until(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 1 << 20, "some bytes")
+    vm.kill()
+    check(target.wait() == 1, f"the destination ended with {target.process.returncode}")
+    check("did not arrive" in target.stderr(), target.stderr())
+
+
+@test
+def image_lock_moves_with_the_guest(place):
+    disk = place.file("disk", b"\0" * (1 << 20))
+    vm = start(place, WORDS, "--disk", disk)
+
+    def third_is_refused():
+        done = place.godwit("run", "--kernel", godwit.BARE, "--disk", disk, "--name", "third", *MEMORY)
+        check(done.returncode == 1 and "in use" in done.stderr, f"{done.returncode} {done.stderr}")
+
+    target, uri = destination(place, vm)
+    qmp = vm.qmp()
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 2 << 20})
+    qmp.execute("migrate", {"uri": uri})
+    wait_until(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 1 << 20, "some bytes")
+    third_is_refused()
+    qmp.execute("migrate_cancel")
+    check(follow(qmp)["status"] == "cancelled", "not cancelled")
+    stays(vm, target)
+    third_is_refused()
+    target, uri = destination(place, vm)
+    check(migrate(vm, uri, max_bandwidth=0)["status"] == "completed", "not completed")
+    check(vm.wait() == 0, "the source did not end with 0")
+    third_is_refused()
+    bare.works_on(target)
+
+
+class Proxy:
+    """Between source and destination: passes bytes on, and stops after so many from one side."""
+
+    def __init__(self, uri):
+        host, port = uri.removeprefix("tcp:").rsplit(":", 1)
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"tcp:127.0.0.1:{self.server.getsockname()[1]}"
+        self.target = (host, int(port))
+        self.hold = re.compile(b"$^")
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        self.near, _ = self.server.accept()
+        self.far = socket.create_connection(self.target)
+        threading.Thread(target=self.pump, args=(self.near, self.far), daemon=True).start()
+        self.pump(self.far, self.near)
+
+    def pump(self, a, b):
+        while data := a.recv(65536):
+            # RUNNING is the destination's last record: type 10, no body, no data.
+            if a is self.far and data[:2] == b"\x0a\0":
+                return
+            b.sendall(data)
+
+
+@test
+def silence_after_go_is_undecided_and_a_person_decides(place):
+    vm = start(place)
+    target, uri = destination(place, vm)
+    proxy = Proxy(uri)
+    qmp = vm.qmp()
+    qmp.execute("migrate", {"uri": proxy.uri})
+    wait_until(lambda: target.qmp().execute("query-status")["status"] == "running", "the target runs")
+    check(qmp.execute("query-status")["status"] == "finish-migrate", "the source is not parked")
+    target.signal(signal.SIGKILL)
+    target.wait()
+    proxy.near.close()
+    reply = follow(qmp)
+    check(reply["status"] == "postcopy-paused" and reply["x-godwit-undecided"], str(reply))
+    check(qmp.execute("query-status")["status"] == "finish-migrate", "the source went on by itself")
+    qmp.execute("x-godwit-force-resume")
+    bare.works_on(vm)
+
+
+@test
+def guest_that_reboots_while_it_is_moved_goes_on(place):
+    vm = start(place)
+    target, uri = destination(place, vm)
+    qmp = vm.qmp()
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 4 << 20})
+    qmp.execute("migrate", {"uri": uri})
+    wait_until(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 1 << 20, "some bytes")
+    qmp.execute("system_reset")
+    vm.wait_console(r"^bare 1\r?\n")
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 0})
+    check(follow(qmp)["status"] == "completed", "not completed")
+    check(vm.wait() == 0, "the source did not end with 0")
+    bare.works_on(target)
