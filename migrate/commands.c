@@ -9,11 +9,17 @@
 
 #include "migrate/migration.h"
 #include "vmm/base/err.h"
+#include "vmm/control/dispatch.h"
 #include "vmm/memory.h"
 
 static int migrate(void *context, json_t *arguments, json_t **result, struct err *e)
 {
+	static const char *const unknown[] = { "blk", "inc", "resume", NULL };
+
 	(void)result;
+	for (const char *const *name = unknown; *name; name++)
+		if (json_is_true(json_object_get(arguments, *name)))
+			return err_set(e, "'%s' is not there yet", *name);
 	return migration_start(context, json_string_value(json_object_get(arguments, "uri")), e);
 }
 
@@ -84,11 +90,13 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 		json_object_set_new(o, "downtime", number((r.stats.downtime_us + 999) / 1000));
 	json_object_set_new(o, "ram", ram(&r));
 	json_object_set_new(o, "x-godwit-downtime", downtime_parts(&r.stats));
-	json_object_set_new(o, "x-godwit-uri", json_string(r.uri));
+	json_object_set_new(o, "x-godwit-uri", dispatch_text(r.uri));
+	json_object_set_new(o, "x-godwit-downtime-limit", number(r.parameters.downtime_ms));
+	json_object_set_new(o, "x-godwit-max-bandwidth", number(r.parameters.bandwidth));
 	if (r.status == MIGRATION_UNDECIDED)
 		json_object_set_new(o, "x-godwit-undecided", json_true());
 	if (r.error[0])
-		json_object_set_new(o, "error-desc", json_string(r.error));
+		json_object_set_new(o, "error-desc", dispatch_text(r.error));
 	return 0;
 }
 
@@ -140,6 +148,88 @@ static int query_parameters(void *context, json_t *arguments, json_t **result, s
 	return *result ? 0 : err_set(e, "out of memory");
 }
 
+/* -- capabilities -- */
+
+enum capability_kind { CAPABILITY_MULTIFD, CAPABILITY_ALWAYS_ON, CAPABILITY_NOT_THERE };
+
+static const struct capability {
+	const char *name;
+	enum capability_kind kind;
+} capabilities[] = {
+	{ "xbzrle", CAPABILITY_NOT_THERE },
+	{ "auto-converge", CAPABILITY_NOT_THERE },
+	{ "postcopy-ram", CAPABILITY_NOT_THERE },
+	{ "multifd", CAPABILITY_MULTIFD },
+	{ "events", CAPABILITY_ALWAYS_ON },
+	{ "pause-before-switchover", CAPABILITY_NOT_THERE },
+	{ "dirty-limit", CAPABILITY_NOT_THERE },
+	{ "return-path", CAPABILITY_ALWAYS_ON },
+};
+
+#define N_CAPABILITIES (sizeof(capabilities) / sizeof(capabilities[0]))
+
+static int set_capability(const char *name, bool state, struct migration_parameters *p,
+			  struct err *e)
+{
+	for (size_t i = 0; i < N_CAPABILITIES; i++) {
+		if (strcmp(capabilities[i].name, name))
+			continue;
+		if (capabilities[i].kind == CAPABILITY_MULTIFD)
+			p->multifd = state;
+		else if (capabilities[i].kind == CAPABILITY_ALWAYS_ON && !state)
+			return err_set(e, "the capability '%s' is always on", name);
+		else if (capabilities[i].kind == CAPABILITY_NOT_THERE && state)
+			return err_set(e, "the capability '%s' is not there yet", name);
+		return 0;
+	}
+	return err_set(e, "'%.64s' is no capability", name);
+}
+
+/* All of them or, when one cannot be had, none. */
+static int set_capabilities(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct migration_parameters p;
+	json_t *item, *name, *state;
+	size_t i;
+
+	(void)result;
+	if (migration_under_way(context))
+		return err_set(e, "capabilities cannot change while a migration is under way");
+	migration_get_parameters(context, &p);
+	json_array_foreach(json_object_get(arguments, "capabilities"), i, item)
+	{
+		name = json_object_get(item, "capability");
+		state = json_object_get(item, "state");
+		if (!json_is_string(name) || !json_is_boolean(state) || json_object_size(item) != 2)
+			return err_set(e,
+				       "'capabilities[%zu]' must be an object with a string "
+				       "'capability' and a boolean 'state'",
+				       i);
+		if (set_capability(json_string_value(name), json_is_true(state), &p, e))
+			return -1;
+	}
+	migration_set_parameters(context, &p);
+	return 0;
+}
+
+static int query_capabilities(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct migration_parameters p;
+
+	(void)arguments;
+	migration_get_parameters(context, &p);
+	*result = json_array();
+	for (size_t i = 0; *result && i < N_CAPABILITIES; i++) {
+		const struct capability *c = &capabilities[i];
+		bool on = c->kind == CAPABILITY_MULTIFD ? p.multifd
+							: c->kind == CAPABILITY_ALWAYS_ON;
+
+		json_array_append_new(
+			*result, json_pack("{s:s,s:b}", "capability", c->name, "state", (int)on));
+	}
+	return *result ? 0 : err_set(e, "out of memory");
+}
+
 static int force_resume(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	(void)arguments;
@@ -149,6 +239,15 @@ static int force_resume(void *context, json_t *arguments, json_t **result, struc
 
 static const struct control_argument migrate_arguments[] = {
 	{ .name = "uri", .type = CONTROL_STRING, .required = true },
+	{ .name = "detach", .type = CONTROL_BOOLEAN }, /* QEMU's, without meaning there too */
+	{ .name = "blk", .type = CONTROL_BOOLEAN },
+	{ .name = "inc", .type = CONTROL_BOOLEAN },
+	{ .name = "resume", .type = CONTROL_BOOLEAN },
+	{ .name = NULL },
+};
+
+static const struct control_argument capability_arguments[] = {
+	{ .name = "capabilities", .type = CONTROL_ARRAY, .required = true },
 	{ .name = NULL },
 };
 
@@ -160,6 +259,10 @@ const struct control_command migrate_commands[] = {
 	  .arguments = parameter_arguments,
 	  .run = set_parameters },
 	{ .name = "query-migrate-parameters", .run = query_parameters },
+	{ .name = "migrate-set-capabilities",
+	  .arguments = capability_arguments,
+	  .run = set_capabilities },
+	{ .name = "query-migrate-capabilities", .run = query_capabilities },
 	{ .name = "x-godwit-force-resume", .run = force_resume },
 	{ .name = NULL },
 };

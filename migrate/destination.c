@@ -6,6 +6,7 @@
 #include "migrate/destination.h"
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -19,8 +20,19 @@
 #include "vmm/base/log.h"
 #include "vmm/memory.h"
 
-/* Who connects must say HELLO within this, and further lanes must come within it. */
+/* Who connects must have said HELLO, and what its machine is, within this. */
 #define HELLO_MS 10000
+
+/* The same for further connections, whose HELLO comes at once; and all must be there within... */
+#define LANE_HELLO_MS 2000
+#define LANES_MS      10000
+
+static bool is_stopped(int stop_fd)
+{
+	struct pollfd fd = { stop_fd, POLLIN, 0 };
+
+	return stop_fd >= 0 && poll(&fd, 1, 0) > 0;
+}
 
 /* -- the beginning -- */
 
@@ -29,12 +41,8 @@ static int read_hello(struct reader *r, struct hello *h, struct err *e)
 	char here[sizeof(h->arch)] = "";
 	struct utsname u;
 	struct record rec;
-	int rc = channel_wait(r->channel, HELLO_MS, e);
 
-	if (rc == 0)
-		return err_set(e, "%s: nothing came within %d s", r->channel->name,
-			       HELLO_MS / 1000);
-	if (rc < 0 || reader_record(r, &rec, e))
+	if (reader_record(r, &rec, e))
 		return -1;
 	if (hello_decode(&rec, h, e))
 		return err_context(e, "%s", r->channel->name);
@@ -65,7 +73,7 @@ static void init(struct destination *d, int stop_fd)
 {
 	unsigned int i;
 
-	*d = (struct destination){ .listen_fd = -1, .stop_fd = stop_fd };
+	*d = (struct destination){ .listen_fd = -1, .stop_fd = stop_fd, .lanes_ms = LANES_MS };
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->changed, NULL);
 	for (i = 0; i < LANES_MAX; i++)
@@ -80,10 +88,15 @@ int destination_open(struct destination *d, struct channel *ch, bool cold, int s
 	d->lane[0].reader.channel = ch;
 	d->writer.channel = ch;
 	d->n_lanes = 1;
+	channel_set_deadline(ch, HELLO_MS);
 	if (destination_begin(&d->lane[0].reader, &d->hello, machine, e)) {
+		/* Who speaks in records is told why: another version, another architecture. */
+		if (d->lane[0].reader.sequence && e)
+			destination_answer(d, e->text, NULL);
 		destination_free(d);
 		return -1;
 	}
+	channel_set_deadline(ch, -1);
 	return 0;
 }
 
@@ -91,23 +104,24 @@ int destination_accept(struct destination *d, int listen_fd, int stop_fd, struct
 		       struct err *e)
 {
 	struct channel *ch;
+	struct err why;
 	int fd;
 
 	for (;;) {
-		fd = uri_accept(listen_fd, stop_fd, e);
+		fd = uri_accept(listen_fd, stop_fd, -1, e);
 		if (fd < 0)
 			return -1;
 		if (socket_channel(&ch, fd, "source", stop_fd, e)) {
 			close(fd);
 			return -1;
 		}
-		if (destination_open(d, ch, false, stop_fd, machine, e) == 0) {
+		if (destination_open(d, ch, false, stop_fd, machine, &why) == 0) {
 			d->listen_fd = listen_fd;
 			return 0;
 		}
-		if (!strcmp(e->text, "source: cancelled"))
-			return -1;
-		log_warn("a connection that is no migration was closed: %s", e->text);
+		if (is_stopped(stop_fd))
+			return err_set(e, "cancelled");
+		log_warn("a connection that is no migration was closed: %s", why.text);
 	}
 }
 
@@ -123,6 +137,8 @@ int destination_answer(struct destination *d, const char *refusal, struct err *e
 
 	if (d->cold)
 		return 0;
+	if (refusal && !*refusal) /* an empty one would say that all is well */
+		refusal = "it does not say why";
 	return writer_record(w, RECORD_CHECKED, refusal ? refusal : "",
 			     refusal ? strnlen(refusal, 500) : 0, NULL, 0, e);
 }
@@ -133,16 +149,19 @@ int destination_answer(struct destination *d, const char *refusal, struct err *e
 static int round_barrier(struct destination_lane *lane, uint32_t round, struct err *e)
 {
 	struct destination *d = lane->all;
+	uint32_t round_before;
 	unsigned int i;
 	bool failed;
 
 	pthread_mutex_lock(&d->lock);
-	if (round != lane->round + 1) {
+	round_before = lane->round;
+	if (round != round_before + 1) {
 		pthread_mutex_unlock(&d->lock);
 		return err_set(e, "%s: round %" PRIu32 " after round %" PRIu32,
-			       lane->reader.channel->name, round, lane->round);
+			       lane->reader.channel->name, round, round_before);
 	}
 	lane->round = round;
+	lane->in_round = false;
 	pthread_cond_broadcast(&d->changed);
 	for (i = 0; i < d->n_lanes && !d->failed;)
 		if (d->lane[i].round < round)
@@ -156,18 +175,25 @@ static int round_barrier(struct destination_lane *lane, uint32_t round, struct e
 	return failed ? -1 : 0;
 }
 
+/*
+ * Wakes whoever waits, also for bytes that will not come; on the main connection it can still be
+ * said why. Called only when all connections are there: they do not change any more.
+ */
 static void lane_failed(struct destination *d, const struct err *e)
 {
+	bool first;
 	unsigned int i;
 
 	pthread_mutex_lock(&d->lock);
-	if (!d->failed) {
-		d->failed = true;
+	first = !d->failed;
+	d->failed = true;
+	if (first)
 		d->error = *e;
-	}
 	pthread_cond_broadcast(&d->changed);
 	pthread_mutex_unlock(&d->lock);
-	/* Others may be waiting for bytes that will not come. */
+	if (!first)
+		return;
+	channel_end_reads(d->lane[0].reader.channel);
 	for (i = 1; i < d->n_lanes; i++)
 		channel_shutdown(d->lane[i].reader.channel);
 }
@@ -224,16 +250,32 @@ static int take_pages(struct destination *d, struct reader *r, const struct reco
 	return 0;
 }
 
+/* Once the guest's states are here its memory is whole, and nobody writes to it any more. */
+static int check_open(struct destination_lane *lane, struct err *e)
+{
+	struct destination *d = lane->all;
+	bool complete;
+
+	pthread_mutex_lock(&d->lock);
+	complete = d->complete;
+	pthread_mutex_unlock(&d->lock);
+	lane->in_round = true;
+	return complete ? err_set(e, "%s: pages after the states", lane->reader.channel->name) : 0;
+}
+
 /* PAGES and ROUND records, up to the first other one, which is left in `rec`. */
 static int take_rounds(struct destination_lane *lane, struct record *rec, struct err *e)
 {
 	struct destination *d = lane->all;
+	uint64_t before;
 
 	for (;;) {
+		before = lane->reader.bytes;
 		if (reader_record(&lane->reader, rec, e))
 			return -1;
+		stats_add(&d->stats->meta_bytes, lane->reader.bytes - before);
 		if (rec->type == RECORD_PAGES) {
-			if (take_pages(d, &lane->reader, rec, e))
+			if (check_open(lane, e) || take_pages(d, &lane->reader, rec, e))
 				return -1;
 		} else if (rec->type == RECORD_ROUND && rec->body_bytes == 4 && !d->cold) {
 			if (round_barrier(lane, get_u32(rec->body), e))
@@ -250,13 +292,13 @@ static void *lane_thread(void *arg)
 	struct destination *d = lane->all;
 	struct record rec;
 	struct err e;
-	bool finished;
+	bool complete;
 	int rc = take_rounds(lane, &rec, &e);
 
 	pthread_mutex_lock(&d->lock);
-	finished = d->finished;
+	complete = d->complete;
 	pthread_mutex_unlock(&d->lock);
-	if (finished) /* the source has closed it: that is how a lane ends */
+	if (complete) /* its work is done: how it ends does not matter */
 		return NULL;
 	if (!rc)
 		err_set(&e, "%s: a %s record on a further connection", lane->reader.channel->name,
@@ -265,49 +307,78 @@ static void *lane_thread(void *arg)
 	return NULL;
 }
 
-static int accept_lane(struct destination *d, struct destination_lane *lane, struct err *e)
+static void refuse(struct channel *ch, const char *why)
 {
-	char name[16];
+	struct writer w = { .channel = ch };
+
+	writer_record(&w, RECORD_CHECKED, why, strlen(why), NULL, 0, NULL);
+}
+
+/* The next connection of this migration, before `deadline_us`; others are sent away. */
+static int accept_lane(struct destination *d, struct destination_lane *lane, uint64_t deadline_us,
+		       struct err *e)
+{
+	uint64_t now;
 	struct hello h;
+	struct err why;
 	int fd, rc;
 
 	for (;;) {
-		fd = uri_accept(d->listen_fd, d->stop_fd, e);
+		now = clock_us();
+		fd = uri_accept(d->listen_fd, d->stop_fd,
+				now < deadline_us ? (int)((deadline_us - now) / 1000) : 0, e);
 		if (fd < 0)
-			return -1;
+			return err_context(e, "further connections");
 		if (socket_channel(&lane->reader.channel, fd, "source", d->stop_fd, e)) {
 			close(fd);
 			return -1;
 		}
-		rc = read_hello(&lane->reader, &h, e);
+		channel_set_deadline(lane->reader.channel, LANE_HELLO_MS);
+		rc = read_hello(&lane->reader, &h, &why);
+		channel_set_deadline(lane->reader.channel, -1);
 		if (!rc && h.role == ROLE_PAGES && !memcmp(h.id, d->hello.id, sizeof(h.id)))
 			break;
+		if (!rc && h.role == ROLE_MAIN)
+			refuse(lane->reader.channel, "another guest is just coming in here");
 		channel_close(lane->reader.channel);
 		reader_free(&lane->reader);
 		memset(&lane->reader, 0, sizeof(lane->reader));
-		if (rc && !strcmp(e->text, "source: cancelled"))
-			return -1;
-		log_warn("a connection that is none of this migration was closed");
+		if (is_stopped(d->stop_fd))
+			return err_set(e, "cancelled");
+		log_warn("a connection that is none of this migration was closed%s%s",
+			 rc ? ": " : "", rc ? why.text : "");
 	}
-	rc = pthread_create(&lane->thread, NULL, lane_thread, lane);
+	stats_add(&d->stats->meta_bytes, lane->reader.bytes);
+	return 0;
+}
+
+static int start_lane(struct destination_lane *lane, struct err *e)
+{
+	char name[16];
+	int rc = pthread_create(&lane->thread, NULL, lane_thread, lane);
+
 	if (rc)
 		return err_errno(e, rc, "cannot start a thread");
 	lane->started = true;
-	snprintf(name, sizeof(name), "migrate%u", (unsigned int)(lane - d->lane));
+	snprintf(name, sizeof(name), "migrate%u", (unsigned int)(lane - lane->all->lane));
 	pthread_setname_np(lane->thread, name);
 	return 0;
 }
 
 static int accept_lanes(struct destination *d, struct err *e)
 {
+	uint64_t deadline_us = clock_us() + (uint64_t)d->lanes_ms * 1000;
 	unsigned int i;
 
-	/* All are there before the first thread looks how many there are: see round_barrier. */
-	d->n_lanes = d->hello.lanes;
-	if (d->n_lanes > 1 && d->listen_fd < 0)
+	if (d->hello.lanes > 1 && d->listen_fd < 0)
 		return err_set(e, "further connections cannot come in on this one");
+	for (i = 1; i < d->hello.lanes; i++)
+		if (accept_lane(d, &d->lane[i], deadline_us, e))
+			return -1;
+	/* All are there before the first thread looks at them: see round_barrier, lane_failed. */
+	d->n_lanes = d->hello.lanes;
 	for (i = 1; i < d->n_lanes; i++)
-		if (accept_lane(d, &d->lane[i], e))
+		if (start_lane(&d->lane[i], e))
 			return -1;
 	return 0;
 }
@@ -317,13 +388,21 @@ static int accept_lanes(struct destination *d, struct err *e)
 static int take_states(struct destination *d, const struct record *rec, struct err *e)
 {
 	struct reader *r = &d->lane[0].reader;
+	char text[400];
 
-	if (rec->type == RECORD_FAILED)
-		return err_set(e, "the source gave up: %.*s", (int)rec->body_bytes,
-			       (const char *)rec->body);
+	if (rec->type == RECORD_FAILED) {
+		record_text(rec, text, sizeof(text));
+		return err_set(e, "the source gave up: %s", text);
+	}
 	if (rec->type != RECORD_STATES || rec->body_bytes < STATES_HEAD_BYTES)
 		return err_set(e, "%s: a %s record where the states should be", r->channel->name,
 			       record_name(rec->type));
+	if (!d->cold && (d->lane[0].in_round || !d->lane[0].round))
+		return err_set(e, "%s: the states came before the end of a round",
+			       r->channel->name);
+	pthread_mutex_lock(&d->lock);
+	d->complete = true;
+	pthread_mutex_unlock(&d->lock);
 	d->states_at_us = clock_us();
 	d->advance_ns = get_u64(rec->body);
 	d->run = get_u64(rec->body + 8) != 0;
@@ -361,31 +440,36 @@ static void tell_failed(struct destination *d, const struct err *e)
 
 int destination_receive(struct destination *d, struct guest *g, struct stats *stats, struct err *e)
 {
-	struct record rec;
+	struct err first = { "" };
+	struct record rec = { 0 };
 	unsigned int i;
 	int rc;
 
 	d->guest = g;
 	d->stats = stats;
+	stats_add(&stats->meta_bytes, d->lane[0].reader.bytes);
 	for (i = 0; i < g->n_blocks; i++)
 		stats_add(&stats->total_pages, g->blocks[i].pages);
-	rc = (d->cold ? 0 : accept_lanes(d, e)) || take_rounds(&d->lane[0], &rec, e) ||
-	     take_states(d, &rec, e) || load(d, e);
-	if (rc) {
-		pthread_mutex_lock(&d->lock);
-		if (d->failed) /* the first cause is worth more than what followed from it */
-			*e = d->error;
-		pthread_mutex_unlock(&d->lock);
-		tell_failed(d, e);
-	}
-	return rc ? -1 : 0;
+	rc = (d->cold ? 0 : accept_lanes(d, &first)) || take_rounds(&d->lane[0], &rec, &first) ||
+	     take_states(d, &rec, &first) || load(d, &first);
+	if (!rc)
+		return 0;
+	/* The first cause is worth more than what followed from it, the source's own word most. */
+	pthread_mutex_lock(&d->lock);
+	if (d->failed && rec.type != RECORD_FAILED)
+		first = d->error;
+	pthread_mutex_unlock(&d->lock);
+	tell_failed(d, &first);
+	return err_set(e, "%s", first.text);
 }
 
 int destination_start(struct destination *d, bool paused, struct err *e)
 {
-	if (d->guest->ops->start(d->guest, d->run && !paused, e)) {
-		tell_failed(d, e);
-		return -1;
+	struct err why;
+
+	if (d->guest->ops->start(d->guest, d->run && !paused, &why)) {
+		tell_failed(d, &why);
+		return err_set(e, "%s", why.text);
 	}
 	/* The guest runs here, whether or not the source hears of it. */
 	if (!d->cold && writer_record(&d->writer, RECORD_RUNNING, NULL, 0, NULL, 0, NULL))
@@ -398,7 +482,9 @@ void destination_free(struct destination *d)
 	unsigned int i;
 
 	pthread_mutex_lock(&d->lock);
-	d->finished = true;
+	/* Nobody will be heard any more; whoever waits for the end of a round goes now. */
+	d->failed = true;
+	pthread_cond_broadcast(&d->changed);
 	pthread_mutex_unlock(&d->lock);
 	for (i = 1; i < LANES_MAX; i++)
 		if (d->lane[i].reader.channel)

@@ -24,6 +24,7 @@ struct destination_lane {
 	struct reader reader;
 	pthread_t thread;
 	bool started;
+	bool in_round;	/* own thread: pages came after the last ROUND */
 	uint32_t round; /* under lock: how far it is */
 };
 
@@ -32,6 +33,7 @@ struct destination {
 	struct hello hello;
 	bool cold; /* a file */
 	int listen_fd, stop_fd;
+	int lanes_ms; /* how long to wait for further connections; tests make it shorter */
 	struct destination_lane lane[LANES_MAX];
 	unsigned int n_lanes;
 	struct writer writer; /* to the source */
@@ -44,7 +46,8 @@ struct destination {
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool failed, finished;
+	bool failed;
+	bool complete;	  /* the states are here: no more pages may come */
 	struct err error; /* of the first lane that failed */
 };
 

@@ -43,11 +43,18 @@ struct guest_ops {
 	int (*states_save)(struct guest *g, struct tree *states, struct err *e);
 	bool (*ran)(struct guest *g);
 
+	/* Source: a migration to another host begins; or it is over, and the guest still here. */
+	void (*share)(struct guest *g, bool on);
+	/* Source: the guest will soon be parked: begins what makes sync short, and does not wait.
+	 */
+	void (*settle)(struct guest *g);
+	/* Source, parked: what the guest wrote to its disks is there, for other hosts to read. */
+	int (*sync)(struct guest *g, struct err *e);
 	/* Source, parked: gives up what only one side may hold, so that the other can take it. */
 	void (*release)(struct guest *g);
 
 	/* Destination: takes the states in, the guest's clock advanced by `advance_ns`; then lets
-	 * it run, or leaves it paused. */
+	 * it run, or leaves it paused. When start fails, the source may have it all again. */
 	int (*states_load)(struct guest *g, const struct tree *states, uint64_t advance_ns,
 			   struct err *e);
 	int (*start)(struct guest *g, bool run, struct err *e);

@@ -13,7 +13,7 @@
 
 struct call {
 	struct machine *machine;
-	bool run;
+	bool run; /* of start: let it run; of share: on */
 	int rc;
 	struct err *e;
 };
@@ -36,8 +36,24 @@ static void start(void *arg)
 {
 	struct call *c = arg;
 
-	machine_set_status(c->machine, MACHINE_PAUSED);
-	c->rc = c->run ? machine_resume(c->machine, c->e) : machine_acquire(c->machine, c->e);
+	c->rc = machine_acquire(c->machine, c->e);
+	if (!c->rc) {
+		machine_set_status(c->machine, MACHINE_PAUSED);
+		if (c->run)
+			c->rc = machine_resume(c->machine, c->e);
+	}
+	if (!c->rc)
+		return;
+	/* The source is told next, and takes back what was ours for a moment. */
+	machine_set_status(c->machine, MACHINE_INMIGRATE);
+	machine_release(c->machine);
+}
+
+static void share(void *arg)
+{
+	struct call *c = arg;
+
+	machine_share(c->machine, c->run);
 }
 
 static struct machine *machine_of(struct guest *g)
@@ -102,6 +118,21 @@ static bool guest_ran(struct guest *g)
 	return machine_runs_after_hold(machine_of(g));
 }
 
+static void guest_share(struct guest *g, bool on)
+{
+	on_owner(g, share, on, NULL);
+}
+
+static void guest_settle(struct guest *g)
+{
+	machine_settle(machine_of(g));
+}
+
+static int guest_sync(struct guest *g, struct err *e)
+{
+	return machine_sync(machine_of(g), e);
+}
+
 static void guest_release(struct guest *g)
 {
 	machine_release(machine_of(g));
@@ -128,6 +159,9 @@ static const struct guest_ops ops = {
 	.unpark = guest_unpark,
 	.states_save = guest_states_save,
 	.ran = guest_ran,
+	.share = guest_share,
+	.settle = guest_settle,
+	.sync = guest_sync,
 	.release = guest_release,
 	.states_load = guest_states_load,
 	.start = guest_start,

@@ -54,7 +54,8 @@ static int inspect_pages(struct reader *r, const struct record *rec, bool print,
 				p.block, first, n);
 	}
 	t->runs += p.n_runs;
-	return check_data(r, p.data_crc, rec->offset, e);
+	return rec->flags & RECORD_UNCHECKED ? reader_skip(r, e)
+					     : check_data(r, p.data_crc, rec->offset, e);
 }
 
 static int print_states(struct reader *r, const struct record *rec, FILE *out, struct err *e)

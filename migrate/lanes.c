@@ -18,6 +18,9 @@
 #include "vmm/base/clock.h"
 #include "vmm/memory.h"
 
+/* The longest sleep without a look at the rate. */
+#define NAP_US 50000u
+
 /* A PAGES record on the way. */
 struct batch {
 	uint8_t body[PAGES_HEAD_BYTES + CHUNK_PAGES * PAGES_RUN_BYTES];
@@ -39,14 +42,29 @@ static int nap(struct lanes *l, uint64_t us, struct err *e)
 	return n > 0 ? err_set(e, "cancelled") : 0;
 }
 
+int lanes_check(struct lanes *l, struct err *e)
+{
+	return nap(l, 0, e);
+}
+
+/* Sleeps until `bytes` may go; in short naps, since the rate may change meanwhile. */
 static int keep_rate(struct lanes *l, uint64_t bytes, struct err *e)
 {
-	uint64_t wait;
+	uint64_t rate = __atomic_load_n(l->rate, __ATOMIC_RELAXED), now = clock_us(), wait, until;
 
 	pthread_mutex_lock(&l->lock);
-	wait = pace_take(&l->pace, clock_us(), __atomic_load_n(l->rate, __ATOMIC_RELAXED), bytes);
+	wait = pace_take(&l->pace, now, rate, bytes);
 	pthread_mutex_unlock(&l->lock);
-	return wait ? nap(l, wait, e) : 0;
+	for (until = now + wait; now < until; now = clock_us()) {
+		uint64_t actual = __atomic_load_n(l->rate, __ATOMIC_RELAXED);
+
+		if (actual != rate)
+			until = now + pace_rescale(until - now, rate, actual);
+		rate = actual;
+		if (nap(l, until - now < NAP_US ? until - now : NAP_US, e))
+			return -1;
+	}
+	return 0;
 }
 
 /* -- one chunk -- */
@@ -82,6 +100,7 @@ static int write_batch(struct lane *lane, unsigned int block, enum pages_codec c
 	bool plain = codec == CODEC_PLAIN;
 	size_t body = PAGES_HEAD_BYTES + (size_t)b->n_runs * PAGES_RUN_BYTES;
 	uint64_t data = plain ? b->pages * PAGE_SIZE : 0;
+	uint64_t before = lane->writer.channel->bytes;
 
 	if (!b->n_runs)
 		return 0;
@@ -95,7 +114,7 @@ static int write_batch(struct lane *lane, unsigned int block, enum pages_codec c
 		return -1;
 	stats_add(plain ? &l->stats->normal_pages : &l->stats->zero_pages, b->pages);
 	stats_add(&l->stats->data_bytes, data);
-	stats_add(&l->stats->meta_bytes, RECORD_HEAD_BYTES + body);
+	stats_add(&l->stats->meta_bytes, lane->writer.channel->bytes - before - data);
 	b->n_runs = 0;
 	b->pages = 0;
 	return 0;
@@ -174,11 +193,13 @@ static void *lane_thread(void *arg)
 			l->queue_at = (l->queue_at + 1) % LANES_QUEUE;
 			l->queue_n--;
 			l->busy++;
+			lane->busy = true;
 			pthread_cond_broadcast(&l->changed);
 			pthread_mutex_unlock(&l->lock);
 			int rc = send_chunk(lane, &c, &e);
 			pthread_mutex_lock(&l->lock);
 			l->busy--;
+			lane->busy = false;
 			if (rc && !l->failed) {
 				l->failed = true;
 				l->error = e;
@@ -233,6 +254,23 @@ no_memory:
 	return err_set(e, "out of memory");
 }
 
+void lanes_abort(struct lanes *l)
+{
+	unsigned int i;
+
+	if (!l->guest)
+		return;
+	pthread_mutex_lock(&l->lock);
+	if (!l->failed)
+		err_set(&l->error, "given up");
+	l->failed = true;
+	for (i = 0; i < l->n; i++)
+		if (l->lane[i].busy)
+			channel_shutdown(l->lane[i].writer.channel);
+	pthread_cond_broadcast(&l->changed);
+	pthread_mutex_unlock(&l->lock);
+}
+
 void lanes_free(struct lanes *l)
 {
 	unsigned int i;
@@ -259,20 +297,22 @@ void lanes_free(struct lanes *l)
 int lanes_send(struct lanes *l, const struct chunk *c, struct err *e)
 {
 	struct chunk copy = *c;
+	bool failed;
 
 	if (l->n == 1)
 		return send_chunk(&l->lane[0], &copy, e);
 	pthread_mutex_lock(&l->lock);
 	while (l->queue_n == LANES_QUEUE && !l->failed)
 		pthread_cond_wait(&l->changed, &l->lock);
-	if (!l->failed) {
+	failed = l->failed;
+	if (!failed) {
 		l->queue[(l->queue_at + l->queue_n++) % LANES_QUEUE] = copy;
 		pthread_cond_broadcast(&l->changed);
 	} else if (e) {
 		*e = l->error;
 	}
 	pthread_mutex_unlock(&l->lock);
-	return l->failed ? -1 : 0;
+	return failed ? -1 : 0;
 }
 
 int lanes_drain(struct lanes *l, struct err *e)
@@ -280,7 +320,7 @@ int lanes_drain(struct lanes *l, struct err *e)
 	bool failed;
 
 	pthread_mutex_lock(&l->lock);
-	while ((l->queue_n || l->busy) && !(l->failed && !l->busy))
+	while ((l->queue_n || l->busy) && !l->failed)
 		pthread_cond_wait(&l->changed, &l->lock);
 	failed = l->failed;
 	if (failed && e)

@@ -38,6 +38,7 @@ struct lane {
 	struct writer writer;
 	pthread_t thread;
 	bool started;
+	bool busy;	     /* under lock: it has a chunk */
 	struct batch *batch; /* what goes into one record */
 };
 
@@ -66,6 +67,13 @@ struct lanes {
 int lanes_init(struct lanes *l, struct guest *g, struct stats *stats, const uint64_t *rate,
 	       int stop_fd, struct channel **channels, unsigned int n, struct err *e);
 void lanes_free(struct lanes *l);
+
+/* Ends what the lanes are doing, however long the other side would let them wait; after that
+ * nothing can be sent but what lanes_main still takes. */
+void lanes_abort(struct lanes *l);
+
+/* -1 with "cancelled" when stopped: for whoever works for long without sending. */
+int lanes_check(struct lanes *l, struct err *e);
 
 /* Sends or queues a chunk. */
 int lanes_send(struct lanes *l, const struct chunk *c, struct err *e);

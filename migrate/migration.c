@@ -5,11 +5,13 @@
 #include "migrate/migration.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "migrate/channel/channel.h"
@@ -23,6 +25,7 @@
 #include "vmm/machine.h"
 
 #define DEFAULT_DOWNTIME_MS 300
+#define DEFAULT_CHANNELS    2
 
 struct migration {
 	/* Set by migration_new. */
@@ -36,8 +39,10 @@ struct migration {
 	pthread_t thread;
 	bool thread_started; /* and not yet joined */
 	struct uri uri;
-	struct migration_parameters parameters; /* limits: a copy, atomic, for the threads */
-	struct source_limits limits;
+	struct loop_watch timeout; /* a timerfd, armed while a migration out is under way */
+	struct migration_parameters parameters;
+	struct migration_parameters used; /* by the one under way: constant for its thread */
+	struct source_limits limits;	  /* a copy of what may change: atomic */
 	struct source source;
 	struct destination *destination;
 	bool paused; /* receiving: do not let it run */
@@ -74,6 +79,36 @@ static bool is_under_way(enum migration_status s)
 	       s == MIGRATION_CANCELLING;
 }
 
+/* -- the time limit -- */
+
+/* At start + timeout_s, if both are there; else never. */
+static void arm_timeout(struct migration *mig, bool wanted)
+{
+	uint64_t s = mig->parameters.timeout_s;
+	struct itimerspec at = { 0 };
+
+	if (wanted && s) {
+		at.it_value.tv_sec = (time_t)(mig->start_us / 1000000 + s);
+		at.it_value.tv_nsec = (long)(mig->start_us % 1000000) * 1000 + 1;
+	}
+	timerfd_settime(mig->timeout.fd, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+static void on_timeout(void *arg, uint32_t events)
+{
+	struct migration *mig = arg;
+	uint64_t n;
+	char why[128];
+
+	(void)events;
+	if (read(mig->timeout.fd, &n, sizeof(n)) != sizeof(n))
+		return; /* disarmed meanwhile */
+	snprintf(why, sizeof(why),
+		 "the timeout of %" PRIu64 " s has passed before the guest was moved",
+		 mig->parameters.timeout_s);
+	migration_cancel(mig, why);
+}
+
 /* -- telling the owner -- */
 
 struct news {
@@ -83,11 +118,24 @@ struct news {
 	const char *action, *reason;
 };
 
+/* Only forward: a cancel that came in between is not overwritten by the next phase. */
 static void tell_status(void *arg)
 {
 	struct news *n = arg;
+	struct migration *mig = n->mig;
+	bool changed;
 
-	n->mig->events.status(n->mig->events.arg, n->status);
+	pthread_mutex_lock(&mig->lock);
+	changed = mig->status != n->status &&
+		  !(mig->status == MIGRATION_CANCELLING && is_under_way(n->status));
+	if (changed)
+		mig->status = n->status;
+	pthread_mutex_unlock(&mig->lock);
+	if (!changed)
+		return;
+	if (!is_under_way(n->status))
+		arm_timeout(mig, false);
+	mig->events.status(mig->events.arg, n->status);
 }
 
 static void tell_pass(void *arg)
@@ -104,19 +152,15 @@ static void tell_decision(void *arg)
 	n->mig->events.decision(n->mig->events.arg, n->action, n->reason);
 }
 
-/* Only forward: a cancel that came in between is not overwritten by the next phase. */
+/*
+ * On the owner's thread, so that the end is never seen there before the migration's thread has
+ * nothing more to ask of it: whoever sees the end may start anew, and joins that thread.
+ */
 static void set_status(struct migration *mig, enum migration_status s)
 {
 	struct news n = { .mig = mig, .status = s };
-	bool changed;
 
-	pthread_mutex_lock(&mig->lock);
-	changed = mig->status != s && !(mig->status == MIGRATION_CANCELLING && is_under_way(s));
-	if (changed)
-		mig->status = s;
-	pthread_mutex_unlock(&mig->lock);
-	if (changed)
-		loop_call(mig->owner_loop, tell_status, &n);
+	loop_call(mig->owner_loop, tell_status, &n);
 }
 
 static void on_phase(void *arg, enum source_phase p)
@@ -159,12 +203,27 @@ static int on_commit(void *arg, struct err *e)
 	return cancelled ? err_set(e, "cancelled") : 0;
 }
 
+/* "cancelled" alone would not say by whom or what. */
+static void on_explain(void *arg, struct err *e)
+{
+	struct migration *mig = arg;
+
+	pthread_mutex_lock(&mig->lock);
+	if (mig->status == MIGRATION_CANCELLING) {
+		if (mig->cancel_reason.text[0])
+			*e = mig->cancel_reason;
+		else
+			err_set(e, "the migration was cancelled");
+	}
+	pthread_mutex_unlock(&mig->lock);
+}
+
 /* -- the migration's thread -- */
 
 static struct channel *open_connection(void *arg, struct err *e)
 {
 	struct migration *mig = arg;
-	const char *bind = mig->parameters.bind[0] ? mig->parameters.bind : NULL;
+	const char *bind = mig->used.bind[0] ? mig->used.bind : NULL;
 	struct channel *ch;
 	int fd = uri_connect(&mig->uri, bind, mig->stop_fd, e);
 
@@ -184,12 +243,13 @@ static int migrate_out(struct migration *mig, struct err *e)
 
 	*s = (struct source){
 		.guest = &mig->guest.guest,
-		.n_lanes = mig->uri.kind == URI_FILE ? 1 : mig->parameters.channels,
+		.n_lanes = mig->uri.kind != URI_FILE && mig->used.multifd ? mig->used.channels : 1,
 		.cold = mig->uri.kind == URI_FILE,
 		.stop_fd = mig->stop_fd,
 		.limits = &mig->limits,
 		.stats = &mig->stats,
-		.events = { on_phase, on_round, on_decision, on_commit, open_connection, mig },
+		.events = { on_phase, on_round, on_decision, on_commit, open_connection,
+			    on_explain, mig },
 	};
 	if (s->cold)
 		rc = file_channel_create(&s->channel, mig->uri.path, e);
@@ -217,7 +277,7 @@ static enum migration_status outcome(struct migration *mig, int rc, const struct
 
 	pthread_mutex_lock(&mig->lock);
 	mig->end_us = clock_us();
-	cancelled = mig->status == MIGRATION_CANCELLING;
+	cancelled = mig->status == MIGRATION_CANCELLING && !mig->source.stuck;
 	if (rc)
 		mig->error = cancelled ? mig->cancel_reason : *e;
 	/* A timeout is a failure with its own sentence; a person's cancel is none. */
@@ -236,9 +296,12 @@ static void *out_thread(void *arg)
 	struct err e = { "" };
 	int rc = migrate_out(mig, &e);
 
-	set_status(mig, outcome(mig, rc, &e));
+	enum migration_status s = outcome(mig, rc, &e);
+
+	/* Whoever hears of the completion may end this process: it is said before where it went. */
 	if (!rc)
 		loop_call(mig->owner_loop, moved, mig);
+	set_status(mig, s);
 	return NULL;
 }
 
@@ -274,8 +337,22 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 	mig->machine = m;
 	mig->owner_loop = owner_loop;
 	mig->events = *events;
+	mig->timeout = (struct loop_watch){ .fn = on_timeout, .arg = mig };
+	mig->timeout.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (mig->timeout.fd < 0) {
+		err_errno(e, errno, "cannot make a timer");
+		close(mig->stop_fd);
+		free(mig);
+		return -1;
+	}
+	if (loop_add(owner_loop, &mig->timeout, EPOLLIN, e)) {
+		close(mig->timeout.fd);
+		close(mig->stop_fd);
+		free(mig);
+		return -1;
+	}
 	mig->parameters = (struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
-							 .channels = 1 };
+							 .channels = DEFAULT_CHANNELS };
 	mig->limits.downtime_us = DEFAULT_DOWNTIME_MS * 1000;
 	pthread_mutex_init(&mig->lock, NULL);
 	guest_machine_init(&mig->guest, m, owner_loop);
@@ -296,6 +373,8 @@ void migration_free(struct migration *mig)
 		return;
 	migration_cancel(mig, "the VM was ended");
 	join(mig);
+	loop_remove(mig->owner_loop, &mig->timeout);
+	close(mig->timeout.fd);
 	close(mig->stop_fd);
 	pthread_mutex_destroy(&mig->lock);
 	free(mig);
@@ -311,6 +390,17 @@ void migration_set_parameters(struct migration *mig, const struct migration_para
 	mig->parameters = *p;
 	__atomic_store_n(&mig->limits.bandwidth, p->bandwidth, __ATOMIC_RELAXED);
 	__atomic_store_n(&mig->limits.downtime_us, p->downtime_ms * 1000, __ATOMIC_RELAXED);
+	arm_timeout(mig, migration_under_way(mig) && !mig->destination);
+}
+
+bool migration_under_way(struct migration *mig)
+{
+	bool yes;
+
+	pthread_mutex_lock(&mig->lock);
+	yes = is_under_way(mig->status);
+	pthread_mutex_unlock(&mig->lock);
+	return yes;
 }
 
 /* A new thread for a new migration. */
@@ -360,7 +450,12 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 		return err_set(e, "the VM cannot be migrated: its status is '%s'",
 			       machine_status_name(s));
 	mig->uri = parsed;
-	return begin(mig, out_thread, e);
+	mig->destination = NULL;
+	mig->used = mig->parameters;
+	if (begin(mig, out_thread, e))
+		return -1;
+	arm_timeout(mig, true);
+	return 0;
 }
 
 int migration_receive(struct migration *mig, struct destination *d, bool paused, struct err *e)

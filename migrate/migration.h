@@ -51,8 +51,9 @@ struct migration_events {
 struct migration_parameters {
 	uint64_t bandwidth;   /* bytes a second, 0 = no limit; may change while it runs */
 	uint64_t downtime_ms; /* may change while it runs */
-	uint64_t timeout_s;   /* 0: none */
-	uint32_t channels;
+	uint64_t timeout_s;   /* from the start to GO, 0: none; may change while it runs */
+	uint32_t channels;    /* count only with `multifd`, as in QEMU */
+	bool multifd;
 	char bind[64]; /* local address, "": any */
 };
 
@@ -63,8 +64,12 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
  * (else each would wait for the other). NULL is allowed. */
 void migration_free(struct migration *mig);
 
+/* The owner's thread. Channels and local address hold for the next migration, the rest at once. */
 void migration_get_parameters(struct migration *mig, struct migration_parameters *out);
 void migration_set_parameters(struct migration *mig, const struct migration_parameters *p);
+
+/* Whether one is between its start and its end. */
+bool migration_under_way(struct migration *mig);
 
 /* Starts one to a URI; -1 when another is under way or the URI cannot be used. */
 int migration_start(struct migration *mig, const char *uri, struct err *e);

@@ -7,6 +7,7 @@
 #include "migrate/source.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -26,9 +27,14 @@
 /* What the pause costs beside pages, before it was ever measured. */
 #define FIXED_US 5000u
 
-/* How long the destination may take to load the states, and to say that the guest runs. */
+/* How long the destination may take to make the machine, to take in and load what is left while
+ * the guest is parked, and to say that the guest runs. */
+#define CHECKED_MS 60000
 #define READY_MS   60000
 #define RUNNING_MS 30000
+
+/* How long the destination may take to say why it failed; the guest runs again by then. */
+#define LAST_WORDS_MS 200
 
 /* A sample shorter than this says nothing about the link. */
 #define RATE_SAMPLE_US 2000u
@@ -55,7 +61,8 @@ static void set_owner(struct source *s, enum owner o)
 static int send_hello(struct source *s, struct writer *w, enum hello_role role, struct err *e)
 {
 	struct hello h = { .version = STREAM_VERSION, .role = role, .page_bytes = PAGE_SIZE };
-	const char *version = godwit_version();
+	const char *version = s->program ? s->program : godwit_version();
+	uint64_t before = w->channel->bytes;
 	uint8_t body[HELLO_BYTES];
 	struct utsname u;
 
@@ -65,14 +72,19 @@ static int send_hello(struct source *s, struct writer *w, enum hello_role role, 
 	memcpy(h.id, s->id, sizeof(h.id));
 	h.lanes = s->n_lanes;
 	hello_encode(&h, body);
-	return writer_record(w, RECORD_HELLO, body, sizeof(body), NULL, 0, e);
+	if (writer_record(w, RECORD_HELLO, body, sizeof(body), NULL, 0, e))
+		return -1;
+	stats_add(&s->stats->meta_bytes, w->channel->bytes - before);
+	return 0;
 }
 
 static int send_record(struct source *s, enum record_type type, const void *body, size_t len,
 		       struct err *e)
 {
+	if (writer_record(lanes_main(&s->lanes), type, body, len, NULL, 0, e))
+		return -1;
 	stats_add(&s->stats->meta_bytes, RECORD_HEAD_BYTES + len);
-	return writer_record(lanes_main(&s->lanes), type, body, len, NULL, 0, e);
+	return 0;
 }
 
 static int send_tree(struct source *s, enum record_type type, const struct tree *t, struct err *e)
@@ -91,8 +103,42 @@ static int alloc_pending(struct source *s, struct err *e)
 		if (!s->pending[i])
 			return err_set(e, "out of memory");
 		stats_add(&s->stats->total_pages, pages);
+		stats_add(&s->stats->remaining_pages, pages);
 	}
 	return 0;
+}
+
+/* The next record from the destination, whole and within that time. */
+static int read_answer(struct source *s, struct reader *r, struct record *rec, int timeout_ms,
+		       struct err *e)
+{
+	int rc;
+
+	channel_set_deadline(s->channel, timeout_ms);
+	rc = channel_wait(s->channel, -1, e);
+	if (rc == 0)
+		rc = err_set(e, "%s: no word from the destination within %d s", s->channel->name,
+			     timeout_ms / 1000);
+	else if (rc > 0)
+		rc = reader_record(r, rec, e);
+	channel_set_deadline(s->channel, -1);
+	return rc;
+}
+
+/* Sets the error when the destination says in `rec` that it cannot go on. */
+static bool is_refusal(struct source *s, const struct record *rec, struct err *e)
+{
+	char text[400];
+
+	if (rec->type != RECORD_FAILED && (rec->type != RECORD_CHECKED || !rec->body_bytes))
+		return false;
+	record_text(rec, text, sizeof(text));
+	s->answered = true;
+	err_set(e,
+		rec->type == RECORD_CHECKED ? "the destination refuses: %s"
+					    : "the destination gave up: %s",
+		text);
+	return true;
 }
 
 /* The next record from the destination, which must be of that type. */
@@ -100,16 +146,14 @@ static int expect(struct source *s, struct reader *r, enum record_type type, int
 		  struct err *e)
 {
 	struct record rec;
-	int rc = channel_wait(s->channel, timeout_ms, e);
 
-	if (rc == 0)
-		return err_set(e, "%s: no %s from the destination within %d s", s->channel->name,
-			       record_name((uint16_t)type), timeout_ms / 1000);
-	if (rc < 0 || reader_expect(r, type, &rec, e))
+	if (read_answer(s, r, &rec, timeout_ms, e))
+		return err_context(e, "waiting for %s", record_name((uint16_t)type));
+	if (is_refusal(s, &rec, e))
 		return -1;
-	if (type == RECORD_CHECKED && rec.body_bytes)
-		return err_set(e, "the destination refuses: %.*s", (int)rec.body_bytes,
-			       (const char *)rec.body);
+	if (rec.type != type)
+		return err_set(e, "%s: a %s record where %s was expected", s->channel->name,
+			       record_name(rec.type), record_name((uint16_t)type));
 	return 0;
 }
 
@@ -118,6 +162,7 @@ static int open_lanes(struct source *s, struct err *e)
 	struct channel *channels[LANES_MAX] = { s->channel };
 	struct writer main_writer = s->lanes.lane[0].writer;
 	unsigned int i;
+	int rc;
 
 	for (i = 1; i < s->n_lanes; i++) {
 		s->extra[i] = s->events.connect(s->events.arg, e);
@@ -125,11 +170,12 @@ static int open_lanes(struct source *s, struct err *e)
 			return -1;
 		channels[i] = s->extra[i];
 	}
-	if (lanes_init(&s->lanes, s->guest, s->stats, &s->limits->bandwidth, s->stop_fd, channels,
-		       s->n_lanes, e))
+	rc = lanes_init(&s->lanes, s->guest, s->stats, &s->limits->bandwidth, s->stop_fd, channels,
+			s->n_lanes, e);
+	s->lanes.lane[0].writer = main_writer;
+	if (rc)
 		return -1;
 	s->lanes.checksums = s->cold;
-	s->lanes.lane[0].writer = main_writer;
 	for (i = 1; i < s->n_lanes; i++)
 		if (send_hello(s, &s->lanes.lane[i].writer, ROLE_PAGES, e))
 			return -1;
@@ -140,13 +186,15 @@ static int set_up(struct source *s, struct reader *r, struct err *e)
 {
 	struct writer *w = lanes_main(&s->lanes);
 
-	if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
-		return err_errno(e, errno, "no random numbers");
 	w->channel = s->channel;
+	if (s->fixed_id)
+		memcpy(s->id, s->fixed_id, sizeof(s->id));
+	else if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
+		return err_errno(e, errno, "no random numbers");
 	if (alloc_pending(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
 	    send_tree(s, RECORD_MACHINE, s->guest->tree, e))
 		return -1;
-	if (!s->cold && expect(s, r, RECORD_CHECKED, -1, e))
+	if (!s->cold && expect(s, r, RECORD_CHECKED, s->checked_ms, e))
 		return -1;
 	return open_lanes(s, e);
 }
@@ -183,12 +231,18 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 	uint64_t *bits = s->pending[block] + first / 64, at, any = 0;
 	struct chunk c = { .block = block };
 
+	if (lanes_check(&s->lanes, e))
+		return -1;
 	if (first_round) /* the log says of every page that it is dirty */
 		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
 	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, s->pending[block], e))
 		return -1;
-	if (first_round && all_touched(s, block, first, n, e))
-		return -1;
+	if (first_round) {
+		if (all_touched(s, block, first, n, e))
+			return -1;
+		/* What was never touched is done with. */
+		stats_add(&s->stats->remaining_pages, bitmap_count(bits, n) - n);
+	}
 	for (at = 0; at < n; at += CHUNK_PAGES) {
 		unsigned int i;
 
@@ -198,8 +252,6 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 			any |= c.pages[i];
 		if (!any)
 			continue;
-		if (first_round) /* how many there are is known only now */
-			stats_add(&s->stats->remaining_pages, bitmap_count(c.pages, CHUNK_PAGES));
 		if (lanes_send(&s->lanes, &c, e))
 			return -1;
 	}
@@ -246,6 +298,17 @@ static int send_round(struct source *s, uint64_t round, struct err *e)
 	return 0;
 }
 
+/* What can be sent in a second: as achieved, but not more than is allowed by now. */
+static uint64_t rate_bytes(const struct source *s)
+{
+	uint64_t rate = stats_get(&s->stats->send_rate);
+	uint64_t limit = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
+
+	if (!rate) /* so little was sent that no rate is known */
+		rate = 256u << 20;
+	return limit && limit < rate ? limit : rate;
+}
+
 /* Rounds until the guest can be parked. */
 static int precopy(struct source *s, struct err *e)
 {
@@ -255,17 +318,17 @@ static int precopy(struct source *s, struct err *e)
 	uint64_t round, dirty, start;
 
 	for (round = 1;; round++) {
+		if (s->guest->ops->settle)
+			s->guest->ops->settle(s->guest);
 		start = clock_us();
-		if (send_round(s, round, e) || fetch(s, &dirty, e))
+		if (lanes_check(&s->lanes, e) || send_round(s, round, e) || fetch(s, &dirty, e))
 			return -1;
 		stats_set(&s->stats->dirty_pages, dirty);
 		stats_set(&s->stats->remaining_pages, dirty);
 		stats_set(&s->stats->dirty_rate, dirty * 1000000 / (clock_us() - start + 1));
 		in.remaining_bytes = dirty * PAGE_SIZE;
-		in.rate_bytes = stats_get(&s->stats->send_rate);
+		in.rate_bytes = rate_bytes(s);
 		in.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
-		if (!in.rate_bytes) /* so little was sent that no rate is known */
-			in.rate_bytes = 256u << 20;
 		v = switchover_decide(&in);
 		stats_set(&s->stats->expected_us, v.expected_us);
 		if (v.stop) {
@@ -321,23 +384,28 @@ static int send_states(struct source *s, struct err *e)
  */
 static int await_running(struct source *s, struct reader *r, struct err *e)
 {
-	struct record rec;
-	int rc = channel_wait(s->channel, RUNNING_MS, e);
-
-	if (rc == 0)
-		return err_set(e,
-			       "%s: the destination does not say within %d s that the guest runs",
-			       s->channel->name, RUNNING_MS / 1000);
-	if (rc < 0 || reader_record(r, &rec, e))
-		return -1;
-	if (rec.type == RECORD_RUNNING)
+	if (expect(s, r, RECORD_RUNNING, s->running_ms, e) == 0)
 		return 0;
-	if (rec.type != RECORD_FAILED)
-		return err_set(e, "%s: a %s record where RUNNING was expected", s->channel->name,
-			       record_name(rec.type));
-	set_owner(s, OWNER_SOURCE);
-	return err_set(e, "%s: the destination could not start the guest: %.*s", s->channel->name,
-		       (int)rec.body_bytes, (const char *)rec.body);
+	if (s->answered)
+		set_owner(s, OWNER_SOURCE);
+	return -1;
+}
+
+/* GO. From here on the guest is not ours, unless not even the first byte went out. */
+static int send_go(struct source *s, struct err *e)
+{
+	uint64_t before = s->channel->bytes;
+
+	if (s->guest->ops->release)
+		s->guest->ops->release(s->guest);
+	set_owner(s, OWNER_NOBODY);
+	channel_set_stop(s->channel, -1);
+	channel_set_deadline(s->channel, s->running_ms);
+	if (send_record(s, RECORD_GO, NULL, 0, e) == 0)
+		return 0;
+	if (s->channel->bytes == before)
+		set_owner(s, OWNER_SOURCE);
+	return -1;
 }
 
 /* The guest is parked and everything is at the destination: READY, GO, RUNNING. */
@@ -345,21 +413,33 @@ static int hand_over(struct source *s, struct reader *r, struct err *e)
 {
 	uint64_t start = clock_us();
 
-	if (expect(s, r, RECORD_READY, READY_MS, e))
+	if (expect(s, r, RECORD_READY, s->ready_ms, e))
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
 	if (s->events.commit && s->events.commit(s->events.arg, e))
 		return -1;
-	channel_set_stop(s->channel, -1);
-	s->guest->ops->release(s->guest);
-	/* From here on the guest is not ours, whatever becomes of the record. */
-	set_owner(s, OWNER_NOBODY);
-	if (send_record(s, RECORD_GO, NULL, 0, e) || await_running(s, r, e))
+	if (send_go(s, e) || await_running(s, r, e))
 		return -1;
 	set_owner(s, OWNER_DESTINATION);
 	stats_set(&s->stats->start_us, clock_us() - start);
 	return 0;
+}
+
+static int sync_disks(struct source *s, struct err *e)
+{
+	return s->guest->ops->sync ? s->guest->ops->sync(s->guest, e) : 0;
+}
+
+/* A link that stalls now must not keep the guest parked for ever. */
+static void limit_pause(struct source *s)
+{
+	uint64_t ms = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED) / 1000;
+	unsigned int i;
+
+	ms = (ms < INT_MAX / 2 ? ms : INT_MAX / 2) + (uint64_t)s->ready_ms;
+	for (i = 0; i < s->n_lanes; i++)
+		channel_set_deadline(s->lanes.lane[i].writer.channel, (int)ms);
 }
 
 static int switchover(struct source *s, struct reader *r, struct err *e)
@@ -369,6 +449,7 @@ static int switchover(struct source *s, struct reader *r, struct err *e)
 	enter(s, SOURCE_SWITCHOVER);
 	if (park(s, e))
 		return -1;
+	limit_pause(s);
 	start = clock_us();
 	if (fetch(s, &dirty, e))
 		return -1;
@@ -376,7 +457,8 @@ static int switchover(struct source *s, struct reader *r, struct err *e)
 	if (send_round(s, stats_get(&s->stats->round) + 1, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);
-	if (send_states(s, e) || hand_over(s, r, e))
+	/* The destination loads the states meanwhile. */
+	if (send_states(s, e) || sync_disks(s, e) || hand_over(s, r, e))
 		return -1;
 	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
 	return 0;
@@ -397,40 +479,92 @@ static int cold(struct source *s, struct err *e)
 {
 	enter(s, SOURCE_SWITCHOVER);
 	if (park(s, e) || send_round(s, 1, e) || lanes_drain(&s->lanes, e) || send_states(s, e) ||
-	    send_record(s, RECORD_END, NULL, 0, e) || channel_finish(s->channel, e))
+	    send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||
+	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
+	    channel_finish(s->channel, e))
 		return -1;
 	set_owner(s, OWNER_DESTINATION);
 	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
 	return 0;
 }
 
-/* Everything as it was; tells the destination why, if it still listens. */
-static void undo(struct source *s, struct err *e)
+/* Whether the destination may prepare to take over what only one side may hold. */
+static void share(struct source *s, bool on)
+{
+	if (!s->cold && s->guest->ops->share)
+		s->guest->ops->share(s->guest, on);
+}
+
+/* What the destination said before it went is a better reason than that it has gone. */
+static void hear_why(struct source *s, struct reader *r, struct err *e)
+{
+	struct record rec;
+	struct err why;
+
+	if (s->cold || s->answered)
+		return;
+	if (read_answer(s, r, &rec, LAST_WORDS_MS, NULL) == 0 && is_refusal(s, &rec, &why))
+		*e = why;
+}
+
+/*
+ * Tells the destination why, if it can be had at once: nobody waits for that, and a record that was
+ * cut off is the last thing that it could make sense of.
+ */
+static void tell_failed(struct source *s, const struct err *e)
+{
+	struct writer *w = lanes_main(&s->lanes);
+
+	if (s->cold || !w->channel)
+		return;
+	channel_set_stop(s->channel, -1);
+	channel_set_deadline(s->channel, 0);
+	writer_record(w, RECORD_FAILED, e->text, strlen(e->text), NULL, 0, NULL);
+}
+
+/* Everything as it was. */
+static void undo(struct source *s, struct reader *r, struct err *e)
 {
 	struct err resume;
 
 	if (s->logging)
 		s->guest->ops->log_stop(s->guest);
-	if (s->parked && s->guest->ops->unpark(s->guest, &resume))
-		err_set(e, "the guest is paused: %s", resume.text);
+	s->stuck = s->parked && s->guest->ops->unpark(s->guest, &resume);
+	share(s, false);
+	hear_why(s, r, e);
+	if (s->events.explain)
+		s->events.explain(s->events.arg, e);
+	if (s->stuck)
+		err_context(e, "the guest is paused: %s", resume.text);
+	tell_failed(s, e);
 }
 
 int source_run(struct source *s, struct err *e)
 {
 	struct reader r = { .channel = s->channel, .answers = true };
 	uint64_t start = clock_us();
+	struct err unwanted;
 	unsigned int i;
 	int rc;
 
+	e = e ? e : &unwanted;
+	s->checked_ms = s->checked_ms ? s->checked_ms : CHECKED_MS;
+	s->ready_ms = s->ready_ms ? s->ready_ms : READY_MS;
+	s->running_ms = s->running_ms ? s->running_ms : RUNNING_MS;
 	set_owner(s, OWNER_SOURCE);
 	enter(s, SOURCE_SETUP);
+	share(s, true);
 	rc = set_up(s, &r, e);
 	stats_set(&s->stats->setup_us, clock_us() - start);
 	if (!rc)
 		rc = s->cold ? cold(s, e) : live(s, &r, e);
+	if (rc)
+		lanes_abort(&s->lanes);
 	lanes_free(&s->lanes);
 	if (rc && s->owner == OWNER_SOURCE)
-		undo(s, e);
+		undo(s, &r, e);
+	else if (s->logging && s->owner == OWNER_DESTINATION)
+		s->guest->ops->log_stop(s->guest);
 	for (i = 1; i < LANES_MAX; i++)
 		channel_close(s->extra[i]);
 	for (i = 0; i < s->guest->n_blocks; i++)

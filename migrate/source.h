@@ -35,6 +35,8 @@ struct source_events {
 	int (*commit)(void *arg, struct err *e);
 	/* One more connection like the main one; NULL and an error where it cannot be had. */
 	struct channel *(*connect)(void *arg, struct err *e);
+	/* It has failed with `e`: may put a better reason there, for the destination. */
+	void (*explain)(void *arg, struct err *e);
 	void *arg;
 };
 
@@ -49,6 +51,12 @@ struct source {
 	struct stats *stats;
 	struct source_events events;
 
+	/* For tests; 0 and NULL: what is usual. How long to wait for CHECKED, for READY (from the
+	 * moment that the guest is parked, beside the downtime that is allowed), for RUNNING. */
+	int checked_ms, ready_ms, running_ms;
+	const uint8_t *fixed_id; /* 16 bytes */
+	const char *program;
+
 	/* Atomic: read by anybody. */
 	enum owner owner;
 
@@ -59,6 +67,8 @@ struct source {
 	uint8_t id[16];
 	uint64_t parked_at_us;
 	bool parked, logging;
+	bool stuck;    /* it has failed, and the guest could not be let run again */
+	bool answered; /* the destination has said why it cannot go on: it is in the error */
 };
 
 /*

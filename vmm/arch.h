@@ -75,7 +75,8 @@ struct arch_boot {
 int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcpu *boot_cpu,
 	      const struct arch_boot *b, struct err *e);
 
-/* The vCPU is about to run again after it stood: tell the guest's watchdogs; vCPU's thread. */
+/* The vCPU is about to run, maybe after it stood or came from elsewhere: tell the guest's
+ * watchdogs; vCPU's thread. */
 void arch_vcpu_was_parked(struct vcpu *v);
 
 /* Where a vCPU stands, for the message that it cannot go on; vCPU's thread. */

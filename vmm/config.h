@@ -54,7 +54,6 @@ struct config {
 	const char *console;	     /* stdio, null, file:PATH, unix:PATH; NULL: as the tree says */
 	const char *control;	     /* path, or NULL: the default one */
 	const char *user;	     /* to drop to, or NULL */
-	uint32_t dirty_ring_entries; /* 0: none; else a power of two */
 	bool paused, verbose, help;
 	const char *operand;		     /* restore: the file */
 	const char *listen;		     /* receive: the URI */

@@ -44,7 +44,7 @@ struct device_env {
 	struct bus *port_bus, *mmio_bus;
 	void (*request)(void *machine, enum machine_request r);
 	void *machine;
-	bool incoming; /* the guest still runs elsewhere: take no lock before activate */
+	bool incoming; /* the guest still runs elsewhere: leave it all that only one may have */
 };
 
 struct device_model;
@@ -92,11 +92,22 @@ struct device_model {
 	void (*load)(struct device *d, const void *st);
 
 	/*
-	 * Quiesced: gives up what only one side of a hand-over may hold (a disk's lock), and takes
-	 * it (again). activate does the latter too. NULL for most.
+	 * What only one side of a hand-over may have (a disk's lock). NULL for most.
+	 *
+	 * share: a migration begins (its other side may prepare to take over), or is over and the
+	 * guest is still here. release: quiesced and synced; gives up. acquire: takes it, again or
+	 * for the first time; activate does that too.
 	 */
+	void (*share)(struct device *d, bool on);
 	void (*release)(struct device *d);
 	int (*acquire)(struct device *d, struct err *e);
+
+	/*
+	 * What the guest wrote is made last. settle: the guest will soon stand still; begins it,
+	 * without waiting. sync: quiesced; waits, and says so when it cannot be. NULL for most.
+	 */
+	void (*settle)(struct device *d);
+	int (*sync)(struct device *d, struct err *e);
 
 	/* The guest has just come from another host, and runs: tell the network. NULL for most. */
 	void (*announce)(struct device *d);

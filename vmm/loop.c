@@ -91,7 +91,11 @@ int loop_init(struct loop *l, struct err *e)
 
 void loop_free(struct loop *l)
 {
-	run_jobs(l); /* posted ones that nobody came to run: they may hold memory */
+	struct loop_job *job;
+
+	/* What was posted and nobody came to run: what it was about may be gone by now. */
+	while ((job = next_job(l)))
+		free(job);
 	if (l->epoll_fd >= 0)
 		close(l->epoll_fd);
 	if (l->wake_fd >= 0)

@@ -51,7 +51,7 @@ struct loop {
 };
 
 int loop_init(struct loop *l, struct err *e);
-void loop_free(struct loop *l);
+void loop_free(struct loop *l); /* jobs that were posted and not run are dropped */
 
 /* Level triggered. The watch must live until loop_remove(). */
 int loop_add(struct loop *l, struct loop_watch *w, uint32_t events, struct err *e);

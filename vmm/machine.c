@@ -450,7 +450,7 @@ int machine_launch(struct machine *m, struct err *e)
 	return 0;
 }
 
-int machine_build(const struct tree *t, enum machine_origin origin,
+int machine_build(struct tree *t, enum machine_origin origin,
 		  const struct device_model *const *models, struct loop *owner_loop,
 		  const struct machine_events *events, struct machine **out, struct err *e)
 {
@@ -461,6 +461,7 @@ int machine_build(const struct tree *t, enum machine_origin origin,
 	m->kernel_fd = m->initrd_fd = -1;
 	m->owner_loop = owner_loop;
 	m->events = *events;
+	tree_pack(t); /* what was written to it has left room behind */
 	if (tree_copy(&m->tree, t->fdt, tree_bytes_used(t), e) || build(m, origin, models, e)) {
 		machine_destroy(m);
 		return -1;
@@ -639,19 +640,36 @@ void machine_park(struct machine *m)
 	m->status = MACHINE_PAUSED;
 }
 
+/* Why there is no guest any more that could be moved; always -1. */
+static int ended(enum machine_request why, struct err *e)
+{
+	switch (why) {
+	case REQUEST_POWEROFF:
+		return err_set(e, "the guest has powered off");
+	case REQUEST_FAILED:
+		return err_set(e, "the guest met what KVM cannot run");
+	default:
+		return err_set(e, "the VM was ended");
+	}
+}
+
 int machine_hold(struct machine *m, struct err *e)
 {
 	uint32_t pending;
 
+	if (m->status == MACHINE_SHUTDOWN || m->status == MACHINE_INTERNAL_ERROR)
+		return ended(m->status == MACHINE_SHUTDOWN ? REQUEST_POWEROFF : REQUEST_FAILED, e);
 	m->run_after_hold = m->running;
 	machine_park(m);
 	pending = __atomic_exchange_n(&m->requested, REQUEST_NONE, __ATOMIC_ACQ_REL);
 	if (pending > REQUEST_HOST_RESET) {
 		machine_request(m, (enum machine_request)pending);
-		return err_set(e, "the guest has just ended");
+		return ended((enum machine_request)pending, e);
 	}
-	if (pending != REQUEST_NONE && machine_reset(m, e))
+	if (pending != REQUEST_NONE && machine_reset(m, e)) {
+		machine_request(m, REQUEST_FAILED);
 		return -1;
+	}
 	m->held = true;
 	m->status = MACHINE_FINISH_MIGRATE;
 	return 0;
@@ -669,6 +687,64 @@ int machine_unhold(struct machine *m, struct err *e)
 bool machine_runs_after_hold(const struct machine *m)
 {
 	return m->run_after_hold;
+}
+
+/* One op of all devices, up to the first that fails; on the I/O thread. */
+struct each_device {
+	struct machine *m;
+	bool on;
+	int rc;
+	struct err *e;
+};
+
+static void share_devices(void *arg)
+{
+	struct each_device *a = arg;
+	unsigned int i;
+
+	for (i = 0; i < a->m->n_devices; i++)
+		if (a->m->devices[i]->model->share)
+			a->m->devices[i]->model->share(a->m->devices[i], a->on);
+}
+
+void machine_share(struct machine *m, bool on)
+{
+	struct each_device a = { .m = m, .on = on };
+
+	loop_call(&m->io, share_devices, &a);
+}
+
+static void settle_devices(void *arg)
+{
+	struct machine *m = arg;
+	unsigned int i;
+
+	for (i = 0; i < m->n_devices; i++)
+		if (m->devices[i]->model->settle)
+			m->devices[i]->model->settle(m->devices[i]);
+}
+
+void machine_settle(struct machine *m)
+{
+	loop_call(&m->io, settle_devices, m);
+}
+
+static void sync_devices(void *arg)
+{
+	struct each_device *a = arg;
+	unsigned int i;
+
+	for (i = 0; i < a->m->n_devices && !a->rc; i++)
+		if (a->m->devices[i]->model->sync)
+			a->rc = a->m->devices[i]->model->sync(a->m->devices[i], a->e);
+}
+
+int machine_sync(struct machine *m, struct err *e)
+{
+	struct each_device a = { .m = m, .e = e };
+
+	loop_call(&m->io, sync_devices, &a);
+	return a.rc;
 }
 
 static void release_devices(void *arg)
@@ -689,7 +765,7 @@ void machine_release(struct machine *m)
 
 static void acquire_devices(void *arg)
 {
-	struct activation *a = arg;
+	struct each_device *a = arg;
 	unsigned int i;
 
 	for (i = 0; i < a->m->n_devices && !a->rc; i++)
@@ -699,7 +775,7 @@ static void acquire_devices(void *arg)
 
 int machine_acquire(struct machine *m, struct err *e)
 {
-	struct activation a = { .m = m, .e = e };
+	struct each_device a = { .m = m, .e = e };
 
 	loop_call(&m->io, acquire_devices, &a);
 	m->released = a.rc != 0;

@@ -50,7 +50,7 @@ struct machine_events {
  * command line: what the guest will see of this host is first added to its tree (the models' probe
  * and the processors'); any other tree is complete, and refused where this host cannot provide it.
  * `owner_loop` is where requests are delivered. On -1 nothing is left; the sentence begins with
- * the path or id of what could not be provided. The machine keeps its own copy of the tree.
+ * the path or id of what could not be provided. The machine keeps its own copy of the tree (which is packed).
  */
 enum machine_origin {
 	ORIGIN_FRESH,	 /* from a command line */
@@ -58,7 +58,7 @@ enum machine_origin {
 	ORIGIN_INCOMING, /* its guest still runs elsewhere, with the same disks */
 };
 
-int machine_build(const struct tree *t, enum machine_origin origin,
+int machine_build(struct tree *t, enum machine_origin origin,
 		  const struct device_model *const *models, struct loop *owner_loop,
 		  const struct machine_events *events, struct machine **out, struct err *e);
 
@@ -86,8 +86,9 @@ void machine_park(struct machine *m);
 
 /*
  * Parks for a migration: status becomes FINISH_MIGRATE. A reboot that the guest has just asked for
- * is carried out first, so that it is not lost; -1 when the guest has just ended. machine_unhold
- * goes back to how it was, running or paused (-1: it cannot run, and is paused).
+ * is carried out first, so that it is not lost; -1 when the guest has ended, or is about to (and
+ * then is not held). machine_unhold goes back to how it was, running or paused (-1: it cannot run,
+ * and is paused).
  */
 int machine_hold(struct machine *m, struct err *e);
 int machine_unhold(struct machine *m, struct err *e);
@@ -95,11 +96,24 @@ bool machine_runs_after_hold(const struct machine *m);
 
 /*
  * What only one side of a hand-over may have (the locks of disks). A machine that was built as
- * `incoming` has none of it until it is first resumed, or acquires it; one that is held gives it
- * up with machine_release, and machine_unhold takes it back.
+ * `incoming` has only so much of it that no third one can take it, until it is first resumed, or
+ * acquires it.
+ *
+ * The source: machine_share when a migration to another host begins, and again when it is over and
+ * the guest is still here (owner's thread); machine_release when it is held and synced;
+ * machine_unhold takes back.
  */
+void machine_share(struct machine *m, bool on);
 void machine_release(struct machine *m);
 int machine_acquire(struct machine *m, struct err *e);
+
+/*
+ * What the guest wrote to its disks. Settle, any thread: it will soon be parked, so begin to make
+ * it last, without waiting. Sync, parked: it has been made last, for other hosts to read; on -1 it
+ * is not, and the machine must not be handed over.
+ */
+void machine_settle(struct machine *m);
+int machine_sync(struct machine *m, struct err *e);
 
 /* The dirty log of a memory block: see memory.h. The migration's thread. */
 int machine_log_start(struct machine *m, struct err *e);

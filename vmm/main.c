@@ -72,6 +72,7 @@ static void reset(struct vm *vm, bool by_guest)
 
 	if (machine_reset(vm->machine, &e) || (was_running && machine_resume(vm->machine, &e))) {
 		log_warn("the guest cannot be rebooted: %s", e.text);
+		migration_cancel(vm->migration, "the guest could not be rebooted");
 		end(vm, 1);
 		return;
 	}
@@ -93,12 +94,14 @@ static void on_request(void *arg, enum machine_request r)
 		reset(vm, r == REQUEST_RESET);
 		break;
 	case REQUEST_POWEROFF:
+		migration_cancel(vm->migration, "the guest has powered off");
 		machine_park(vm->machine);
 		machine_set_status(vm->machine, MACHINE_SHUTDOWN);
 		tell_shutdown(vm, true, "guest-shutdown");
 		end(vm, 0);
 		break;
 	case REQUEST_FAILED:
+		migration_cancel(vm->migration, "the guest met what KVM cannot run");
 		machine_park(vm->machine);
 		machine_set_status(vm->machine, MACHINE_INTERNAL_ERROR);
 		tell_shutdown(vm, true, "guest-panic");

@@ -19,6 +19,7 @@ struct state {
 	struct tree *states;	   /* saving */
 	const struct tree *source; /* loading */
 	char path[TREE_PATH_MAX];
+	int node; /* loading: the one at `path`, looked up once; negative: not there */
 	unsigned int n_properties, n_nodes; /* of the node at `path`, taken so far */
 	struct err *e;
 };
@@ -43,8 +44,7 @@ static void fail(struct state *s, const char *name, const char *fmt, ...)
 /* The bytes of a field of the node being loaded; NULL when it is not there. */
 static const uint8_t *take(struct state *s, const char *name, int *len)
 {
-	int node = fdt_path_offset(s->source->fdt, s->path);
-	const uint8_t *v = node < 0 ? NULL : fdt_getprop(s->source->fdt, node, name, len);
+	const uint8_t *v = s->node < 0 ? NULL : fdt_getprop(s->source->fdt, s->node, name, len);
 
 	if (v)
 		s->n_properties++;
@@ -249,22 +249,31 @@ static void check_complete(struct state *s)
 void state_list(struct state *s, const char *name, void *first, size_t size, uint32_t n,
 		void (*fields)(struct state *s, void *element))
 {
-	unsigned int properties = s->n_properties, nodes = s->n_nodes;
-	char parent[TREE_PATH_MAX];
+	const struct state parent = *s;
+	size_t end = strlen(s->path);
+	char element[32];
 	uint32_t i;
+	int len;
 
-	memcpy(parent, s->path, sizeof(parent));
 	for (i = 0; i < n && !s->failed; i++) {
-		/* Paths are short: "/devices/" and an id of at most 63 characters. */
-		snprintf(s->path, sizeof(s->path), "%.70s/%.12s@%" PRIu32, parent, name, i);
+		len = snprintf(element, sizeof(element), "%s@%" PRIu32, name, i);
+		if ((size_t)len >= sizeof(element) || end + 1 + (size_t)len >= sizeof(s->path)) {
+			fail(s, name, "is too deep in the tree");
+			return;
+		}
+		s->path[end] = '/';
+		memcpy(s->path + end + 1, element, (size_t)len + 1);
+		if (s->loading && parent.node >= 0)
+			s->node = fdt_subnode_offset(s->source->fdt, parent.node, element);
 		s->n_properties = s->n_nodes = 0;
 		fields(s, (char *)first + i * size);
 		if (s->loading)
 			check_complete(s);
+		s->path[end] = 0;
 	}
-	memcpy(s->path, parent, sizeof(parent));
-	s->n_properties = properties;
-	s->n_nodes = nodes + n;
+	s->node = parent.node;
+	s->n_properties = parent.n_properties;
+	s->n_nodes = parent.n_nodes + n;
 }
 
 bool state_is_loading(const struct state *s)
@@ -290,7 +299,8 @@ int state_load(const struct tree *states, const char *path, const struct state_d
 
 	snprintf(s.path, sizeof(s.path), "%s", path);
 	memset(st, 0, d->size);
-	if (!tree_has(states, path, NULL))
+	s.node = fdt_path_offset(states->fdt, path);
+	if (s.node < 0)
 		return err_set(e, "%s: its state is missing", path);
 	d->fields(&s, st);
 	check_complete(&s);

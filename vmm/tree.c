@@ -15,7 +15,6 @@
 #include "vmm/base/err.h"
 
 #define TREE_FIRST_BYTES 8192
-#define TREE_DEPTH_MAX	 16
 
 int tree_init(struct tree *t, struct err *e)
 {
@@ -26,6 +25,38 @@ int tree_init(struct tree *t, struct err *e)
 		tree_free(t);
 		return err_set(e, "cannot make an empty tree");
 	}
+	return 0;
+}
+
+/*
+ * Whether no node has more children or properties than TREE_CHILDREN_MAX, nor is deeper than
+ * TREE_DEPTH_MAX: walks that begin anew for each child stay short. One pass.
+ */
+static int check_shape(const void *fdt, struct err *e)
+{
+	unsigned int children[TREE_DEPTH_MAX + 1] = { 0 }, properties[TREE_DEPTH_MAX + 1] = { 0 };
+	int offset = 0, next, depth = -1;
+	uint32_t tag;
+
+	do {
+		tag = fdt_next_tag(fdt, offset, &next);
+		if (tag == FDT_BEGIN_NODE) {
+			if (depth >= 0 && ++children[depth] > TREE_CHILDREN_MAX)
+				return err_set(e, "a node of the tree has more than %d children",
+					       TREE_CHILDREN_MAX);
+			if (++depth > TREE_DEPTH_MAX)
+				return err_set(e, "the tree is deeper than %d nodes",
+					       TREE_DEPTH_MAX);
+			children[depth] = properties[depth] = 0;
+		} else if (tag == FDT_END_NODE) {
+			depth--;
+		} else if (tag == FDT_PROP && depth >= 0 &&
+			   ++properties[depth] > TREE_CHILDREN_MAX) {
+			return err_set(e, "a node of the tree has more than %d properties",
+				       TREE_CHILDREN_MAX);
+		}
+		offset = next;
+	} while (tag != FDT_END && next >= 0);
 	return 0;
 }
 
@@ -46,6 +77,10 @@ int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e)
 	if (rc) {
 		tree_free(t);
 		return err_set(e, "not a valid tree (%s)", fdt_strerror(rc));
+	}
+	if (check_shape(t->fdt, e)) {
+		tree_free(t);
+		return -1;
 	}
 	return 0;
 }
@@ -343,11 +378,18 @@ static void print_text(const char *v, int len, FILE *out)
 	fputc('"', out);
 }
 
+/* A name from a stranger's tree, fit for a terminal. */
+static void print_name(const char *name, FILE *out)
+{
+	for (; *name; name++)
+		fputc(isprint((unsigned char)*name) ? *name : '?', out);
+}
+
 static void print_property(const char *name, const char *v, int len, FILE *out)
 {
 	int i;
 
-	fputs(name, out);
+	print_name(name, out);
 	if (len == 0) {
 		fputs(";\n", out);
 		return;
@@ -384,7 +426,8 @@ static void print_node(const void *fdt, int node, int depth, FILE *out)
 	int prop, sub;
 
 	indent(depth, out);
-	fprintf(out, "%s {\n", depth ? (name ? name : "?") : "/");
+	print_name(depth && name ? name : "/", out);
+	fputs(" {\n", out);
 	for (i = 0; (prop = nth_property(fdt, node, i)) >= 0; i++) {
 		const char *key, *v;
 		int len;

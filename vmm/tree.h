@@ -36,6 +36,10 @@ struct tree {
 #define TREE_PATH_MAX  96
 #define TREE_BYTES_MAX (4u << 20)
 
+/* Children and properties that one node of an accepted tree may have, and how deep it may be. */
+#define TREE_CHILDREN_MAX 1024
+#define TREE_DEPTH_MAX	  8
+
 int tree_init(struct tree *t, struct err *e);
 int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e); /* checks the blob */
 void tree_free(struct tree *t);

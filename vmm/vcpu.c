@@ -152,9 +152,8 @@ static void run(struct vcpu *v)
 {
 	char why[96];
 
-	if (v->ran)
-		arch_vcpu_was_parked(v);
-	v->ran = true;
+	/* Before the first start as well: the guest may have run elsewhere. */
+	arch_vcpu_was_parked(v);
 	for (;;) {
 		if (ioctl(v->fd, KVM_RUN, 0) == 0) {
 			handle_exit(v);

@@ -39,8 +39,6 @@ struct vcpu {
 	void (*job)(struct vcpu *v, void *arg);
 	void *job_arg;
 	pid_t thread_id;
-
-	bool ran; /* vCPU's thread: it was running before */
 };
 
 /* KVM_CREATE_VCPU and its shared page; the thread starts parked with vcpu_start(). */

@@ -504,7 +504,7 @@ static int open_file(struct chardev *c, const char *path, struct err *e)
 {
 	if (!*path)
 		return err_set(e, "the path of a file is empty");
-	c->out.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+	c->out.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
 			 0666);
 	if (c->out.fd < 0 && errno == ENXIO)
 		return err_set(e, "%s: cannot write there: it is a pipe that nobody reads", path);

@@ -1,7 +1,8 @@
 /*
- * Raw images and block devices: see disk.h. The invariant: the lock is an "open file description"
- * lock on the whole file, so it belongs to this one open() and not to the process: two disks of
- * one VM on one image collide as well, and closing another fd of the file does not drop it.
+ * Raw images and block devices: see disk.h. The invariant: locks are "open file description" locks,
+ * so they belong to this one open() and not to the process: two disks of one VM on one image
+ * collide as well, and closing another fd of the file does not drop one. `held` is what the kernel
+ * has granted; a half is taken and given up by one call for its whole range, never in pieces.
  */
 #include "devices/backend/disk.h"
 
@@ -132,22 +133,37 @@ static bool is_open_twice(const struct disk *d)
 	return twice;
 }
 
-static int set_lock(struct disk *d, short type)
+/* The two halves; the second one has no end. */
+#define RESERVE_FROM 200
+
+static int set_lock(struct disk *d, short type, enum disk_held what)
 {
-	struct flock lock = { .l_type = type, .l_whence = SEEK_SET };
+	struct flock lock = {
+		.l_type = type,
+		.l_whence = SEEK_SET,
+		.l_start = what == DISK_RESERVE ? RESERVE_FROM : 0,
+		.l_len = what == DISK_KEEP ? RESERVE_FROM : 0,
+	};
 
 	return fcntl(d->fd, F_OFD_SETLK, &lock);
 }
 
-int disk_lock(struct disk *d, struct err *e)
+/* Whether it was granted; true as well where there are no locks. */
+static bool take(struct disk *d, enum disk_held what)
 {
-	if (set_lock(d, d->readonly ? F_RDLCK : F_WRLCK) == 0)
-		return 0;
-	if (errno != EAGAIN && errno != EACCES) {
+	if (!d->lockless && set_lock(d, d->readonly ? F_RDLCK : F_WRLCK, what) < 0) {
+		if (errno == EAGAIN || errno == EACCES)
+			return false;
 		log_warn("%s: %s cannot be locked (%s): take care that nobody else writes it",
 			 d->name, d->path, strerror(errno));
-		return 0;
+		d->lockless = true;
 	}
+	d->held = what;
+	return true;
+}
+
+static int refuse(const struct disk *d, struct err *e)
+{
 	if (is_open_twice(d))
 		return err_set(e,
 			       "%s: %s is already another disk of this VM (locked); give each disk "
@@ -163,7 +179,49 @@ int disk_lock(struct disk *d, struct err *e)
 		       d->name, d->path);
 }
 
+int disk_lock(struct disk *d, struct err *e)
+{
+	return d->held == DISK_ALL || take(d, DISK_ALL) ? 0 : refuse(d, e);
+}
+
+int disk_reserve(struct disk *d, struct err *e)
+{
+	return take(d, d->readonly ? DISK_ALL : DISK_RESERVE) ? 0 : refuse(d, e);
+}
+
+void disk_share(struct disk *d)
+{
+	if (d->held != DISK_ALL || d->readonly)
+		return;
+	if (!d->lockless)
+		set_lock(d, F_UNLCK, DISK_RESERVE);
+	d->held = DISK_KEEP;
+}
+
+void disk_release(struct disk *d)
+{
+	if (d->held != DISK_KEEP || !take(d, DISK_ALL))
+		disk_unlock(d);
+}
+
+int disk_retake(struct disk *d, struct err *e)
+{
+	if (d->held == DISK_ALL || take(d, DISK_ALL) || d->held == DISK_KEEP)
+		return 0;
+	return take(d, DISK_KEEP) ? 0 : refuse(d, e);
+}
+
 void disk_unlock(struct disk *d)
 {
-	set_lock(d, F_UNLCK);
+	if (!d->lockless)
+		set_lock(d, F_UNLCK, DISK_ALL);
+	d->held = DISK_NOTHING;
+}
+
+void disk_forget(struct disk *d)
+{
+	/* Only clean pages go: a VM that leaves its host syncs first. */
+	posix_fadvise(d->fd, 0, 0, POSIX_FADV_DONTNEED);
+	/* Only root may, and only a block device has more: its buffers. Files say ENOTTY. */
+	(void)!ioctl(d->fd, BLKFLSBUF, 0);
 }

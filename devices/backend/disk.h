@@ -2,8 +2,19 @@
  * The host's side of a disk: a raw image file or a block device, opened by its absolute path.
  * Any thread, one at a time; the fd stays the same from disk_open to disk_close.
  *
- * Opening and locking are apart, because a migration opens at the destination while the source
- * still holds the lock.
+ * The lock: one writer or many readers, among all programs that take locks on the file (QEMU does).
+ * It has two halves, so that it can go from one host to another with a guest and nobody else gets
+ * in between: a writer needs both, and either one alone keeps all others out.
+ *
+ *     held by                      KEEP        RESERVE
+ *     a VM                         yes         yes         disk_lock
+ *     one that is being moved      yes         no          disk_share
+ *     one that waits for a guest   no          yes         disk_reserve
+ *     the source before GO         no          no          disk_release
+ *     the destination after GO     yes         yes         disk_lock
+ *
+ * KEEP is bytes 0 to 199 and RESERVE all others: QEMU's own locks are at bytes from 100 and from
+ * 200 on, so it meets both. Readers have read locks on all of it, here and there at once.
  */
 #ifndef GODWIT_DEVICES_BACKEND_DISK_H
 #define GODWIT_DEVICES_BACKEND_DISK_H
@@ -15,6 +26,8 @@ struct err;
 
 #define DISK_SECTOR 512u
 
+enum disk_held { DISK_NOTHING, DISK_KEEP, DISK_RESERVE, DISK_ALL };
+
 struct disk {
 	int fd;
 	char name[64];	/* what messages call it: "disk0" */
@@ -22,6 +35,9 @@ struct disk {
 	bool readonly;
 	uint64_t sectors;     /* of DISK_SECTOR bytes */
 	uint32_t block_bytes; /* the smallest write that does not read first: 512 or 4096 */
+
+	enum disk_held held;
+	bool lockless; /* its file system has no locks: said once, then taken for granted */
 };
 
 /*
@@ -32,10 +48,32 @@ int disk_open(struct disk *d, const char *name, const char *path, bool readonly,
 void disk_close(struct disk *d);
 
 /*
- * One writer or many readers, among all programs that take locks on the file (QEMU does). A file
- * system without locks is warned of and used. disk_close gives the lock up as well.
+ * All of the lock; on -1 what was held before is held still. A file system without locks is warned
+ * of and used. disk_close gives the lock up as well.
  */
 int disk_lock(struct disk *d, struct err *e);
+
+/* The half that can be had while the image's VM is being moved; nothing must be held. */
+int disk_reserve(struct disk *d, struct err *e);
+
+/* The owner lets another host reserve the image. */
+void disk_share(struct disk *d);
+
+/*
+ * The owner, all written, hands it over: gives the lock up. If nobody has reserved it, the guest
+ * goes on with another image, and this one stays locked: nobody would keep third parties out of it.
+ */
+void disk_release(struct disk *d);
+
+/*
+ * The owner again, after disk_share or disk_release: all of the lock, or only KEEP as long as
+ * another one has the other half reserved (then ask again later).
+ */
+int disk_retake(struct disk *d, struct err *e);
+
 void disk_unlock(struct disk *d);
+
+/* What this host has cached of it is read anew: another host may have written. Best effort. */
+void disk_forget(struct disk *d);
 
 #endif

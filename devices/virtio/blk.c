@@ -1,7 +1,8 @@
 /*
  * The virtio block device (virtio 1.2, section 5.2): one queue of requests, done by the kernel
  * through io_uring on a raw image or a block device. Requests are taken and finished on the I/O
- * thread; a reset on a vCPU thread waits for those in flight. All under the device's lock.
+ * thread; a reset on a vCPU thread waits for those in flight. All under the device's lock. The
+ * image's own lock (disk.h) is the I/O thread's alone.
  *
  * The invariants: a chain in flight has exactly one request of the fixed pool, so a guest can make
  * nothing grow; after `stop` none is in flight, so there is no state but the queue's. A turn on the
@@ -17,10 +18,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include "devices/models.h"
 #include "vmm/base/err.h"
 #include "vmm/tree.h"
+
+/* In place of a request's number: the fdatasync that nobody waits for. */
+#define SETTLE UINT64_MAX
+
+/* How often a half of the lock is asked for that another process has still. */
+#define RETAKE_MS 100
 
 #define TURN_REQUESTS 64u
 #define TURN_BYTES    (8u << 20)
@@ -28,7 +37,8 @@
 #define BLK_COMMON                                                               \
 	(VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_F_EVENT_IDX) |       \
 	 VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) | VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) | \
-	 VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | VIRTIO_BIT(VIRTIO_BLK_F_FLUSH))
+	 VIRTIO_BIT(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | \
+	 VIRTIO_BIT(VIRTIO_BLK_F_FLUSH))
 #define BLK_WRITABLE (VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) | VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES))
 #define BLK_READONLY VIRTIO_BIT(VIRTIO_BLK_F_RO)
 
@@ -142,12 +152,20 @@ static int take(struct blk *b)
 
 static void reap_one(struct blk *b, struct io_uring_cqe *cqe)
 {
-	struct blk_request *r = &b->requests[io_uring_cqe_get_data64(cqe)];
+	uint64_t which = io_uring_cqe_get_data64(cqe);
 	uint8_t status = VIRTIO_BLK_S_IOERR;
 	int result = cqe->res;
+	struct blk_request *r;
 	enum blk_next next;
 
 	io_uring_cqe_seen(&b->uring, cqe);
+	if (which == SETTLE) {
+		b->settling = false;
+		if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECANCELED)
+			b->unsynced = -result;
+		return;
+	}
+	r = &b->requests[which];
 	next = blk_request_stepped(b, r, result, &status);
 	go_on(b, r, next, status);
 }
@@ -214,7 +232,7 @@ static void blk_stop(struct virtio_device *v)
 		submit(b);
 		/* Nothing is with the kernel: it is short of memory, and takes it sooner or later.
 		 */
-		if (io_uring_sq_ready(&b->uring) == in_flight(b))
+		if (io_uring_sq_ready(&b->uring) == in_flight(b) + b->settling)
 			sched_yield();
 		else if (io_uring_peek_cqe(&b->uring, &cqe) == 0 ||
 			 io_uring_wait_cqe(&b->uring, &cqe) == 0)
@@ -224,10 +242,136 @@ static void blk_stop(struct virtio_device *v)
 	virtio_interrupt(v, 0);
 }
 
+/* -- the lock, and what goes with it; the I/O thread, or before it runs -- */
+
+static void stop_retaking(struct blk *b)
+{
+	if (b->retake.fd < 0)
+		return;
+	loop_remove(b->v.dev.env->io, &b->retake);
+	close(b->retake.fd);
+	b->retake.fd = -1;
+}
+
+/*
+ * Whoever had the image reserved may need a moment to end. KEEP alone keeps all others out, so the
+ * guest does not wait for that; where there is no timer, the next migration's end asks again.
+ */
+static void retake_later(struct blk *b)
+{
+	const struct itimerspec every = { { 0, RETAKE_MS * 1000000 }, { 0, RETAKE_MS * 1000000 } };
+
+	if (b->retake.fd >= 0)
+		return;
+	b->retake.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (b->retake.fd < 0)
+		return;
+	timerfd_settime(b->retake.fd, 0, &every, NULL);
+	if (loop_add(b->v.dev.env->io, &b->retake, EPOLLIN, NULL) < 0)
+		stop_retaking(b);
+}
+
+static int retake(struct blk *b, struct err *e)
+{
+	if (disk_retake(&b->disk, e) < 0)
+		return -1;
+	if (b->disk.held != DISK_ALL)
+		retake_later(b);
+	else
+		stop_retaking(b);
+	return 0;
+}
+
+static void retake_again(void *arg, uint32_t events)
+{
+	struct blk *b = arg;
+	uint64_t n;
+
+	(void)events;
+	if (read(b->retake.fd, &n, sizeof(n)) == sizeof(n))
+		retake(b, NULL);
+}
+
+static int blk_acquire(struct device *dev, struct err *e)
+{
+	struct blk *b = (struct blk *)dev;
+
+	if (b->owner)
+		return b->disk.held == DISK_NOTHING ? retake(b, e) : 0;
+	if (disk_lock(&b->disk, e) < 0)
+		return -1;
+	b->owner = true;
+	disk_forget(&b->disk);
+	return 0;
+}
+
+static void blk_share(struct device *dev, bool on)
+{
+	struct blk *b = (struct blk *)dev;
+
+	if (on) {
+		stop_retaking(b);
+		disk_share(&b->disk);
+	} else if (b->owner && b->disk.held != DISK_NOTHING) {
+		retake(b, NULL);
+	}
+}
+
+/* So that little is left to be written when the guest stands still. */
+static void blk_settle(struct device *dev)
+{
+	struct blk *b = (struct blk *)dev;
+	struct io_uring_sqe *sqe;
+
+	pthread_mutex_lock(&b->v.lock);
+	if (!b->settling && !b->disk.readonly && has_room(b) &&
+	    (sqe = io_uring_get_sqe(&b->uring))) {
+		io_uring_prep_fsync(sqe, b->disk.fd, IORING_FSYNC_DATASYNC);
+		io_uring_sqe_set_data64(sqe, SETTLE);
+		b->settling = true;
+		submit(b);
+	}
+	pthread_mutex_unlock(&b->v.lock);
+}
+
+/* Quiesced. */
+static int blk_sync(struct device *dev, struct err *e)
+{
+	struct blk *b = (struct blk *)dev;
+	struct io_uring_cqe *cqe;
+	int rc = 0;
+
+	pthread_mutex_lock(&b->v.lock);
+	while (b->settling) {
+		submit(b);
+		if (io_uring_sq_ready(&b->uring))
+			sched_yield();
+		else if (io_uring_wait_cqe(&b->uring, &cqe) == 0)
+			reap_one(b, cqe);
+	}
+	if (!b->disk.readonly && !b->unsynced && fdatasync(b->disk.fd) < 0)
+		b->unsynced = errno;
+	if (b->unsynced)
+		rc = err_errno(e, b->unsynced, "%s: what the guest wrote does not get onto %s",
+			       b->disk.name, b->disk.path);
+	pthread_mutex_unlock(&b->v.lock);
+	return rc;
+}
+
+static void blk_release(struct device *dev)
+{
+	struct blk *b = (struct blk *)dev;
+
+	stop_retaking(b);
+	disk_release(&b->disk);
+}
+
 static int blk_activate(struct virtio_device *v, struct err *e)
 {
 	struct blk *b = (struct blk *)v;
 
+	if (blk_acquire(&v->dev, e) < 0)
+		return -1;
 	return loop_add(v->dev.env->io, &b->watch, EPOLLIN, e);
 }
 
@@ -314,6 +458,7 @@ static int fill_config(struct blk *b, const struct tree *t, const char *path, st
 	memcpy(b->id, serial, strlen(serial)); /* no zero at the end of a full one (5.2.6) */
 	c->capacity = htole64(sectors);
 	c->seg_max = htole32(QUEUE_BUFFERS_MAX - 2); /* the header and the status are buffers too */
+	c->size_max = htole32(BLK_SEGMENT_BYTES);
 	c->blk_size = htole32(block_bytes);
 	c->max_discard_sectors = htole32(BLK_RANGE_SECTORS);
 	c->max_discard_seg = htole32(1);
@@ -338,6 +483,12 @@ static int open_host(struct blk *b, const struct tree *t, struct err *e)
 		return err_set(e,
 			       "%s: %s has %" PRIu64 " sectors, the machine was made with %" PRIu64,
 			       d->name, d->path, d->sectors, sectors);
+	/* Now as well, because it takes longer than at the hand-over, and more is permitted. */
+	if (b->v.dev.env->incoming) {
+		disk_forget(&b->disk);
+		return disk_reserve(&b->disk, e);
+	}
+	b->owner = true;
 	return disk_lock(&b->disk, e);
 }
 
@@ -368,6 +519,7 @@ static void blk_destroy(struct device *d)
 	struct blk *b = (struct blk *)d;
 
 	virtio_destroy(&b->v);
+	stop_retaking(b);
 	if (b->uring_made)
 		io_uring_queue_exit(&b->uring);
 	disk_close(&b->disk);
@@ -383,6 +535,7 @@ static int blk_create(const struct device_env *env, const struct tree *t, const 
 	if (!b)
 		return err_set(e, "%s: out of memory", path);
 	b->disk.fd = -1;
+	b->retake = (struct loop_watch){ .fd = -1, .fn = retake_again, .arg = b };
 	if (virtio_init(&b->v, &virtio_blk_model, &blk_ops, 1, env, t, path, e) < 0) {
 		free(b);
 		return -1;
@@ -447,4 +600,9 @@ const struct device_model virtio_blk_model = {
 	.save = blk_save,
 	.fits = blk_fits,
 	.load = blk_load,
+	.share = blk_share,
+	.release = blk_release,
+	.acquire = blk_acquire,
+	.settle = blk_settle,
+	.sync = blk_sync,
 };

@@ -23,6 +23,11 @@
 /* The largest discard or write of zeroes in sectors that a driver may ask for. */
 #define BLK_RANGE_SECTORS (1u << 21)
 
+/* A request moves at most so much, in segments of at most so much: parking waits for all that is
+ * in flight, so a guest must not be able to make that long. */
+#define BLK_SEGMENT_BYTES  (64u << 10)
+#define BLK_TRANSFER_BYTES ((uint64_t)QUEUE_BUFFERS_MAX * BLK_SEGMENT_BYTES)
+
 /* How zeroes get onto the disk: the first way that the host can is taken. */
 enum blk_way { BLK_PUNCH, BLK_ZERO_RANGE, BLK_WRITE_ZEROES };
 
@@ -59,6 +64,12 @@ struct blk {
 	uint64_t turn_bytes;
 	bool cannot[BLK_WRITE_ZEROES + 1]; /* ways that this host refused */
 	bool error_logged;
+	bool settling; /* an fdatasync that no request asked for is with the kernel */
+	int unsynced;  /* errno of one that failed: the guest's next flush must fail, too */
+
+	/* I/O thread: the image's lock, and who has it (disk.h). */
+	bool owner;		  /* the guest has run here, or is about to */
+	struct loop_watch retake; /* a timerfd while another one has it still, else fd -1 */
 
 	/* Pieces of steps that are not yet submitted: the kernel copies them at the submit. */
 	unsigned int n_iovs;

@@ -40,11 +40,40 @@ static enum blk_next done(uint8_t *status, uint8_t value)
 	return BLK_DONE;
 }
 
+static const char *doing(const struct blk_request *r)
+{
+	switch (r->type) {
+	case VIRTIO_BLK_T_IN:
+		return "reading";
+	case VIRTIO_BLK_T_OUT:
+		return "writing";
+	case VIRTIO_BLK_T_FLUSH:
+		return "flushing";
+	case VIRTIO_BLK_T_DISCARD:
+		return "discarding";
+	default:
+		return "zeroing";
+	}
+}
+
+static enum blk_next failed(struct blk *b, const struct blk_request *r, const char *why,
+			    uint8_t *status)
+{
+	/* A full or broken disk would fill the log as fast as the guest tries. */
+	if (!b->error_logged)
+		log_warn("%s: %s %" PRIu64 " bytes at byte %" PRIu64
+			 " of %s: %s; the guest gets an I/O error (said once)",
+			 b->disk.name, doing(r), r->bytes - r->done, r->offset + r->done,
+			 b->disk.path, why);
+	b->error_logged = true;
+	return done(status, VIRTIO_BLK_S_IOERR);
+}
+
 /* Reads and writes. */
 static enum blk_next parse_transfer(struct blk *b, struct blk_request *r, uint64_t sector,
 				    uint64_t bytes, uint8_t *status)
 {
-	if (bytes % DISK_SECTOR || !inside(b, sector, bytes / DISK_SECTOR))
+	if (bytes % DISK_SECTOR || bytes > BLK_TRANSFER_BYTES || !inside(b, sector, bytes / DISK_SECTOR))
 		return done(status, VIRTIO_BLK_S_IOERR);
 	if (r->type == VIRTIO_BLK_T_OUT && b->disk.readonly)
 		return done(status, VIRTIO_BLK_S_IOERR);
@@ -112,6 +141,12 @@ enum blk_next blk_request_parse(struct blk *b, struct blk_request *r, uint8_t *s
 	case VIRTIO_BLK_T_OUT:
 		return parse_transfer(b, r, sector, r->chain.out_bytes - HEADER_BYTES, status);
 	case VIRTIO_BLK_T_FLUSH:
+		/* The kernel tells of lost writes once, and it was not the guest who asked. */
+		if (b->unsynced) {
+			room = (uint64_t)b->unsynced;
+			b->unsynced = 0;
+			return failed(b, r, strerror((int)room), status);
+		}
 		return BLK_STEP;
 	case VIRTIO_BLK_T_GET_ID:
 		if (room > sizeof(b->id))
@@ -191,35 +226,6 @@ void blk_request_step(struct blk *b, struct blk_request *r, struct io_uring_sqe 
 	/* A driver that knows no flush takes a finished write for a durable one (5.2.6.2). */
 	if (!in && sqe->opcode == IORING_OP_WRITEV && !virtio_has(&b->v, VIRTIO_BLK_F_FLUSH))
 		sqe->rw_flags = RWF_DSYNC;
-}
-
-static const char *doing(const struct blk_request *r)
-{
-	switch (r->type) {
-	case VIRTIO_BLK_T_IN:
-		return "reading";
-	case VIRTIO_BLK_T_OUT:
-		return "writing";
-	case VIRTIO_BLK_T_FLUSH:
-		return "flushing";
-	case VIRTIO_BLK_T_DISCARD:
-		return "discarding";
-	default:
-		return "zeroing";
-	}
-}
-
-static enum blk_next failed(struct blk *b, const struct blk_request *r, const char *why,
-			    uint8_t *status)
-{
-	/* A full or broken disk would fill the log as fast as the guest tries. */
-	if (!b->error_logged)
-		log_warn("%s: %s %" PRIu64 " bytes at byte %" PRIu64
-			 " of %s: %s; the guest gets an I/O error (said once)",
-			 b->disk.name, doing(r), r->bytes - r->done, r->offset + r->done,
-			 b->disk.path, why);
-	b->error_logged = true;
-	return done(status, VIRTIO_BLK_S_IOERR);
 }
 
 /* A way to discard or to zero that the host does not have: the next one, or none at all. */

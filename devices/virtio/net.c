@@ -8,8 +8,11 @@
  *
  * Frames carry the header of section 5.1.6 on both sides, so checksum and segmentation are
  * between the guest and the kernel, which checks what a guest says there.
+ *
+ * A guest that came from another host is announced a few times: by a RARP frame in its name, from
+ * which switches learn where its address is now, and by asking it to speak for itself (section
+ * 5.1.6.5.4), since it alone knows its VLANs and IP addresses.
  */
-#include "devices/virtio/net.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -17,6 +20,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "devices/backend/tap.h"
@@ -73,6 +77,12 @@
 #define TURN_BYTES    (1u << 20)
 #define TURN_COMMANDS 16
 
+/* How often a guest is announced, and the pauses between: the first, how they grow, the longest. */
+#define ANNOUNCE_ROUNDS	    5
+#define ANNOUNCE_INITIAL_MS 50
+#define ANNOUNCE_STEP_MS    100
+#define ANNOUNCE_MAX_MS	    550
+
 struct net_state {
 	struct virtio_state virtio;
 	bool announce; /* the guest was asked to, and has not yet */
@@ -95,6 +105,10 @@ struct net {
 	uint32_t held_bytes; /* a frame that was read and not given to the guest yet */
 	uint8_t held[FRAME_MAX];
 	struct queue_chain chain, first; /* too large for a stack */
+
+	/* I/O thread. */
+	struct loop_watch announcing; /* a timerfd, -1 before the first announcement */
+	unsigned int announced;	      /* rounds so far */
 };
 
 _Static_assert(offsetof(struct net, config.status) == offsetof(struct net, config.mac) + 6,
@@ -407,16 +421,91 @@ out:
 		virtio_interrupt(&n->v, QUEUE_CONTROL);
 }
 
-void net_announce(struct device *d)
+/* ---- announcing; I/O thread ---- */
+
+/* "Who am I?" from the guest's address to all (RFC 903), behind an empty header. */
+struct rarp_frame {
+	uint8_t header[HEADER_BYTES];
+	uint8_t to[6], from[6], ethertype[2];
+	uint8_t hardware[2], protocol[2], address_bytes[2], operation[2];
+	uint8_t sender[6], sender_ip[4], target[6], target_ip[4];
+	uint8_t padding[18]; /* to the least that Ethernet takes */
+};
+
+_Static_assert(sizeof(struct rarp_frame) == HEADER_BYTES + 60, "a frame of 60 bytes");
+
+static void net_send_rarp(const struct net *n)
 {
-	struct net *n = (struct net *)d;
+	struct rarp_frame f = {
+		.to = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff },
+		.ethertype = { 0x80, 0x35 },
+		.hardware = { 0, 1 },
+		.protocol = { 8, 0 },
+		.address_bytes = { 6, 4 },
+		.operation = { 0, 3 },
+	};
+
+	memcpy(f.from, n->config.mac, 6);
+	memcpy(f.sender, n->config.mac, 6);
+	memcpy(f.target, n->config.mac, 6);
+	/* What the tap does not take now goes with the next round. */
+	if (write(n->tap, &f, sizeof(f)) < 0)
+		log_verbose("%s: an announcement was not sent: %s", n->v.dev.id, strerror(errno));
+}
+
+static void net_stop_announcing(struct net *n)
+{
+	if (n->announcing.fd < 0)
+		return;
+	loop_remove(n->v.dev.env->io, &n->announcing);
+	close(n->announcing.fd);
+	n->announcing.fd = -1;
+}
+
+/* One round; then the timer is set for the next one, if there is one. */
+static void net_announce_once(struct net *n)
+{
+	unsigned int ms = ANNOUNCE_INITIAL_MS + n->announced * ANNOUNCE_STEP_MS;
+	struct itimerspec at = { 0 };
 
 	pthread_mutex_lock(&n->v.lock);
+	if (!n->gone)
+		net_send_rarp(n);
 	if (virtio_has(&n->v, NET_F_GUEST_ANNOUNCE) && virtio_has(&n->v, NET_F_CTRL_VQ)) {
 		net_set_status(n, NET_STATUS_ANNOUNCE, true);
 		virtio_config_changed(&n->v);
 	}
 	pthread_mutex_unlock(&n->v.lock);
+	if (++n->announced >= ANNOUNCE_ROUNDS) {
+		net_stop_announcing(n);
+		return;
+	}
+	at.it_value.tv_nsec = (ms < ANNOUNCE_MAX_MS ? ms : ANNOUNCE_MAX_MS) * 1000000l;
+	timerfd_settime(n->announcing.fd, 0, &at, NULL);
+}
+
+static void net_announce_again(void *arg, uint32_t events)
+{
+	struct net *n = arg;
+	uint64_t expired;
+
+	(void)events;
+	if (read(n->announcing.fd, &expired, sizeof(expired)) == sizeof(expired))
+		net_announce_once(n);
+}
+
+/* The guest has just come here. */
+static void net_announce(struct device *d)
+{
+	struct net *n = (struct net *)d;
+
+	net_stop_announcing(n);
+	n->announcing.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	/* Without a timer it is announced once. */
+	n->announced = ANNOUNCE_ROUNDS - 1;
+	if (n->announcing.fd >= 0 && loop_add(n->v.dev.env->io, &n->announcing, EPOLLIN, NULL) == 0)
+		n->announced = 0;
+	net_announce_once(n);
 }
 
 /* ---- ops; lock held ---- */
@@ -499,7 +588,10 @@ static void net_reset(struct virtio_device *v)
 
 static void net_stop_watching(struct virtio_device *v)
 {
-	net_unwatch((struct net *)v);
+	struct net *n = (struct net *)v;
+
+	net_unwatch(n);
+	net_stop_announcing(n);
 }
 
 static const struct virtio_ops net_ops = {
@@ -523,6 +615,7 @@ static void net_destroy(struct device *d)
 	struct net *n = (struct net *)d;
 
 	virtio_destroy(&n->v);
+	net_stop_announcing(n);
 	if (n->tap >= 0)
 		close(n->tap);
 	free(n);
@@ -553,6 +646,7 @@ static int net_create(const struct device_env *env, const struct tree *t, const 
 	if (!n)
 		return err_set(e, "%s: out of memory", path);
 	n->tap = -1;
+	n->announcing = (struct loop_watch){ .fd = -1, .fn = net_announce_again, .arg = n };
 	if (virtio_init(&n->v, &virtio_net_model, &net_ops, QUEUES, env, t, path, e)) {
 		free(n);
 		return -1;
@@ -633,4 +727,5 @@ const struct device_model virtio_net_model = {
 	.save = net_save,
 	.fits = net_fits,
 	.load = net_load,
+	.announce = net_announce,
 };

@@ -3,19 +3,12 @@
  */
 #include "migrate/channel/channel.h"
 
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 
 int channel_write(struct channel *ch, struct iovec *iov, int n, struct err *e)
 {
-	uint64_t bytes = 0;
-	int i;
-
-	for (i = 0; i < n; i++)
-		bytes += iov[i].iov_len;
-	if (ch->ops->write(ch, iov, n, e))
-		return err_context(e, "%s", ch->name);
-	ch->bytes += bytes;
-	return 0;
+	return ch->ops->write(ch, iov, n, e) ? err_context(e, "%s", ch->name) : 0;
 }
 
 int channel_read(struct channel *ch, void *buf, size_t len, struct err *e)
@@ -30,6 +23,11 @@ int channel_wait(struct channel *ch, int timeout_ms, struct err *e)
 	return rc < 0 ? err_context(e, "%s", ch->name) : rc;
 }
 
+void channel_set_deadline(struct channel *ch, int timeout_ms)
+{
+	ch->deadline_us = timeout_ms < 0 ? 0 : clock_us() + (uint64_t)timeout_ms * 1000;
+}
+
 void channel_set_stop(struct channel *ch, int stop_fd)
 {
 	if (ch->ops->set_stop)
@@ -39,7 +37,13 @@ void channel_set_stop(struct channel *ch, int stop_fd)
 void channel_shutdown(struct channel *ch)
 {
 	if (ch->ops->shutdown)
-		ch->ops->shutdown(ch);
+		ch->ops->shutdown(ch, true);
+}
+
+void channel_end_reads(struct channel *ch)
+{
+	if (ch->ops->shutdown)
+		ch->ops->shutdown(ch, false);
 }
 
 int channel_finish(struct channel *ch, struct err *e)

@@ -17,10 +17,10 @@ struct channel_ops {
 	int (*write)(struct channel *ch, struct iovec *iov, int n, struct err *e);
 	int (*read)(struct channel *ch, void *buf, size_t len, struct err *e);
 	/* Waits until something can be read or the other side has closed: 1, or 0 after
-	 * `timeout_ms` (-1: for ever). NULL: there is always something. */
+	 * `timeout_ms` (-1: for ever) or at the deadline. NULL: there is always something. */
 	int (*wait)(struct channel *ch, int timeout_ms, struct err *e);
 	void (*set_stop)(struct channel *ch, int stop_fd);
-	void (*shutdown)(struct channel *ch);
+	void (*shutdown)(struct channel *ch, bool writes_too);
 	/* Everything has been written: make it last. */
 	int (*finish)(struct channel *ch, struct err *e);
 	void (*close)(struct channel *ch);
@@ -29,9 +29,10 @@ struct channel_ops {
 /* Embedded first in each kind's own struct. */
 struct channel {
 	const struct channel_ops *ops;
-	char name[256];	   /* "file:/srv/web.vm", for messages */
-	uint64_t bytes;	   /* written or read so far */
-	bool page_aligned; /* page data begin at multiples of the page size (files) */
+	char name[256];	      /* "file:/srv/web.vm", for messages */
+	uint64_t bytes;	      /* written so far, also by a write that failed half-way */
+	bool page_aligned;    /* page data begin at multiples of the page size (files) */
+	uint64_t deadline_us; /* no wait lasts longer (clock_us); 0: none. Sockets only */
 };
 
 /* Writes all of the vector (which it may change on the way), or fails with a sentence. */
@@ -42,11 +43,18 @@ int channel_read(struct channel *ch, void *buf, size_t len, struct err *e);
 
 int channel_wait(struct channel *ch, int timeout_ms, struct err *e);
 
+/* From now on: after so long every read, write or wait that has to wait fails (wait: 0). So that
+ * a peer which says half a word cannot hold anybody. -1: no limit any more. */
+void channel_set_deadline(struct channel *ch, int timeout_ms);
+
 /* Another stop fd from here on; -1: nothing stops it any more. Sockets only. */
 void channel_set_stop(struct channel *ch, int stop_fd);
 
 /* Ends reads and writes of other threads on it, at once. Sockets only. */
 void channel_shutdown(struct channel *ch);
+
+/* Ends only the reads: the other side can still be told why. Sockets only. */
+void channel_end_reads(struct channel *ch);
 
 int channel_finish(struct channel *ch, struct err *e);
 
@@ -70,5 +78,12 @@ int file_channel_open(struct channel **out, const char *path, struct err *e);
  * minute.
  */
 int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, struct err *e);
+
+/*
+ * A stream in memory: reads come from `bytes`, which must stay, writes are kept: ch->bytes of them.
+ * For tests; nobody ever waits.
+ */
+int memory_channel(struct channel **out, const void *bytes, size_t len, struct err *e);
+const uint8_t *memory_channel_written(const struct channel *ch);
 
 #endif

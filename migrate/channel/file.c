@@ -15,6 +15,7 @@
 #include "migrate/channel/channel.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
+#include "vmm/base/log.h"
 
 struct file_channel {
 	struct channel ch;	      /* first */
@@ -35,6 +36,7 @@ static int file_write(struct channel *ch, struct iovec *iov, int n, struct err *
 			continue;
 		if (done < 0)
 			return err_errno(e, errno, "cannot write");
+		ch->bytes += (uint64_t)done;
 		while (n > 0 && (size_t)done >= iov->iov_len) {
 			done -= (ssize_t)iov->iov_len;
 			iov++;
@@ -81,8 +83,10 @@ static int file_finish(struct channel *ch, struct err *e)
 	if (renameat(f->dir_fd, f->temporary, f->dir_fd, f->name))
 		return err_errno(e, errno, "cannot rename to '%s'", f->name);
 	f->temporary[0] = 0;
+	/* It has its name now: a failure from here on would say that the old file is still there.
+	 */
 	if (fsync(f->dir_fd))
-		return err_errno(e, errno, "cannot sync its directory");
+		log_warn("%s: its directory cannot be synced: %s", ch->name, strerror(errno));
 	return 0;
 }
 
@@ -179,13 +183,14 @@ int file_channel_open(struct channel **out, const char *path, struct err *e)
 
 	if (!f)
 		return err_set(e, "out of memory");
-	f->fd = open(path, O_RDONLY | O_CLOEXEC);
+	f->fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO must not hold us */
 	if (f->fd < 0) {
 		err_errno(e, errno, "%s: cannot open the file", path);
 		goto fail;
 	}
-	if (fstat(f->fd, &st) || S_ISDIR(st.st_mode)) {
-		err_set(e, "%s: is a directory", path);
+	if (fstat(f->fd, &st) || !S_ISREG(st.st_mode)) {
+		err_set(e, S_ISDIR(st.st_mode) ? "%s: is a directory" : "%s: is not a regular file",
+			path);
 		goto fail;
 	}
 	posix_fadvise(f->fd, 0, 0, POSIX_FADV_SEQUENTIAL);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "migrate/channel/channel.h"
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 
 /* A link is given up when nothing was acknowledged for so long. */
@@ -24,20 +25,39 @@ struct socket_channel {
 	int fd, stop_fd;
 };
 
-/* Waits for `events`: 1, 0 at the timeout, -1 when stopped. */
+/* The shorter of `timeout_ms` (-1: for ever) and what is left until the deadline. */
+static int time_left(const struct socket_channel *s, int timeout_ms)
+{
+	uint64_t now = clock_us(), left_ms;
+
+	if (!s->ch.deadline_us)
+		return timeout_ms;
+	left_ms = s->ch.deadline_us > now ? (s->ch.deadline_us - now + 999) / 1000 : 0;
+	return timeout_ms < 0 || left_ms < (uint64_t)timeout_ms ? (int)left_ms : timeout_ms;
+}
+
+/* Waits for `events`: 1, 0 at the timeout or deadline, -1 when stopped. */
 static int wait_for(struct socket_channel *s, short events, int timeout_ms, struct err *e)
 {
 	struct pollfd fds[2] = { { s->fd, events, 0 }, { s->stop_fd, POLLIN, 0 } };
 	int n;
 
 	do {
-		n = poll(fds, s->stop_fd >= 0 ? 2 : 1, timeout_ms);
+		n = poll(fds, s->stop_fd >= 0 ? 2 : 1, time_left(s, timeout_ms));
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return err_errno(e, errno, "cannot wait for the connection");
 	if (n > 0 && fds[1].revents)
 		return err_set(e, "cancelled");
 	return n > 0;
+}
+
+/* For a read or write that must go on: 0, or -1 also at the deadline. */
+static int wait_on(struct socket_channel *s, short events, struct err *e)
+{
+	int rc = wait_for(s, events, -1, e);
+
+	return rc ? (rc < 0 ? -1 : 0) : err_set(e, "the other side has been silent for too long");
 }
 
 static int lost(int error, struct err *e)
@@ -61,12 +81,13 @@ static int socket_write(struct channel *ch, struct iovec *iov, int n, struct err
 		if (done < 0 && errno == EINTR)
 			continue;
 		if (done < 0 && errno == EAGAIN) {
-			if (wait_for(s, POLLOUT, -1, e) < 0)
+			if (wait_on(s, POLLOUT, e))
 				return -1;
 			continue;
 		}
 		if (done < 0)
 			return lost(errno, e);
+		ch->bytes += (uint64_t)done;
 		while (n > 0 && (size_t)done >= iov->iov_len) {
 			done -= (ssize_t)iov->iov_len;
 			iov++;
@@ -98,7 +119,7 @@ static int socket_read(struct channel *ch, void *buf, size_t len, struct err *e)
 			continue;
 		if (errno != EAGAIN)
 			return lost(errno, e);
-		if (wait_for(s, POLLIN, -1, e) < 0)
+		if (wait_on(s, POLLIN, e))
 			return -1;
 	}
 	return 0;
@@ -114,9 +135,9 @@ static void socket_set_stop(struct channel *ch, int stop_fd)
 	((struct socket_channel *)ch)->stop_fd = stop_fd;
 }
 
-static void socket_shutdown(struct channel *ch)
+static void socket_shutdown(struct channel *ch, bool writes_too)
 {
-	shutdown(((struct socket_channel *)ch)->fd, SHUT_RDWR);
+	shutdown(((struct socket_channel *)ch)->fd, writes_too ? SHUT_RDWR : SHUT_RD);
 }
 
 static void socket_close(struct channel *ch)

@@ -57,9 +57,10 @@ int reader_record(struct reader *r, struct record *out, struct err *e)
 	out->body_bytes = get_u32(head + 16);
 	pad = get_u32(head + 20);
 	out->data_bytes = get_u64(head + 24);
-	if ((head[2] & ~RECORD_UNCHECKED) || head[3] || get_u64(head + 8) != r->sequence ||
-	    out->body_bytes > RECORD_BODY_MAX || pad > RECORD_PAD_MAX ||
-	    out->data_bytes > RECORD_DATA_MAX || (out->data_bytes && out->type != RECORD_PAGES) ||
+	if ((out->flags && (out->flags != RECORD_UNCHECKED || out->type != RECORD_PAGES)) ||
+	    head[3] || get_u64(head + 8) != r->sequence || out->body_bytes > RECORD_BODY_MAX ||
+	    pad > RECORD_PAD_MAX || out->data_bytes > RECORD_DATA_MAX ||
+	    (out->data_bytes && out->type != RECORD_PAGES) ||
 	    (r->sequence == 0) != (out->type == (r->answers ? RECORD_CHECKED : RECORD_HELLO)))
 		return bad_head(r, out, e);
 	if (reserve_body(r, out->body_bytes ? out->body_bytes : 1, e) ||
@@ -113,13 +114,16 @@ void reader_free(struct reader *r)
 
 int reader_expect(struct reader *r, enum record_type type, struct record *out, struct err *e)
 {
+	char text[400];
+
 	if (reader_record(r, out, e))
 		return -1;
 	if (out->type == type)
 		return 0;
-	if (out->type == RECORD_FAILED)
-		return err_set(e, "%s: %.*s", r->channel->name, (int)out->body_bytes,
-			       (const char *)out->body);
+	if (out->type == RECORD_FAILED) {
+		record_text(out, text, sizeof(text));
+		return err_set(e, "%s: %s", r->channel->name, text);
+	}
 	return err_set(e, "%s: a %s record where %s was expected", r->channel->name,
 		       record_name(out->type), record_name((uint16_t)type));
 }

@@ -66,6 +66,21 @@ const char *record_name(uint16_t type)
 	}
 }
 
+static void copy_text(char *out, const void *from, size_t len)
+{
+	const char *text = from;
+	size_t i;
+
+	for (i = 0; i < len && text[i]; i++)
+		out[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7f ? '?' : text[i];
+	out[i] = 0;
+}
+
+void record_text(const struct record *r, char *out, size_t size)
+{
+	copy_text(out, r->body, r->body_bytes < size - 1 ? r->body_bytes : size - 1);
+}
+
 void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES])
 {
 	memset(out, 0, HELLO_BYTES);
@@ -95,12 +110,12 @@ int hello_decode(const struct record *r, struct hello *out, struct err *e)
 	if (out->version == 0 || r->body_bytes != HELLO_BYTES)
 		return err_set(e, "the stream's HELLO record is damaged");
 	out->page_bytes = get_u32(b + 12);
-	memcpy(out->arch, b + 16, 11);
+	copy_text(out->arch, b + 16, sizeof(out->arch) - 1);
 	out->role = get_u32(b + 28);
 	if (out->role != ROLE_MAIN && out->role != ROLE_PAGES)
 		return err_set(e, "a connection in the unknown role %" PRIu32, out->role);
 	memcpy(out->id, b + 32, 16);
-	memcpy(out->program, b + 48, 11);
+	copy_text(out->program, b + 48, sizeof(out->program) - 1);
 	out->lanes = get_u32(b + 60);
 	if (out->page_bytes != PAGE_SIZE)
 		return err_set(e, "made with pages of %" PRIu32 " bytes, here they have %u",
@@ -135,6 +150,9 @@ int pages_decode(const struct record *r, struct pages *out, struct err *e)
 			return err_set(e, "a PAGES record with a run of %" PRIu64 " pages", n);
 		pages += n;
 	}
+	/* Zero pages have no data whose length would bound the work. */
+	if (pages > RECORD_DATA_MAX / PAGE_SIZE)
+		return err_set(e, "a PAGES record of %" PRIu64 " pages", pages);
 	if (out->codec == CODEC_ZERO)
 		pages = 0;
 	if (pages * PAGE_SIZE != r->data_bytes)

@@ -48,6 +48,7 @@ const char *record_name(uint16_t type);
 struct writer {
 	struct channel *channel;
 	uint64_t sequence;
+	bool broken; /* a record went out in part, if at all: nothing can follow it */
 };
 
 /*
@@ -82,6 +83,9 @@ int reader_expect(struct reader *r, enum record_type type, struct record *out, s
 
 /* The next record: head and body are read and verified, the padding is skipped. */
 int reader_record(struct reader *r, struct record *out, struct err *e);
+
+/* The text in a record's body (CHECKED, FAILED), without what would upset a terminal. */
+void record_text(const struct record *r, char *out, size_t size);
 
 /* The next `len` bytes of the record's bulk data, into guest memory or wherever. */
 int reader_data(struct reader *r, void *to, size_t len, struct err *e);

@@ -37,6 +37,8 @@ int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, cons
 	uLong crc;
 	int i;
 
+	if (w->broken)
+		return err_set(e, "%s: nothing can be sent any more", w->channel->name);
 	for (i = 0; i < n_data; i++)
 		data_bytes += data[i].iov_len;
 	if (body_bytes > RECORD_BODY_MAX || data_bytes > RECORD_DATA_MAX ||
@@ -60,8 +62,10 @@ int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, cons
 	iov[2] = (struct iovec){ (void *)(uintptr_t)zeros, pad };
 	if (n_data)
 		memcpy(iov + 3, data, (size_t)n_data * sizeof(data[0]));
-	if (channel_write(w->channel, iov, 3 + n_data, e))
+	if (channel_write(w->channel, iov, 3 + n_data, e)) {
+		w->broken = true;
 		return -1;
+	}
 	w->sequence++;
 	return 0;
 }

@@ -204,12 +204,25 @@ static int fake_query(void *context, json_t *arguments, json_t **result, struct 
 	return 0;
 }
 
+static int fake_force(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct fake_vm *vm = context;
+
+	(void)arguments;
+	(void)result;
+	if (strcmp(vm->migrate_status, "postcopy-paused"))
+		return err_set(e, "there is nothing to force");
+	vm->migrate_status = "failed";
+	return machine_resume(&vm->machine, e);
+}
+
 static const struct control_command fake_commands[] = {
 	{ .name = "echo", .arguments = echo_arguments, .run = fake_echo },
 	{ .name = "fail", .run = fake_fail },
 	{ .name = "migrate", .arguments = migrate_arguments, .run = fake_migrate },
 	{ .name = "migrate_cancel", .run = fake_cancel },
 	{ .name = "query-migrate", .run = fake_query },
+	{ .name = "x-godwit-force-resume", .run = fake_force },
 	{ .name = NULL },
 };
 

@@ -1,6 +1,6 @@
 /*
  * The block device, from the driver's ring to an image file: every kind of request, in any layout
- * of buffers, and every request that cannot be.
+ * of buffers, and every request that cannot be; and how its image goes to another host.
  */
 #include <check.h>
 #include <fcntl.h>
@@ -9,10 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "devices/models.h"
+#include "devices/virtio/blk.h"
 #include "tests/unit/vring.h"
 
 #define PLAIN	(VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_BLK_F_FLUSH))
@@ -512,6 +515,280 @@ START_TEST(disks_that_do_not_fit_the_machine_are_refused)
 }
 END_TEST
 
+/* -- the image goes to another host -- */
+
+#define model virtio_blk_model
+
+/* The same disk in another machine, which waits for its guest. */
+static struct bench arriving;
+
+static int create_arriving(void)
+{
+	if (!arriving.env.io) {
+		ck_assert_int_eq(bench_init(&arriving, "virtio-blk", "disk0", &e), 0);
+		ck_assert(!tree_set_str(&arriving.tree, "/host/disk0", "path", path, &e));
+		arriving.env.incoming = true;
+	}
+	return bench_create(&arriving, &model, &e);
+}
+
+static void arriving_ends(void)
+{
+	model.destroy(arriving.device);
+	arriving.device = NULL;
+}
+
+static struct disk *disk_of(struct bench *b)
+{
+	return &((struct blk *)b->device)->disk;
+}
+
+static bool third_one_can_have_it(void)
+{
+	struct disk d;
+	bool can;
+
+	ck_assert_int_eq(disk_open(&d, "disk0", path, false, NULL), 0);
+	can = disk_lock(&d, NULL) == 0;
+	disk_close(&d);
+	return can;
+}
+
+static void share_on(void *arg)
+{
+	model.share(arg, true);
+}
+
+static void share_off(void *arg)
+{
+	model.share(arg, false);
+}
+
+static void settle(void *arg)
+{
+	model.settle(arg);
+}
+
+static void on_io(void (*fn)(void *arg))
+{
+	loop_call(&bench.io, fn, bench.device);
+}
+
+/* Up to where GO would be sent. */
+static void hand_over(void)
+{
+	ck_assert_int_eq(create_arriving(), -1);
+	ck_assert_ptr_nonnull(strstr(e.text, "already another disk of this VM (locked)"));
+	on_io(share_on);
+	ck_assert_msg(create_arriving() == 0, "%s", e.text);
+	ck_assert(!third_one_can_have_it());
+	ck_assert_int_eq(model.activate(arriving.device, &e), -1);
+	ck_assert_int_eq(model.acquire(arriving.device, &e), -1);
+	bench_park(&bench);
+	ck_assert_int_eq(model.sync(bench.device, &e), 0);
+	model.release(bench.device);
+	ck_assert_int_eq(disk_of(&bench)->held, DISK_NOTHING);
+	ck_assert(!third_one_can_have_it());
+}
+
+START_TEST(image_goes_with_its_guest)
+{
+	run(false, PLAIN);
+	hand_over();
+	ck_assert_int_eq(model.acquire(arriving.device, &e), 0);
+	ck_assert_int_eq(disk_of(&arriving)->held, DISK_ALL);
+	ck_assert_int_eq(bench_run(&arriving, &e), 0);
+	ck_assert(!third_one_can_have_it());
+	ck_assert_int_eq(model.activate(bench.device, &e), -1);
+	/* And back, to a machine that was made there anew. */
+	model.destroy(bench.device);
+	bench.device = NULL;
+	ck_assert(!third_one_can_have_it());
+	bench_park(&arriving);
+	arriving_ends();
+	bench_free(&arriving);
+	ck_assert(third_one_can_have_it());
+}
+END_TEST
+
+START_TEST(paused_and_resumed_while_it_is_moved_the_image_stays_shared)
+{
+	run(false, PLAIN);
+	on_io(share_on);
+	bench_park(&bench);
+	ck_assert_int_eq(bench_run(&bench, &e), 0);
+	ck_assert_int_eq(create_arriving(), 0);
+	arriving_ends();
+	bench_free(&arriving);
+	on_io(share_off);
+	ck_assert_int_eq(disk_of(&bench)->held, DISK_ALL);
+}
+END_TEST
+
+START_TEST(source_works_on_at_once_and_gets_all_of_its_lock_back)
+{
+	uint32_t written;
+
+	run(false, PLAIN);
+	for (unsigned int i = 0; i < 2; i++) {
+		hand_over();
+		ck_assert_int_eq(model.acquire(bench.device, &e), 0);
+		ck_assert_int_eq(bench_run(&bench, &e), 0);
+		on_io(share_off);
+		/* The destination is slow to end. */
+		ck_assert_int_eq(disk_of(&bench)->held, DISK_KEEP);
+		ck_assert(!third_one_can_have_it());
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_IN, 1, AREA, 512, &written),
+				  VIRTIO_BLK_S_OK);
+		arriving_ends();
+		for (unsigned int ms = 0; ms < 5000; ms++) {
+			on_io(settle); /* only to look at it on its own thread */
+			if (disk_of(&bench)->held == DISK_ALL)
+				break;
+			usleep(1000);
+		}
+		ck_assert_int_eq(disk_of(&bench)->held, DISK_ALL);
+		ck_assert_int_eq(((struct blk *)bench.device)->retake.fd, -1);
+	}
+	bench_free(&arriving);
+}
+END_TEST
+
+START_TEST(destination_that_cannot_start_gives_the_image_back)
+{
+	run(false, PLAIN);
+	hand_over();
+	ck_assert_int_eq(model.acquire(arriving.device, &e), 0);
+	model.release(arriving.device);
+	ck_assert_int_eq(model.acquire(bench.device, &e), 0);
+	ck_assert_int_eq(disk_of(&bench)->held, DISK_ALL);
+	ck_assert_int_eq(bench_run(&bench, &e), 0);
+	arriving_ends();
+	bench_free(&arriving);
+}
+END_TEST
+
+START_TEST(readonly_disk_is_open_at_both_ends)
+{
+	run(true, PLAIN | VIRTIO_BIT(VIRTIO_BLK_F_RO));
+	ck_assert(!bench_init(&arriving, "virtio-blk", "disk0", &e));
+	ck_assert(!tree_set_str(&arriving.tree, "/host/disk0", "path", path, &e));
+	ck_assert(!tree_set_bytes(&arriving.tree, BENCH_PATH, "readonly", "", 0, &e));
+	arriving.env.incoming = true;
+	ck_assert_int_eq(create_arriving(), 0);
+	ck_assert_int_eq(bench_run(&arriving, &e), 0);
+	bench_park(&bench);
+	ck_assert_int_eq(model.sync(bench.device, &e), 0);
+	model.release(bench.device);
+	ck_assert(!third_one_can_have_it());
+	ck_assert_int_eq(bench_run(&bench, &e), 0);
+	bench_park(&arriving);
+	bench_free(&arriving);
+}
+END_TEST
+
+START_TEST(requests_go_on_while_the_disk_settles)
+{
+	uint32_t head, written;
+
+	run(false, PLAIN);
+	for (unsigned int round = 0; round < 50; round++) {
+		offer_reads(85);
+		bench_ring(&bench, 0);
+		on_io(settle);
+		if (round % 3 == 0) {
+			bench_park(&bench);
+			if (round % 2)
+				ck_assert_int_eq(model.sync(bench.device, &e), 0);
+			ck_assert_int_eq(bench_run(&bench, &e), 0);
+		}
+		for (unsigned int i = 0; i < 85; i++)
+			ck_assert(bench_wait_used(&bench, &vring, &head, &written));
+		for (unsigned int i = 0; i < 85; i++)
+			ck_assert_uint_eq(status_at(0xa000 + i), VIRTIO_BLK_S_OK);
+	}
+	ck_assert(!vring_used(&vring, &head, &written));
+	on_io(settle);
+}
+END_TEST
+
+START_TEST(lost_writes_forbid_the_move_and_are_told_to_the_guest)
+{
+	int fds[2], fd, saved;
+	uint32_t written;
+
+	run(false, PLAIN);
+	fd = disk_of(&bench)->fd;
+	saved = dup(fd);
+	ck_assert_int_eq(pipe(fds), 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		/* A pipe cannot be synced. */
+		ck_assert_int_ge(dup2(fds[1], fd), 0);
+		if (i == 1) {
+			on_io(settle);
+			usleep(100000);
+		}
+		bench_park(&bench);
+		if (i == 0)
+			ck_assert_int_eq(model.sync(bench.device, &e), -1);
+		ck_assert_int_ge(dup2(saved, fd), 0);
+		/* That the kernel says nothing now is not to be believed. */
+		ck_assert_int_eq(model.sync(bench.device, &e), -1);
+		ck_assert_ptr_nonnull(strstr(e.text, "disk0: what the guest wrote does not get "
+						     "onto /tmp/godwit-blk-"));
+		ck_assert_int_eq(disk_of(&bench)->held, DISK_ALL);
+		ck_assert_int_eq(bench_run(&bench, &e), 0);
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, AREA, 0, &written),
+				  VIRTIO_BLK_S_IOERR);
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, AREA, 0, &written),
+				  VIRTIO_BLK_S_OK);
+	}
+	bench_park(&bench);
+	ck_assert_int_eq(model.sync(bench.device, &e), 0);
+	ck_assert_int_eq(bench_run(&bench, &e), 0);
+	close(saved);
+	close(fds[0]);
+	close(fds[1]);
+}
+END_TEST
+
+static unsigned int cached_pages(void)
+{
+	unsigned char there[SECTORS * 512 / PAGE_SIZE];
+	void *map = mmap(NULL, SECTORS * 512, PROT_READ, MAP_SHARED, image, 0);
+	unsigned int i, n = 0;
+
+	ck_assert_ptr_ne(map, MAP_FAILED);
+	ck_assert_int_eq(mincore(map, SECTORS * 512, there), 0);
+	munmap(map, SECTORS * 512);
+	for (i = 0; i < sizeof(there); i++)
+		n += there[i] & 1;
+	return n;
+}
+
+START_TEST(destination_reads_nothing_that_was_cached_before)
+{
+	struct statfs fs;
+
+	run(false, PLAIN);
+	ck_assert_int_eq(fstatfs(image, &fs), 0);
+	if (fs.f_type == 0x01021994) {
+		printf("skipped: the cache of an image: /tmp is a tmpfs, which is nothing else\n");
+		return;
+	}
+	hand_over();
+	ck_assert_int_eq(posix_fadvise(image, 0, 0, POSIX_FADV_WILLNEED), 0);
+	for (unsigned int i = 0; i < SECTORS; i++)
+		image_has(i, 1, 0);
+	ck_assert_uint_eq(cached_pages(), SECTORS * 512 / PAGE_SIZE);
+	ck_assert_int_eq(model.acquire(arriving.device, &e), 0);
+	ck_assert_uint_eq(cached_pages(), 0);
+	arriving_ends();
+	bench_free(&arriving);
+	ck_assert_int_eq(bench_run(&bench, &e), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("blk");
@@ -536,6 +813,14 @@ int main(void)
 	tcase_add_test(t, image_that_shrinks_is_an_error_of_the_guest_only);
 	tcase_add_test(t, full_host_disk_is_an_error_of_the_guest_only);
 	tcase_add_test(t, disks_that_do_not_fit_the_machine_are_refused);
+	tcase_add_test(t, image_goes_with_its_guest);
+	tcase_add_test(t, paused_and_resumed_while_it_is_moved_the_image_stays_shared);
+	tcase_add_test(t, source_works_on_at_once_and_gets_all_of_its_lock_back);
+	tcase_add_test(t, destination_that_cannot_start_gives_the_image_back);
+	tcase_add_test(t, readonly_disk_is_open_at_both_ends);
+	tcase_add_test(t, requests_go_on_while_the_disk_settles);
+	tcase_add_test(t, lost_writes_forbid_the_move_and_are_told_to_the_guest);
+	tcase_add_test(t, destination_reads_nothing_that_was_cached_before);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -88,6 +88,17 @@ START_TEST(forced_resume_without_undecided_migration_says_so)
 }
 END_TEST
 
+START_TEST(forced_resume_of_an_undecided_guest_makes_it_run)
+{
+	start();
+	vm.machine.status = MACHINE_FINISH_MIGRATE;
+	vm.migrate_status = "postcopy-paused";
+	ck_assert_int_eq(verb("resume", "fake", "--force", NULL), VERB_DONE);
+	ck_assert_int_eq(vm.machine.status, MACHINE_RUNNING);
+	fake_stop(&vm);
+}
+END_TEST
+
 START_TEST(resume_of_a_guest_that_is_elsewhere_fails)
 {
 	start();
@@ -419,6 +430,7 @@ int main(void)
 	tcase_set_timeout(verbs, 60);
 	tcase_add_test(verbs, pause_and_resume_return_when_it_is_true);
 	tcase_add_test(verbs, forced_resume_without_undecided_migration_says_so);
+	tcase_add_test(verbs, forced_resume_of_an_undecided_guest_makes_it_run);
 	tcase_add_test(verbs, resume_of_a_guest_that_is_elsewhere_fails);
 	tcase_add_test(verbs, reset_waits_for_the_event);
 	tcase_add_loop_test(verbs, shutdown_and_quit_wait_for_the_end, 0, 2);

@@ -1,5 +1,6 @@
 /*
- * Disk images: what is no disk is refused with a sentence, and two writers never meet.
+ * Disk images: what is no disk is refused with a sentence, two writers never meet, and while the
+ * lock goes from one VM to another no third one gets in between.
  */
 #include "devices/backend/disk.h"
 
@@ -162,6 +163,181 @@ START_TEST(one_image_for_two_disks_of_a_vm_is_said_so)
 }
 END_TEST
 
+/*
+ * A third party that wants to write: another VM, one that waits for a guest, and QEMU, which has
+ * read locks on bytes from 100 and from 200 on, and looks whether others have locks there.
+ */
+static bool qemu_can(bool writes)
+{
+	static const struct {
+		off_t lock, test;
+	} bytes[] = { { 100, 200 }, { 101, 201 }, { 103, 203 }, { 201, 101 }, { 203, 103 } };
+	int fd = open(path, writes ? O_RDWR : O_RDONLY);
+	bool can = true;
+
+	for (unsigned int i = 0; i < sizeof(bytes) / sizeof(bytes[0]); i++) {
+		struct flock lock = { .l_type = F_RDLCK, .l_start = bytes[i].lock, .l_len = 1 };
+		struct flock test = { .l_type = F_WRLCK, .l_start = bytes[i].test, .l_len = 1 };
+
+		/* A reader wants to read what nobody writes. */
+		if (!writes && i != 0 && i != 3)
+			continue;
+		can &= fcntl(fd, F_OFD_SETLK, &lock) == 0;
+		can &= fcntl(fd, F_OFD_GETLK, &test) == 0 && test.l_type == F_UNLCK;
+	}
+	close(fd);
+	return can;
+}
+
+static bool another_can_reserve(void)
+{
+	struct disk other;
+	bool can;
+
+	ck_assert_int_eq(disk_open(&other, "disk0", path, false, NULL), 0);
+	can = disk_reserve(&other, NULL) == 0;
+	disk_close(&other);
+	return can;
+}
+
+static bool others_are_kept_out(void)
+{
+	return !other_process_can(false) && !other_process_can(true) && !qemu_can(true) &&
+	       !qemu_can(false);
+}
+
+/* The two VMs of a migration; they see nothing of each other but the locks. */
+static struct disk source, arriving;
+
+static void begin_move(void)
+{
+	ck_assert_int_eq(disk_open(&source, "disk0", path, false, &e), 0);
+	ck_assert_int_eq(disk_open(&arriving, "disk0", path, false, &e), 0);
+	ck_assert(qemu_can(true) && qemu_can(false));
+	ck_assert_int_eq(disk_lock(&source, &e), 0);
+	/* Not while nobody is being moved. */
+	ck_assert_int_eq(disk_reserve(&arriving, &e), -1);
+	ck_assert(others_are_kept_out());
+	disk_share(&source);
+	ck_assert(others_are_kept_out());
+	ck_assert(another_can_reserve());
+	ck_assert_msg(disk_reserve(&arriving, &e) == 0, "%s", e.text);
+	ck_assert(others_are_kept_out());
+	/* One guest arrives, not two; and not before it was let go. */
+	ck_assert(!another_can_reserve());
+	ck_assert_int_eq(disk_lock(&arriving, &e), -1);
+	ck_assert_int_eq(arriving.held, DISK_RESERVE);
+}
+
+START_TEST(lock_moves_and_no_third_one_gets_in)
+{
+	begin_move();
+	disk_release(&source);
+	ck_assert_int_eq(source.held, DISK_NOTHING);
+	ck_assert(others_are_kept_out());
+	ck_assert(!another_can_reserve());
+	ck_assert_int_eq(disk_lock(&arriving, &e), 0);
+	ck_assert_int_eq(arriving.held, DISK_ALL);
+	ck_assert(others_are_kept_out());
+	ck_assert(!another_can_reserve());
+	/* The source has nothing that its end could take away, and cannot come back. */
+	ck_assert_int_eq(disk_retake(&source, &e), -1);
+	disk_close(&source);
+	ck_assert(others_are_kept_out());
+	disk_close(&arriving);
+	ck_assert(other_process_can(false));
+}
+END_TEST
+
+START_TEST(source_takes_its_lock_back)
+{
+	/* Before and after it let go; the destination ends before it does, or after. */
+	for (unsigned int i = 0; i < 4; i++) {
+		begin_move();
+		if (i & 1)
+			disk_release(&source);
+		if (i & 2)
+			disk_close(&arriving);
+		ck_assert_msg(disk_retake(&source, &e) == 0, "%s", e.text);
+		ck_assert_int_eq(source.held, i & 2 ? DISK_ALL : DISK_KEEP);
+		ck_assert(others_are_kept_out());
+		ck_assert(i & 2 || disk_lock(&arriving, &e) == -1);
+		disk_close(&arriving);
+		ck_assert(others_are_kept_out());
+		ck_assert_int_eq(disk_retake(&source, &e), 0);
+		ck_assert_int_eq(source.held, DISK_ALL);
+		ck_assert(!another_can_reserve());
+		ck_assert(others_are_kept_out());
+		disk_close(&source);
+	}
+}
+END_TEST
+
+START_TEST(destination_that_fails_after_all_gives_back)
+{
+	begin_move();
+	disk_release(&source);
+	ck_assert_int_eq(disk_lock(&arriving, &e), 0);
+	disk_release(&arriving);
+	ck_assert_int_eq(disk_retake(&source, &e), 0);
+	ck_assert_int_eq(source.held, DISK_ALL);
+	ck_assert(others_are_kept_out());
+	disk_close(&arriving);
+	disk_close(&source);
+}
+END_TEST
+
+START_TEST(image_that_does_not_move_stays_locked)
+{
+	/* The destination has a copy. */
+	ck_assert_int_eq(disk_open(&source, "disk0", path, false, &e), 0);
+	ck_assert_int_eq(disk_lock(&source, &e), 0);
+	disk_share(&source);
+	disk_release(&source);
+	ck_assert_int_eq(source.held, DISK_ALL);
+	ck_assert(others_are_kept_out());
+	ck_assert_int_eq(disk_retake(&source, &e), 0);
+	disk_close(&source);
+	ck_assert(other_process_can(false));
+}
+END_TEST
+
+START_TEST(readers_need_no_hand_over)
+{
+	ck_assert_int_eq(disk_open(&source, "disk0", path, true, &e), 0);
+	ck_assert_int_eq(disk_open(&arriving, "disk0", path, true, &e), 0);
+	ck_assert_int_eq(disk_lock(&source, &e), 0);
+	disk_share(&source);
+	ck_assert(!other_process_can(false));
+	ck_assert_int_eq(disk_reserve(&arriving, &e), 0);
+	ck_assert(other_process_can(true));
+	disk_release(&source);
+	ck_assert(!other_process_can(false));
+	ck_assert_int_eq(disk_lock(&arriving, &e), 0);
+	ck_assert_int_eq(disk_retake(&source, &e), 0);
+	disk_close(&source);
+	ck_assert(!other_process_can(false));
+	disk_close(&arriving);
+	ck_assert(other_process_can(false));
+}
+END_TEST
+
+START_TEST(nobody_waits_for_a_guest_on_an_image_in_use)
+{
+	int fd = open(path, O_RDWR);
+	struct flock qemu = { .l_type = F_RDLCK, .l_start = 201, .l_len = 1 };
+
+	ck_assert_int_eq(disk_open(&disk, "disk0", path, true, &e), 0);
+	ck_assert_int_eq(disk_lock(&disk, &e), 0);
+	ck_assert(!another_can_reserve());
+	disk_close(&disk);
+	ck_assert_int_eq(fcntl(fd, F_OFD_SETLK, &qemu), 0);
+	ck_assert(!another_can_reserve());
+	close(fd);
+	ck_assert(another_can_reserve());
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("disk");
@@ -175,6 +351,12 @@ int main(void)
 	tcase_add_test(t, two_writers_are_refused);
 	tcase_add_test(t, readers_share_and_keep_writers_out);
 	tcase_add_test(t, one_image_for_two_disks_of_a_vm_is_said_so);
+	tcase_add_test(t, lock_moves_and_no_third_one_gets_in);
+	tcase_add_test(t, source_takes_its_lock_back);
+	tcase_add_test(t, destination_that_fails_after_all_gives_back);
+	tcase_add_test(t, image_that_does_not_move_stays_locked);
+	tcase_add_test(t, readers_need_no_hand_over);
+	tcase_add_test(t, nobody_waits_for_a_guest_on_an_image_in_use);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

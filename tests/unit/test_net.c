@@ -18,11 +18,11 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "devices/backend/tap.h"
 #include "devices/models.h"
-#include "devices/virtio/net.h"
 #include "tests/unit/vring.h"
 
 #define TAP	  "tap0"
@@ -433,6 +433,78 @@ static uint8_t command(uint8_t class, uint8_t cmd)
 	return ack;
 }
 
+static void announce(void *arg)
+{
+	virtio_net_model.announce(arg);
+}
+
+static void on_io(void (*fn)(void *arg))
+{
+	loop_call(&b.io, fn, b.device);
+}
+
+static unsigned int now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (unsigned int)(t.tv_sec * 1000 + t.tv_nsec / 1000000);
+}
+
+/* Hears RARP frames on the host's side of the tap from here on. */
+static int listen_for_rarp(void)
+{
+	struct sockaddr_ll ll = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_RARP) };
+	struct timeval limit = { .tv_sec = 1 };
+	int fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_RARP));
+
+	ck_assert_int_ge(fd, 0);
+	ll.sll_ifindex = (int)if_nametoindex(TAP);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&ll, sizeof(ll)), 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	return fd;
+}
+
+START_TEST(guest_that_arrives_is_announced_five_times)
+{
+	static const uint8_t expected[60] = {
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 1,	 2,    3, 0x80,
+		0x35, 0,    1,	  8,	0,    6,    4,	  0,	3, 0x52, 0x54, 0, 1,
+		2,    3,    0,	  0,	0,    0,    0x52, 0x54, 0, 1,	 2,    3,
+	};
+	static const unsigned int at_ms[] = { 0, 50, 200, 450, 800 };
+	unsigned int i, began, took;
+	uint8_t got[100];
+	int rarp;
+
+	start(F_STATUS); /* a driver that cannot announce itself */
+	rarp = listen_for_rarp();
+	began = now_ms();
+	on_io(announce);
+	for (i = 0; i < 5; i++) {
+		ck_assert_int_eq(recv(rarp, got, sizeof(got), 0), sizeof(expected));
+		ck_assert_mem_eq(got, expected, sizeof(expected));
+		took = now_ms() - began;
+		ck_assert_msg(took + 1 >= at_ms[i] && took < at_ms[i] + 400, "%u: after %u ms", i,
+			      took);
+	}
+	ck_assert_int_eq(recv(rarp, got, sizeof(got), 0), -1);
+	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 1);
+	/* Parked in between, the rest is left out; and asked for again, it begins anew. */
+	on_io(announce);
+	on_io(announce);
+	bench_park(&b);
+	for (i = 0; i < 2; i++)
+		ck_assert_int_eq(recv(rarp, got, sizeof(got), 0), sizeof(expected));
+	ck_assert_int_eq(recv(rarp, got, sizeof(got), 0), -1);
+	/* A device that is destroyed while it announces leaves nothing behind. */
+	ck_assert_int_eq(bench_run(&b, &e), 0);
+	on_io(announce);
+	loop_join(&b.io);
+	close(rarp);
+}
+END_TEST
+
 START_TEST(guest_is_asked_to_announce_itself_until_it_has)
 {
 	struct vring_buffer no_answer = { BUFFERS, 2, false };
@@ -444,10 +516,21 @@ START_TEST(guest_is_asked_to_announce_itself_until_it_has)
 		bus_access(&b.mmio, BENCH_GPA + 0x100 + i, &mac[i], 1, false);
 	ck_assert_int_eq(memcmp(mac, "\x52\x54\0\1\2\3", 6), 0);
 	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 1);
-	net_announce(b.device);
+	on_io(announce);
 	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 3);
 	ck_assert_uint_eq(bench_read(&b, 0x60) & 2, 2);
 	ck_assert_uint_eq(command(3, 0), 0);
+	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 1);
+	/* It is asked again with each round. */
+	for (i = 0; i < 4; i++) {
+		unsigned int until = now_ms() + 2000;
+
+		while (bench_read(&b, 0x104) >> 16 == 1 && now_ms() < until)
+			usleep(1000);
+		ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 3);
+		ck_assert_uint_eq(command(3, 0), 0);
+	}
+	usleep(700000);
 	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 1);
 	ck_assert_uint_eq(command(3, 7), 1);
 	ck_assert_uint_eq(command(0, 0), 1); /* not offered */
@@ -548,6 +631,7 @@ int main(void)
 	tcase_add_test(t, broken_chains_ask_for_a_reset_and_the_device_works_after_it);
 	tcase_add_test(t, a_header_that_makes_no_sense_costs_only_its_frame);
 	tcase_add_test(t, parking_loses_no_frame);
+	tcase_add_test(t, guest_that_arrives_is_announced_five_times);
 	tcase_add_test(t, guest_is_asked_to_announce_itself_until_it_has);
 	tcase_add_test(t, a_removed_interface_is_a_pulled_cable);
 	tcase_add_test(t, taps_that_cannot_be_used_are_refused_with_a_sentence);

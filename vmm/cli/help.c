@@ -29,14 +29,20 @@ static const char overview[] =
 	"  shutdown VM             press the power button and wait for the guest to power off\n"
 	"  quit VM                 end the VM at once, as if its power were cut\n"
 	"\n"
+	"Moving:\n"
+	"  receive --listen URI    wait for a VM from another host, and run it\n"
+	"  migrate VM URI          move a VM there while its guest runs\n"
+	"  cancel VM               end its migration; the guest runs on here\n"
+	"  set VM PARAM=VALUE...   change a migration's limits, also while it runs\n"
+	"\n"
 	"Looking:\n"
 	"  inspect FILE            what a saved VM holds\n"
 	"  doctor                  what this host can do\n"
 	"\n"
 	"VM is a name, or the path of a control socket (anything with a '/').\n"
 	"godwit VERB --help tells the options of a verb, godwit --version the version.\n"
-	"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cancelled. Errors are one sentence on "
-	"stderr.\n";
+	"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cancelled, 4 undecided (migrate).\n"
+	"Errors are one sentence on stderr.\n";
 
 #define HOST_OPTIONS                                                                               \
 	"  --console stdio|null|file:PATH|unix:PATH\n"                                             \
@@ -71,10 +77,7 @@ static const struct help helps[] = {
 	  "                      default: net0, ...; MAC: made from the VM's name and the id)\n"
 	  "  --channel NAME,socket=PATH\n"
 	  "                      a named port in the guest (/dev/virtio-ports/NAME) that reaches\n"
-	  "                      a unix socket here; may be repeated\n"
-	  "  --dirty-ring N      track written pages with KVM's dirty ring of N entries a vCPU\n"
-	  "                      (a power of two, 1024 to 65536; 0: the bitmap, the "
-	  "default)\n" HOST_OPTIONS },
+	  "                      a unix socket here; may be repeated\n" HOST_OPTIONS },
 	{ "restore",
 	  "usage: godwit restore FILE [OPTION...]\n"
 	  "\n"
@@ -95,6 +98,65 @@ static const struct help helps[] = {
 		  "when it is complete; whatever fails before leaves an older FILE as it was and "
 		  "the guest\n"
 		  "running. Ctrl-C cancels (exit code 3). godwit restore FILE goes on with it.\n" },
+	{ "receive",
+	  "usage: godwit receive --listen URI [OPTION...]\n"
+	  "\n"
+	  "Waits for a VM that godwit migrate moves here, and runs it until it ends. What the\n"
+	  "guest sees comes with it; the host's side is as it was there, or as these options say.\n"
+	  "\n"
+	  "  --listen URI        tcp:HOST:PORT (HOST may be empty: all addresses; port 0: any, "
+	  "and\n"
+	  "                      it is told which) or unix:PATH. IPv6 addresses in brackets\n"
+	  "  --name NAME         call the VM otherwise\n"
+	  "  --disk ID=PATH      where the disk called ID is here; may be repeated\n"
+	  "  --net ID=tap:IF     the tap interface of the card called ID; may be repeated\n"
+	  "  --channel NAME,socket=PATH\n"
+	  "                      the socket of the channel called NAME; may be repeated\n"
+	  "  --kernel FILE       the kernel for the guest's next reboot\n"
+	  "  --initrd FILE       its initial RAM disk\n" HOST_OPTIONS },
+	{ "migrate",
+	  "usage: godwit migrate VM URI [OPTION...]\n"
+	  "\n"
+	  "Moves a VM to where godwit receive --listen URI waits, while its guest runs, and stays\n"
+	  "until that is over. Ctrl-C cancels: the guest runs on here. URI is tcp:HOST:PORT,\n"
+	  "unix:PATH, fd:N (of the VM's process) or file:PATH. On a terminal it draws one line,\n"
+	  "else it prints one for each round.\n"
+	  "\n"
+	  "  --bandwidth RATE    at most so many bytes a second; RATE takes K, M, G; 0: no limit\n"
+	  "                      (the default)\n"
+	  "  --downtime MS       how long the guest may stand still (default: 300)\n"
+	  "  --timeout SEC       give up when the guest is not there by then (default: 0, never)\n"
+	  "  --channels N        parallel connections, 1 to 16 (default: 1)\n"
+	  "  --bind ADDR         the local address to come from\n"
+	  "  --detach            return once it has begun; godwit status VM shows it\n"
+	  "  --report FILE       its history, with every decision: FILE.html (one page with a\n"
+	  "                      picture) or FILE.json\n"
+	  "  --json              at the end the answer to query-migrate, with a \"result\"\n"
+	  "\n"
+	  "Options hold for this migration; what is not given is as godwit set has said.\n"
+	  "Exit codes: 0 moved; 1 failed, 3 cancelled: the guest is still here; 2 wrong usage;\n"
+	  "4 undecided: the destination was told to go on and has not said that it does. Look "
+	  "there\n"
+	  "first; godwit resume VM --force lets the guest run here again.\n" },
+	{ "cancel", "usage: godwit cancel VM\n"
+		    "\n"
+		    "Ends the migration of a VM that is under way; returns when it is over and the "
+		    "guest runs\n"
+		    "on here at full speed. Too late (the guest has moved) is a failure.\n" },
+	{ "set",
+	  "usage: godwit set VM PARAM=VALUE...\n"
+	  "\n"
+	  "Sets parameters of a VM's migrations. bandwidth, downtime and timeout also count for "
+	  "the\n"
+	  "one that is under way.\n"
+	  "\n"
+	  "  bandwidth=RATE      bytes a second; RATE takes K, M, G; 0: no limit (max-bandwidth)\n"
+	  "  downtime=MS         0 to 2000000 (downtime-limit)\n"
+	  "  timeout=SEC         since the start; 0: none (x-godwit-timeout)\n"
+	  "  channels=N          1 to 16 (multifd-channels, and the capability multifd)\n"
+	  "  bind=ADDR           the local address to come from (x-godwit-bind)\n"
+	  "\n"
+	  "The names in parentheses are those of QMP and may be used too.\n" },
 	{ "inspect",
 	  "usage: godwit inspect FILE [--tree|--states|--pages]\n"
 	  "\n"
@@ -121,7 +183,7 @@ static const struct help helps[] = {
 	  "usage: godwit status VM [--json]\n"
 	  "\n"
 	  "Tells name, status (running, paused, ...), number of CPUs, process id and control\n"
-	  "socket of a VM.\n" },
+	  "socket of a VM; and how far its migration is, or how the last one ended.\n" },
 	{ "pause", "usage: godwit pause VM\n"
 		   "\n"
 		   "Stops the guest where it is; returns when it stands.\n" },

@@ -3,9 +3,7 @@
  * file, followed by its events. Ctrl-C cancels and the guest runs on. Main thread of a short-lived
  * process; SIGINT and SIGTERM come through a signalfd.
  */
-#include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -20,25 +18,6 @@
 #define LOOK_MS 250
 
 #define END_TIMEOUT_MS 30000
-
-static int absolute(const char *file, char path[PATH_MAX], struct err *e)
-{
-	size_t n = 0;
-
-	if (!*file)
-		return err_set(e, "the file's name is empty");
-	if (file[0] != '/') {
-		if (!getcwd(path, PATH_MAX - 1))
-			return err_errno(e, errno, "cannot tell the current directory");
-		n = strlen(path);
-		path[n++] = '/';
-	}
-	if (n + strlen(file) >= PATH_MAX)
-		return err_set(e, "the file's name has %zu characters (at most %d)",
-			       n + strlen(file), PATH_MAX - 1);
-	memcpy(path + n, file, strlen(file) + 1);
-	return 0;
-}
 
 enum save_end { SAVE_GOES_ON, SAVE_DONE, SAVE_FAILED, SAVE_CANCELLED };
 
@@ -133,20 +112,15 @@ static void print_done(const struct client *c, const char *path)
 static int save_vm(struct client *c, const struct verb_args *args, struct err *e)
 {
 	char path[PATH_MAX], uri[PATH_MAX + 8];
-	sigset_t signals;
 	int fd, rc;
 
 	*c = (struct client){ .fd = -1, .pidfd = -1 };
-	if (absolute(args->file, path, e) || client_open(c, args->vm, CLIENT_TIMEOUT_MS, e))
+	if (verb_absolute_path(args->file, path, sizeof(path), e) ||
+	    client_open(c, args->vm, CLIENT_TIMEOUT_MS, e))
 		goto failed;
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	if (sigprocmask(SIG_BLOCK, &signals, NULL) ||
-	    (fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)) < 0) {
-		err_errno(e, errno, "cannot watch for Ctrl-C");
+	fd = verb_watch_interrupts(e);
+	if (fd < 0)
 		goto failed;
-	}
 	c->interrupt_fd = fd;
 	snprintf(uri, sizeof(uri), "file:%s", path);
 	rc = VERB_FAILED;

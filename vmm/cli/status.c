@@ -1,18 +1,32 @@
 /*
  * godwit status VM [--json]. Main thread of a short-lived process.
  */
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "vmm/base/err.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
+#include "vmm/cli/figures.h"
 #include "vmm/cli/verb.h"
 
 struct vm_status {
 	char name[80], status[32];
 	bool running;
 	size_t n_cpus;
+	struct figures migration;
+	json_t *answer; /* to query-migrate */
 };
+
+/* One that is only coming up knows nothing of migration yet. */
+static int ask_migration(struct client *c, struct vm_status *s, struct err *e)
+{
+	if (client_execute(c, "query-migrate", NULL, &s->answer, e) && c->closed)
+		return -1;
+	figures_read(&s->migration, s->answer);
+	return 0;
+}
 
 static int ask(struct client *c, const char *vm, struct vm_status *s, struct err *e)
 {
@@ -30,7 +44,7 @@ static int ask(struct client *c, const char *vm, struct vm_status *s, struct err
 		return -1;
 	s->n_cpus = json_array_size(result);
 	json_decref(result);
-	return 0;
+	return ask_migration(c, s, e);
 }
 
 static void print_json(const struct client *c, const struct vm_status *s)
@@ -39,17 +53,43 @@ static void print_json(const struct client *c, const struct vm_status *s)
 			      "running", s->running, "pid", (int)c->pid, "cpus",
 			      (json_int_t)s->n_cpus, "control", c->path);
 
+	if (json_object_size(s->answer) > 0)
+		json_object_set(o, "migration", s->answer);
+
 	if (o)
 		json_dumpf(o, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(o);
 }
 
+static void print_migration(const struct figures *f)
+{
+	char sent[FIGURES_TEXT], left[FIGURES_TEXT], rate[FIGURES_TEXT], elapsed[FIGURES_TEXT];
+
+	if (!strcmp(f->status, "none"))
+		return;
+	printf("migration: %s", f->end == FIGURES_UNDECIDED ? "undecided" : f->status);
+	if (f->uri[0])
+		printf(", to %s", f->uri);
+	if (f->end == FIGURES_GOES_ON && f->round) {
+		printf(", %u %%, %s sent, %s left, %s/s", figures_percent(f),
+		       figures_bytes(sent, f->sent_bytes), figures_bytes(left, f->left_bytes),
+		       figures_bytes(rate, figures_rate(f->sent_bytes, f->total_ms - f->setup_ms)));
+		if (f->round > 1)
+			printf(", guest writes %s/s", figures_bytes(rate, figures_dirty_bytes(f)));
+		printf(", round %" PRIu64 ", since %s", f->round,
+		       figures_seconds(elapsed, f->total_ms / 1000));
+	}
+	if (f->error[0])
+		printf(": %s", f->error);
+	putchar('\n');
+}
+
 int verb_status(int argc, char **argv)
 {
 	struct verb_args args = { 0 };
 	int rc = verb_parse("status", VERB_JSON, 1, argc, argv, &args);
-	struct vm_status s;
+	struct vm_status s = { 0 };
 	struct client c;
 	struct err e;
 
@@ -61,6 +101,9 @@ int verb_status(int argc, char **argv)
 	else if (rc == 0)
 		printf("name:    %s\nstatus:  %s\ncpus:    %zu\npid:     %d\ncontrol: %s\n", s.name,
 		       s.status, s.n_cpus, (int)c.pid, c.path);
+	if (rc == 0 && !args.json)
+		print_migration(&s.migration);
+	json_decref(s.answer);
 	client_close(&c);
 	return rc ? verb_fail(&e, VERB_FAILED) : VERB_DONE;
 }

@@ -1,17 +1,24 @@
 /*
  * The verbs of the command line that only talk to a running VM over its control socket, and the
  * help texts of all verbs. Everything here runs on the main thread of a short-lived process; it
- * may print, and reports by exit codes: 0 done, 1 failed, 2 usage, 3 cancelled.
+ * may print, and reports by exit codes: 0 done, 1 failed, 2 usage, 3 cancelled, 4 undecided.
  */
 #ifndef GODWIT_CLI_VERB_H
 #define GODWIT_CLI_VERB_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct err;
 
-enum verb_exit { VERB_DONE = 0, VERB_FAILED = 1, VERB_USAGE = 2, VERB_CANCELLED = 3 };
+enum verb_exit {
+	VERB_DONE = 0,
+	VERB_FAILED = 1,
+	VERB_USAGE = 2,
+	VERB_CANCELLED = 3,
+	VERB_UNDECIDED = 4 /* nobody knows where the guest runs */
+};
 
 /* `run` gets the words after the verb and returns the exit code. */
 struct verb {
@@ -19,7 +26,7 @@ struct verb {
 	int (*run)(int argc, char **argv);
 };
 
-/* list status pause resume reset shutdown quit save doctor */
+/* list status pause resume reset shutdown quit save migrate cancel set doctor */
 extern const struct verb cli_verbs[];
 
 /* The row of cli_verbs with that name, or NULL. */
@@ -47,6 +54,12 @@ struct verb_args {
 int verb_parse(const char *verb, unsigned int groups, unsigned int operands, int argc, char **argv,
 	       struct verb_args *args);
 
+/* A file's name that means the same in another process; -1 with a sentence. */
+int verb_absolute_path(const char *file, char *path, size_t size, struct err *e);
+
+/* A descriptor that is readable after Ctrl-C or SIGTERM, which do nothing else from now on. */
+int verb_watch_interrupts(struct err *e);
+
 /*
  * Prints the help of a verb, or with NULL the overview, to stdout. For a word that is no verb: a
  * sentence with the nearest one to stderr, and 2; so it also ends main's search for a verb.
@@ -61,6 +74,9 @@ int verb_reset(int argc, char **argv);
 int verb_shutdown(int argc, char **argv);
 int verb_quit(int argc, char **argv);
 int verb_save(int argc, char **argv);
+int verb_migrate(int argc, char **argv);
+int verb_cancel(int argc, char **argv);
+int verb_set(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 
 #endif

@@ -4,8 +4,12 @@
  */
 #include "vmm/cli/verb.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
@@ -13,11 +17,19 @@
 #include "vmm/base/words.h"
 
 const struct verb cli_verbs[] = {
-	{ "list", verb_list },	   { "status", verb_status },
-	{ "pause", verb_pause },   { "resume", verb_resume },
-	{ "reset", verb_reset },   { "shutdown", verb_shutdown },
-	{ "quit", verb_quit },	   { "save", verb_save },
-	{ "doctor", verb_doctor }, { NULL, NULL },
+	{ "list", verb_list },
+	{ "status", verb_status },
+	{ "pause", verb_pause },
+	{ "resume", verb_resume },
+	{ "reset", verb_reset },
+	{ "shutdown", verb_shutdown },
+	{ "quit", verb_quit },
+	{ "save", verb_save },
+	{ "migrate", verb_migrate },
+	{ "cancel", verb_cancel },
+	{ "set", verb_set },
+	{ "doctor", verb_doctor },
+	{ NULL, NULL },
 };
 
 const struct verb *verb_find(const char *name)
@@ -36,6 +48,39 @@ int verb_fail(const struct err *e, int code)
 	word_printable(text, sizeof(text), e->text);
 	fprintf(stderr, "godwit: %s\n", text);
 	return code;
+}
+
+int verb_absolute_path(const char *file, char *path, size_t size, struct err *e)
+{
+	size_t n = 0;
+
+	if (!*file)
+		return err_set(e, "the file's name is empty");
+	if (file[0] != '/') {
+		if (!getcwd(path, size - 1))
+			return err_errno(e, errno, "cannot tell the current directory");
+		n = strlen(path);
+		path[n++] = '/';
+	}
+	if (n + strlen(file) >= size)
+		return err_set(e, "the file's name has %zu characters (at most %zu)",
+			       n + strlen(file), size - 1);
+	memcpy(path + n, file, strlen(file) + 1);
+	return 0;
+}
+
+int verb_watch_interrupts(struct err *e)
+{
+	sigset_t signals;
+	int fd;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	if (sigprocmask(SIG_BLOCK, &signals, NULL) ||
+	    (fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)) < 0)
+		return err_errno(e, errno, "cannot watch for Ctrl-C");
+	return fd;
 }
 
 enum { ARG_HELP, ARG_JSON, ARG_FORCE, ARG_TIMEOUT };

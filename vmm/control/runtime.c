@@ -53,7 +53,7 @@ int runtime_dir(char dir[RUNTIME_PATH_MAX], bool create, struct err *e)
 		n = snprintf(dir, RUNTIME_PATH_MAX, "%s", given);
 	} else if (geteuid() == 0) {
 		n = snprintf(dir, RUNTIME_PATH_MAX, "/run/godwit");
-		mode = 0755;
+		mode = 0711; /* others may not open it: whoever can, can lock it */
 	} else if (xdg && *xdg) {
 		given = xdg;
 		n = snprintf(dir, RUNTIME_PATH_MAX, "%s/godwit", xdg);

@@ -16,7 +16,7 @@ struct err;
 
 /*
  * The runtime directory: $GODWIT_RUNTIME_DIR, else /run/godwit for root, else
- * $XDG_RUNTIME_DIR/godwit. `create` makes it when it is missing (0755 for /run/godwit, else 0700).
+ * $XDG_RUNTIME_DIR/godwit. `create` makes it when it is missing (0711 for /run/godwit, else 0700).
  */
 int runtime_dir(char dir[RUNTIME_PATH_MAX], bool create, struct err *e);
 

@@ -170,6 +170,7 @@ static int set_tsc_khz(struct arch *a, struct vcpu *v, struct err *e)
 	int here = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
 	uint64_t tolerance;
 
+	a->host_khz = here > 0 ? (uint32_t)here : 0;
 	if (!a->tsc_khz || here <= 0)
 		return 0;
 	tolerance = (uint64_t)here * 250 / 1000000;
@@ -180,6 +181,7 @@ static int set_tsc_khz(struct arch *a, struct vcpu *v, struct err *e)
 			       "/cpus: the guest's time stamp counter runs at %u kHz, this host's "
 			       "at %d kHz, and KVM cannot scale it here",
 			       a->tsc_khz, here);
+	a->tsc_scaled = true;
 	return 0;
 }
 

@@ -18,13 +18,20 @@
 struct arch {
 	struct kvm *kvm;
 	struct cpuid_table cpuid; /* the guest's, from the tree */
-	uint32_t tsc_khz;	  /* the guest's, from the tree */
+	uint32_t tsc_khz;	  /* the guest's, from the tree; 0: as the host's */
+	uint32_t host_khz;	  /* what this host's TSC ticks at; 0: KVM does not say */
+	bool tsc_scaled;	  /* they differ, and KVM scales */
 	uint32_t n_msrs;	  /* those that KVM saves and this CPU can read */
 	uint32_t msrs[X86_MSRS_MAX];
 	uint32_t xsave_bytes;
 	bool msrs_known;
 	bool tsc_offset; /* KVM_VCPU_TSC_OFFSET is there */
 };
+
+/* vm_state.c: the guest's counter without its offset, when this host's stands at `host`. */
+uint64_t x86_scaled_counter(const struct arch *a, uint64_t host);
+/* What the guest's counter advances in so many ns. */
+uint64_t x86_guest_ticks(const struct arch *a, uint64_t ns);
 
 /* vcpu_state.c: fills a->msrs with what vCPU `v` can really read. */
 int x86_find_msrs(struct arch *a, struct vcpu *v, struct err *e);

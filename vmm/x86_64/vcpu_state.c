@@ -151,6 +151,20 @@ static struct kvm_msrs *new_msrs(uint32_t n)
 	return list;
 }
 
+/*
+ * What KVM's list leaves out although it keeps values for them: memory types and machine-check
+ * banks. Those that a CPU has not are dropped below like any other.
+ */
+static const struct {
+	uint32_t first, n;
+} unlisted[] = {
+	{ 0x200, 16 },				       /* MTRR variable ranges */
+	{ 0x250, 1 },	   { 0x258, 2 }, { 0x268, 8 }, /* MTRR fixed ranges */
+	{ 0x2ff, 1 },				       /* MTRR default type */
+	{ 0x17a, 2 },				       /* machine check: status, control */
+	{ 0x400, 32 * 4 },			       /* machine-check banks */
+};
+
 int x86_find_msrs(struct arch *a, struct vcpu *v, struct err *e)
 {
 	struct kvm_msr_list *all = calloc(1, sizeof(*all) + X86_MSRS_MAX * sizeof(uint32_t));
@@ -170,6 +184,9 @@ int x86_find_msrs(struct arch *a, struct vcpu *v, struct err *e)
 	for (i = 0; i < all->nmsrs; i++)
 		if (all->indices[i] != MSR_TSC && all->indices[i] != MSR_TSC_DEADLINE)
 			list->entries[n++].index = all->indices[i];
+	for (i = 0; i < sizeof(unlisted) / sizeof(unlisted[0]); i++)
+		for (uint32_t k = 0; k < unlisted[i].n && n < X86_MSRS_MAX; k++)
+			list->entries[n++].index = unlisted[i].first + k;
 	/* The TSC is saved as an offset; the deadline goes last: see the order above. */
 	list->entries[n++].index = MSR_TSC_DEADLINE;
 
@@ -288,7 +305,7 @@ static int save_tsc(const struct arch *a, struct vcpu *v, const struct arch_mome
 		return tsc_msr(v, KVM_GET_MSRS, "KVM_GET_MSRS", tsc, e);
 	if (VCPU_IOCTL(v, KVM_GET_DEVICE_ATTR, &attr, e) < 0)
 		return -1;
-	*tsc = now->host_counter + offset;
+	*tsc = x86_scaled_counter(a, now->host_counter) + offset;
 	return 0;
 }
 
@@ -298,8 +315,8 @@ static int load_tsc(const struct arch *a, struct vcpu *v, const struct arch_mome
 	uint64_t offset;
 	struct kvm_device_attr attr = tsc_offset_attr(&offset);
 
-	tsc += (uint64_t)((unsigned __int128)now->advance_ns * a->tsc_khz / 1000000);
-	offset = tsc - now->host_counter;
+	tsc += x86_guest_ticks(a, now->advance_ns);
+	offset = tsc - x86_scaled_counter(a, now->host_counter);
 	if (!a->tsc_offset)
 		return tsc_msr(v, KVM_SET_MSRS, "KVM_SET_MSRS", &tsc, e);
 	return VCPU_IOCTL(v, KVM_SET_DEVICE_ATTR, &attr, e) < 0 ? -1 : 0;

@@ -7,6 +7,7 @@
  * clock likewise, advanced by what has passed since. So TSC and kvmclock of a guest keep their
  * distance, on all vCPUs.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #include "vmm/kvm.h"
 #include "vmm/state.h"
 #include "vmm/x86_64/arch_x86.h"
+
+#define HYGON_EBX 0x6f677948u /* "Hygo" */
 
 struct vm_state {
 	struct kvm_pic_state pic[2];
@@ -64,6 +67,30 @@ int arch_moment_now(const struct kvm *kvm, struct arch_moment *now, struct err *
 	return 0;
 }
 
+/*
+ * KVM multiplies by a fixed-point ratio, with 32 fractional bits for AMD's hardware and 48 for
+ * Intel's. Computed as KVM does, so that all vCPUs keep the counters they had, to the tick.
+ */
+uint64_t x86_scaled_counter(const struct arch *a, uint64_t host)
+{
+	unsigned int eax, ebx = 0, ecx, edx, bits;
+	unsigned __int128 ratio;
+
+	if (!a->tsc_scaled)
+		return host;
+	__get_cpuid(0, &eax, &ebx, &ecx, &edx);
+	bits = ebx == signature_AMD_ebx || ebx == HYGON_EBX ? 32 : 48;
+	ratio = ((unsigned __int128)a->tsc_khz << bits) / a->host_khz;
+	return (uint64_t)((unsigned __int128)host * (uint64_t)ratio >> bits);
+}
+
+uint64_t x86_guest_ticks(const struct arch *a, uint64_t ns)
+{
+	uint32_t khz = a->tsc_scaled || !a->host_khz ? a->tsc_khz : a->host_khz;
+
+	return (uint64_t)((unsigned __int128)ns * khz / 1000000);
+}
+
 static int get_chip(const struct kvm *kvm, uint32_t id, void *out, size_t len, struct err *e)
 {
 	struct kvm_irqchip chip = { .chip_id = id };
@@ -98,8 +125,9 @@ int arch_vm_save(const struct arch *a, const struct arch_moment *now, void *p, s
 static uint64_t ns_since(const struct arch *a, const struct arch_moment *then)
 {
 	uint64_t ticks = __rdtsc() - then->host_counter;
+	uint32_t khz = a->host_khz ? a->host_khz : a->tsc_khz;
 
-	return a->tsc_khz ? (uint64_t)((unsigned __int128)ticks * 1000000 / a->tsc_khz) : 0;
+	return khz ? (uint64_t)((unsigned __int128)ticks * 1000000 / khz) : 0;
 }
 
 int arch_vm_load(const struct arch *a, const struct arch_moment *now, const void *p, struct err *e)

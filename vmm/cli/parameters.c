@@ -1,0 +1,183 @@
+/*
+ * Parameters of a migration: see parameters.h. Main thread of a short-lived process.
+ */
+#include "vmm/cli/parameters.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm/base/err.h"
+#include "vmm/base/io.h"
+#include "vmm/base/words.h"
+#include "vmm/cli/client.h"
+
+enum kind { KIND_RATE, KIND_MS, KIND_NUMBER, KIND_CHANNELS, KIND_TEXT };
+
+/* The ranges are those that the VM keeps to (migrate/commands.c). */
+static const struct row {
+	const char *name, *qmp;
+	enum kind kind;
+	uint64_t min, max;
+} rows[] = {
+	{ "bandwidth", "max-bandwidth", KIND_RATE, 0, INT64_MAX },
+	{ "downtime", "downtime-limit", KIND_MS, 0, 2000000 },
+	{ "timeout", "x-godwit-timeout", KIND_NUMBER, 0, 31536000 },
+	{ "channels", "multifd-channels", KIND_CHANNELS, 1, 16 },
+	{ "bind", "x-godwit-bind", KIND_TEXT, 0, 63 },
+};
+
+#define N_ROWS (sizeof(rows) / sizeof(rows[0]))
+
+void parameters_init(struct parameters *p)
+{
+	*p = (struct parameters){ .wanted = json_object(), .multifd = -1, .multifd_before = -1 };
+}
+
+void parameters_free(struct parameters *p)
+{
+	json_decref(p->wanted);
+	json_decref(p->before);
+}
+
+static const struct row *find(const char *name, struct err *e)
+{
+	const char *known[2 * N_ROWS + 1], *nearest;
+	size_t i, n = 0;
+
+	for (i = 0; i < N_ROWS; i++) {
+		if (!strcmp(name, rows[i].name) || !strcmp(name, rows[i].qmp))
+			return &rows[i];
+		known[n++] = rows[i].name;
+		known[n++] = rows[i].qmp;
+	}
+	known[n] = NULL;
+	nearest = word_nearest(name, known);
+	if (nearest)
+		err_set(e, "unknown parameter '%s' (did you mean %s?)", name, nearest);
+	else
+		err_set(e,
+			"unknown parameter '%s' (expected bandwidth, downtime, timeout, channels "
+			"or bind)",
+			name);
+	return NULL;
+}
+
+static int read_number(const struct row *r, const char *value, uint64_t *n, struct err *e)
+{
+	char digits[32];
+	size_t len = strlen(value);
+
+	if (r->kind == KIND_RATE) {
+		if (parse_size(value, n, e))
+			return -1;
+		return *n > r->max ? err_set(e, "'%s' is too large for a rate", value) : 0;
+	}
+	/* "100ms" is as good as "100". */
+	if (r->kind == KIND_MS && len > 2 && len < sizeof(digits) &&
+	    !strcmp(value + len - 2, "ms")) {
+		snprintf(digits, sizeof(digits), "%.*s", (int)len - 2, value);
+		value = digits;
+	}
+	return parse_number(value, r->min, r->max, n, e);
+}
+
+int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e)
+{
+	const struct row *r = find(name, e);
+	uint64_t n = 0;
+	json_t *text;
+
+	if (!r)
+		return -1;
+	if (r->kind == KIND_TEXT) {
+		text = json_string(value);
+		if (!text || strlen(value) > r->max) {
+			json_decref(text);
+			return err_set(e, "the value has more than %d characters, or is not UTF-8",
+				       (int)r->max);
+		}
+		json_object_set_new(p->wanted, r->qmp, text);
+		return 0;
+	}
+	if (read_number(r, value, &n, e))
+		return -1;
+	json_object_set_new(p->wanted, r->qmp, json_integer((json_int_t)n));
+	/* By QEMU's name it is QEMU's parameter, which counts only with its capability. */
+	if (r->kind == KIND_CHANNELS && !strcmp(name, r->name))
+		p->multifd = n > 1;
+	return 0;
+}
+
+/* The capability multifd: 0, 1, or -1 when it cannot be told. */
+static int multifd_now(struct client *c, struct err *e)
+{
+	json_t *list, *item;
+	int state = -1;
+	size_t i;
+
+	if (client_execute(c, "query-migrate-capabilities", NULL, &list, e))
+		return -1;
+	json_array_foreach(list, i, item)
+	{
+		const char *name = json_string_value(json_object_get(item, "capability"));
+
+		if (name && !strcmp(name, "multifd"))
+			state = json_is_true(json_object_get(item, "state"));
+	}
+	json_decref(list);
+	return state < 0 ? err_set(e, "'%s' knows no capability 'multifd'", c->name) : state;
+}
+
+int parameters_remember(struct parameters *p, struct client *c, struct err *e)
+{
+	if (p->multifd >= 0) {
+		p->multifd_before = multifd_now(c, e);
+		if (p->multifd_before < 0)
+			return -1;
+	}
+	json_decref(p->before);
+	p->before = NULL;
+	if (json_object_size(p->wanted) == 0)
+		return 0;
+	return client_execute(c, "query-migrate-parameters", NULL, &p->before, e);
+}
+
+static int set_multifd(struct client *c, int on, struct err *e)
+{
+	return client_execute(
+		c, "migrate-set-capabilities",
+		json_pack("{s:[{s:s,s:b}]}", "capabilities", "capability", "multifd", "state", on),
+		NULL, e);
+}
+
+int parameters_apply(const struct parameters *p, struct client *c, struct err *e)
+{
+	if (p->multifd >= 0 && set_multifd(c, p->multifd, e))
+		return -1;
+	if (json_object_size(p->wanted) == 0)
+		return 0;
+	return client_execute(c, "migrate-set-parameters", json_incref(p->wanted), NULL, e);
+}
+
+void parameters_put_back(struct parameters *p, struct client *c)
+{
+	json_t *now = NULL, *back = json_object(), *value, *old;
+	const char *name;
+	struct err e;
+
+	if (p->multifd_before >= 0)
+		set_multifd(c, p->multifd_before, &e);
+	if (p->before && client_execute(c, "query-migrate-parameters", NULL, &now, &e) == 0) {
+		json_object_foreach(p->wanted, name, value)
+		{
+			old = json_object_get(p->before, name);
+			if (old && json_equal(json_object_get(now, name), value))
+				json_object_set(back, name, old);
+		}
+		if (json_object_size(back) > 0)
+			client_execute(c, "migrate-set-parameters", json_incref(back), NULL, &e);
+	}
+	json_decref(now);
+	json_decref(back);
+}

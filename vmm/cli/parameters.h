@@ -1,0 +1,36 @@
+/*
+ * The parameters of a migration as a user writes them (bandwidth=20M downtime=100, or by their QMP
+ * names), and as a VM takes them. Reading them is pure.
+ */
+#ifndef GODWIT_CLI_PARAMETERS_H
+#define GODWIT_CLI_PARAMETERS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct client;
+struct err;
+
+struct parameters {
+	json_t *wanted; /* the arguments of migrate-set-parameters */
+	int multifd;	/* the capability: 0, 1, or -1 for what it is */
+
+	json_t *before; /* what they were; NULL: not known */
+	int multifd_before;
+};
+
+void parameters_init(struct parameters *p);
+void parameters_free(struct parameters *p);
+
+/* Pure. -1 with a sentence: an unknown name (with the nearest), a bad value (with the range). */
+int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e);
+
+/* Asks for the present values of those that are wanted, to be put back later. */
+int parameters_remember(struct parameters *p, struct client *c, struct err *e);
+
+int parameters_apply(const struct parameters *p, struct client *c, struct err *e);
+
+/* Puts back what was remembered, except where somebody has changed it meanwhile. */
+void parameters_put_back(struct parameters *p, struct client *c);
+
+#endif
