@@ -85,7 +85,7 @@ static void print_summary(const struct hello *h, const struct tree *t, const str
 	fprintf(out,
 		"stream:  version %" PRIu32 ", written by godwit %s on %s, %" PRIu64 " bytes\n",
 		h->version, h->program, h->arch, bytes);
-	if (!tree_str(t, "/", "name", &text, NULL))
+	if (!tree_str(t, "/", "label", &text, NULL))
 		fprintf(out, "name:    %s\n", text);
 	while (tree_next_child(t, "/", &it, path))
 		if (!strncmp(path, "/memory@", 8) &&

@@ -391,6 +391,20 @@ static int await_running(struct source *s, struct reader *r, struct err *e)
 	return -1;
 }
 
+/* It may have died since READY, or changed its mind: as long as GO is not sent, that does no harm.
+ */
+static int check_still_ready(struct source *s, struct reader *r, struct err *e)
+{
+	struct record rec;
+	int rc = channel_wait(s->channel, 0, e);
+
+	if (rc <= 0)
+		return rc;
+	if (read_answer(s, r, &rec, s->ready_ms, e) || is_refusal(s, &rec, e))
+		return -1;
+	return err_set(e, "%s: a %s record before GO", s->channel->name, record_name(rec.type));
+}
+
 /* GO. From here on the guest is not ours, unless not even the first byte went out. */
 static int send_go(struct source *s, struct err *e)
 {
@@ -417,6 +431,8 @@ static int hand_over(struct source *s, struct reader *r, struct err *e)
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
+	if (check_still_ready(s, r, e))
+		return -1;
 	if (s->events.commit && s->events.commit(s->events.arg, e))
 		return -1;
 	if (send_go(s, e) || await_running(s, r, e))

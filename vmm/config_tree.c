@@ -132,7 +132,7 @@ static int add_channels(struct tree *t, const struct config *c, struct err *e)
 	for (unsigned int i = 0; i < c->n_channels; i++) {
 		snprintf(port, sizeof(port), "/devices/channels/port@%u", i + 1);
 		snprintf(prop, sizeof(prop), "socket-%u", i + 1);
-		if (tree_set_str(t, port, "name", c->channels[i].name, e) ||
+		if (tree_set_str(t, port, "label", c->channels[i].name, e) ||
 		    set_socket(t, host, prop, c->channels[i].socket, e))
 			return -1;
 	}
@@ -151,7 +151,7 @@ static int set_boot(const struct config *c, struct tree *t, struct err *e)
 int config_tree(const struct config *c, struct tree *t, struct err *e)
 {
 	if (tree_set_str(t, "/", "compatible", arch_compatible, e) ||
-	    tree_set_str(t, "/", "name", c->name, e) ||
+	    tree_set_str(t, "/", "label", c->name, e) ||
 	    tree_set_str(t, "/chosen", "bootargs", c->cmdline, e) ||
 	    arch_tree_memory(t, c->memory_bytes, e) ||
 	    tree_set_u32(t, "/cpus", "count", c->cpus, e) ||
@@ -201,7 +201,7 @@ static int override_channel(const struct config_channel *ch, struct tree *t, str
 
 	while (tree_next_child(t, "/devices/channels", &it, child)) {
 		if (sscanf(child, "/devices/channels/port@%u", &number) != 1 ||
-		    tree_str(t, child, "name", &name, NULL))
+		    tree_str(t, child, "label", &name, NULL))
 			continue;
 		if (!strcmp(name, ch->name)) {
 			snprintf(prop, sizeof(prop), "socket-%u", number);
@@ -219,7 +219,7 @@ int config_override_tree(const struct config *c, struct tree *t, struct err *e)
 {
 	char host[TREE_PATH_MAX];
 
-	if (c->name_given && tree_set_str(t, "/", "name", c->name, e))
+	if (c->name_given && tree_set_str(t, "/", "label", c->name, e))
 		return -1;
 	if (c->console && set_console(t, c->console, e))
 		return -1;

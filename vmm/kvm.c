@@ -47,6 +47,11 @@ int kvm_open_device(struct err *e)
 	if (fd < 0)
 		return err_errno(e, errno, "cannot open /dev/kvm");
 	version = ioctl(fd, KVM_GET_API_VERSION, 0);
+	if (version < 0) {
+		err_errno(e, errno, "/dev/kvm is not KVM: it does not tell its API version");
+		close(fd);
+		return -1;
+	}
 	if (version != KVM_API_VERSION) {
 		close(fd);
 		return err_set(e, "/dev/kvm has API version %d, expected %d", version,

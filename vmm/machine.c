@@ -417,7 +417,7 @@ static int build(struct machine *m, enum machine_origin origin,
 	if (origin == ORIGIN_FRESH && probe(&m->tree, &m->kvm, models, e))
 		return -1;
 	tree_pack(&m->tree); /* complete: strings in it stay where they are */
-	if (tree_str(&m->tree, "/", "name", &m->name, e))
+	if (tree_str(&m->tree, "/", "label", &m->name, e))
 		return -1;
 	if (memory_attach(&m->memory, &m->kvm, e) || arch_init(&m->arch, &m->kvm, &m->tree, e) ||
 	    loop_init(&m->io, e))
@@ -508,7 +508,9 @@ static int open_image(const struct tree *t, const char *prop, int *fd, const cha
 		return -1;
 	if (*fd >= 0)
 		return 0;
-	*fd = open(*name, O_RDONLY | O_CLOEXEC);
+	/* NONBLOCK so that a FIFO without a writer does not hold us here; means nothing to files.
+	 */
+	*fd = open(*name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (*fd < 0)
 		return err_errno(e, errno, "%s: cannot open the %s", *name, prop);
 	if (fstat(*fd, &st) || !S_ISREG(st.st_mode)) {

@@ -8,10 +8,12 @@
  *   saved state loaded, guest running.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -25,6 +27,7 @@
 #include "migrate/migration.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/io.h"
 #include "vmm/base/log.h"
 #include "vmm/cli/inspect.h"
 #include "vmm/cli/verb.h"
@@ -47,7 +50,9 @@ struct vm {
 	struct command_context commands;
 	struct control_table tables[3];
 	struct loop_watch signals, last_words;
-	bool receiving; /* the guest is not here yet */
+	bool receiving;	 /* the guest is not here yet */
+	pid_t attendant; /* the process that cleans up after this one; 0: none */
+	int notes_fd;	 /* for it: the sockets that were made; closed when the rights go */
 	int exit_code;
 };
 
@@ -188,7 +193,9 @@ static int watch_signals(struct vm *vm, struct err *e)
 {
 	sigset_t set;
 
+	/* A reader that is gone and a file that may not grow are errors of the write, no more. */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
@@ -219,6 +226,46 @@ static int claim_name(struct vm *vm, const struct config *c, const char *name, s
 	return rc;
 }
 
+static void note(struct vm *vm, const char *path)
+{
+	(void)!write(vm->notes_fd, path, strlen(path) + 1);
+}
+
+/* Once and before rights are given up: later words would not be this program's for sure. */
+static void note_sockets(struct vm *vm)
+{
+	const struct tree *t = machine_tree(vm->machine);
+	const char *text;
+	char prop[32];
+
+	if (!vm->attendant)
+		return;
+	note(vm, control_path(vm->control));
+	if (!tree_str(t, "/host/serial0", "console", &text, NULL) && !strncmp(text, "unix:", 5))
+		note(vm, text + 5);
+	for (unsigned int i = 1; i <= CONFIG_DEVICES_MAX; i++) {
+		snprintf(prop, sizeof(prop), "socket-%u", i);
+		if (!tree_str(t, "/host/channels", prop, &text, NULL))
+			note(vm, text);
+	}
+	close(vm->notes_fd);
+}
+
+/*
+ * Who kills the process that he has started wants the VM to end. After the change of user, which
+ * takes this setting away.
+ */
+static int stay_with_attendant(struct vm *vm, struct err *e)
+{
+	if (!vm->attendant)
+		return 0;
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM))
+		return err_errno(e, errno, "cannot ask for the end of the attending process");
+	if (getppid() != vm->attendant)
+		return err_set(e, "the attending process has ended");
+	return 0;
+}
+
 static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 			enum machine_origin origin, struct err *e)
 {
@@ -229,12 +276,14 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 	const char *name;
 	struct err later;
 
-	if (tree_str(t, "/", "name", &name, e) || (c->user && sandbox_find_user(c->user, &user, e)))
+	if (tree_str(t, "/", "label", &name, e) ||
+	    (c->user && sandbox_find_user(c->user, &user, e)))
 		return -1;
 	if ((!vm->signals.fn && watch_signals(vm, e)) || claim_name(vm, c, name, e) ||
 	    machine_build(t, origin, device_models, &vm->loop, &machine_events, &vm->machine, e) ||
 	    migration_new(&vm->migration, vm->machine, &vm->loop, &migration_events, e))
 		return -1;
+	note_sockets(vm);
 	vm->commands = (struct command_context){ vm->machine, vm->control };
 	vm->tables[1] = (struct control_table){ migrate_commands, vm->migration };
 	if (machine_open_boot(vm->machine, &later)) {
@@ -242,7 +291,7 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 			return err_set(e, "%s", later.text);
 		log_warn("the guest will not be able to reboot here: %s", later.text);
 	}
-	if (sandbox_enter(c->user ? &user : NULL, e))
+	if (sandbox_enter(c->user ? &user : NULL, e) || stay_with_attendant(vm, e))
 		return -1;
 	return machine_launch(vm->machine, e);
 }
@@ -342,9 +391,9 @@ static int receive(struct vm *vm, const struct config *c, struct err *e)
 	return rc ? -1 : 0;
 }
 
-static int run_vm(enum config_verb verb, const struct config *c)
+static int run_vm(enum config_verb verb, const struct config *c, pid_t attendant, int notes_fd)
 {
-	struct vm vm = { 0 };
+	struct vm vm = { .attendant = attendant, .notes_fd = notes_fd };
 	struct err e;
 	int rc;
 
@@ -360,17 +409,29 @@ static int run_vm(enum config_verb verb, const struct config *c)
 	return vm.exit_code;
 }
 
+static void remove_sockets(int notes_fd)
+{
+	char paths[(CONFIG_DEVICES_MAX + 2) * RUNTIME_PATH_MAX], *path, *end;
+	ssize_t n = io_read_full(notes_fd, paths, sizeof(paths));
+
+	for (path = paths; n > 0; n -= end + 1 - path, path = end + 1) {
+		end = memchr(path, '\0', (size_t)n);
+		if (!end)
+			break;
+		runtime_remove_stale(path);
+	}
+}
+
 /*
  * A VM that gives up root for another user may not take its sockets out of root's directories at
  * the end. So it runs in a child, and this process stays to pass signals on and to clean up.
  */
 static int attend(enum config_verb verb, const struct config *c)
 {
-	char path[RUNTIME_PATH_MAX];
-	int status, taken;
+	pid_t child, self = getpid();
+	int status, taken, notes[2];
 	struct err e;
 	sigset_t set;
-	pid_t child;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
@@ -378,25 +439,31 @@ static int attend(enum config_verb verb, const struct config *c)
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	child = fork();
-	if (child < 0) {
-		err_errno(&e, errno, "cannot start a process");
+	if (pipe2(notes, O_CLOEXEC)) {
+		err_errno(&e, errno, "cannot make a pipe");
 		return verb_fail(&e, VERB_FAILED);
 	}
-	if (child == 0)
-		return run_vm(verb, c);
+	child = fork();
+	if (child == 0) {
+		close(notes[0]);
+		return run_vm(verb, c, self, notes[1]);
+	}
+	close(notes[1]);
+	if (child < 0) {
+		err_errno(&e, errno, "cannot start a process");
+		close(notes[0]);
+		return verb_fail(&e, VERB_FAILED);
+	}
 	while (waitpid(child, &status, WNOHANG) == 0)
 		if (sigwait(&set, &taken) == 0 && taken != SIGCHLD)
 			kill(child, taken);
-	if (c->control)
-		runtime_remove_stale(c->control);
-	else if (!runtime_name_path(c->name, false, path, &e))
-		runtime_remove_stale(path);
-	if (!strncmp(c->console ? c->console : "", "unix:", 5))
-		runtime_remove_stale(c->console + 5);
-	for (unsigned int i = 0; i < c->n_channels; i++)
-		runtime_remove_stale(c->channels[i].socket);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : VERB_FAILED;
+	remove_sockets(notes[0]);
+	close(notes[0]);
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	err_set(&e, "the VM was ended by signal %d (%s)", WTERMSIG(status),
+		strsignal(WTERMSIG(status)));
+	return verb_fail(&e, VERB_FAILED);
 }
 
 static int make_vm(enum config_verb verb, int argc, char **argv)
@@ -414,7 +481,7 @@ static int make_vm(enum config_verb verb, int argc, char **argv)
 	else if (c.user && geteuid() == 0)
 		code = attend(verb, &c);
 	else
-		code = run_vm(verb, &c);
+		code = run_vm(verb, &c, 0, -1);
 	config_free(&c);
 	return code;
 }

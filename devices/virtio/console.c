@@ -514,10 +514,10 @@ static int port_open(struct port *p, const struct device_env *env, const struct 
 
 	if (snprintf(node, sizeof(node), "%s/port@%u", path, p->id) >= (int)sizeof(node))
 		return err_set(e, "%s: its path is too long", path);
-	if (tree_str(t, node, "name", &name, e))
+	if (tree_str(t, node, "label", &name, e))
 		return -1;
 	if (!*name || strlen(name) > NAME_MAX_BYTES)
-		return err_set(e, "%s: 'name' has %zu characters, expected 1 to %d", node,
+		return err_set(e, "%s: 'label' has %zu characters, expected 1 to %d", node,
 			       strlen(name), NAME_MAX_BYTES);
 	memcpy(p->name, name, strlen(name) + 1);
 	device_host_path(dev, host);

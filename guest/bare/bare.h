@@ -66,6 +66,7 @@ struct options { /* cmdline.c; every word has its field */
 	u64 fill_mib;
 	bool fill_all;
 	u64 zero_mib;
+	u64 from_mib;
 	u64 write_mib;
 	bool sparse;
 	u64 rate_mib;
@@ -111,7 +112,8 @@ bool memory_init(const struct start_info *si);
 bool memory_map(u64 address); /* the whole GiB around it; false beyond MEMORY_LIMIT */
 void *memory_page(void);      /* a zeroed page from the pool; NULL when there are no more */
 u64 memory_ram_pages(void);
-u64 memory_room_pages(void); /* how many pages the workload may have */
+u64 memory_room_pages(void);	/* how many pages the workload may have */
+void memory_begin(u64 address); /* the workload gets nothing below; before its pages are used */
 u64 *memory_work_page(u64 page_no);
 
 /* pages.c: what a page must hold */

@@ -50,11 +50,12 @@ static bool take(struct options *o, const char *word, size_t length)
 		const char *name;
 		u64 *value;
 	} numbers[] = {
-		{ "fill", &o->fill_mib },   { "zero", &o->zero_mib },
-		{ "write", &o->write_mib }, { "rate", &o->rate_mib },
-		{ "cpus", &o->cpus },	    { "compute", &o->compute },
-		{ "poll", &o->poll_ms },    { "progress", &o->progress_ms },
-		{ "tsc-khz", &o->tsc_khz }, { "corrupt", &o->corrupt },
+		{ "fill", &o->fill_mib },	 { "zero", &o->zero_mib },
+		{ "from", &o->from_mib },	 { "write", &o->write_mib },
+		{ "rate", &o->rate_mib },	 { "cpus", &o->cpus },
+		{ "compute", &o->compute },	 { "poll", &o->poll_ms },
+		{ "progress", &o->progress_ms }, { "tsc-khz", &o->tsc_khz },
+		{ "corrupt", &o->corrupt },
 	};
 	size_t name = 0;
 

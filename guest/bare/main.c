@@ -148,6 +148,7 @@ void main(void)
 	}
 	if (!good)
 		stop();
+	memory_begin(options.from_mib * MIB_PAGES * PAGE_SIZE);
 
 	plan.rsdp = start_info.rsdp;
 	khz_from = find_tsc_khz(&plan.tsc_khz);

@@ -131,6 +131,16 @@ u64 memory_room_pages(void)
 	return room_pages;
 }
 
+void memory_begin(u64 address)
+{
+	room_pages = 0;
+	for (u32 i = 0; i < room_count; i++) {
+		if (room[i].start < address)
+			room[i].start = address < room[i].end ? address : room[i].end;
+		room_pages += (room[i].end - room[i].start) / PAGE_SIZE;
+	}
+}
+
 u64 *memory_work_page(u64 page_no)
 {
 	u64 offset = page_no * PAGE_SIZE;

@@ -48,7 +48,7 @@ def truncated_file_is_refused_wherever_it_ends(place):
         for part in (record.body, record.data):
             if part.size:
                 cuts |= {part.offset + part.size // 2, part.offset + part.size - 1}
-        for cut in sorted(cuts - {0}):
+        for cut in sorted(cuts - {0, len(content)}):
             refused(place, content[:cut], f"cut in {name} at {cut}", "truncated")
     refused(place, b"", "empty file")
 

@@ -13,7 +13,7 @@ OVERHEAD_KIB = 3 * 1024
 
 def mappings(vm):
     """Of smaps: (size, Pss, Referenced) in KiB."""
-    with open(f"/proc/{vm.pid}/smaps") as f:
+    with open(f"/proc/{vm.machine_pid()}/smaps") as f:
         text = f.read()
     sizes = re.findall(r"^Size:\s+(\d+) kB", text, re.MULTILINE)
     pss = re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
@@ -80,7 +80,7 @@ def running_vm_keeps_no_capability(place):
     for thread in vm.threads():
         if thread.name.startswith("kvm"):
             continue
-        with open(f"/proc/{vm.pid}/task/{thread.tid}/status") as f:
+        with open(f"/proc/{vm.machine_pid()}/task/{thread.tid}/status") as f:
             status = f.read()
         for field in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
             value = int(re.search(rf"^{field}:\s+(\w+)", status, re.MULTILINE).group(1), 16)
@@ -116,15 +116,44 @@ def user_option_changes_the_user_and_the_vm_can_still_be_saved(place):
 
 
 @test
-def user_who_may_not_remove_the_socket_leaves_a_stale_one_that_is_replaced(place):
+def sockets_of_a_vm_of_another_user_are_removed_however_it_ends(place):
     godwit.need_root()
-    for _ in range(2):
-        vm = place.bare("fill=1", "--memory", "32M", "--user", "nobody", name="same")
-        bare.ready(vm)
-        check(vm.cli("quit").returncode == 0 and vm.wait() == 0, "quit")
-    listed = place.godwit("list")
-    check(listed.returncode == 0, f"list: {listed.stderr}")
-    check(os.listdir(place.runtime) == [], "list does not remove the stale socket")
+    channel = place.path("channel")
+    vm = place.bare("fill=1 progress=20", "--memory", "32M", "--user", "nobody", "--channel",
+                    f"a.0,socket={channel}", console="unix", name="same")
+    bare.line(vm, "progress")
+    vm.signal(15)
+    check(vm.wait() == 0, f"exit {vm.process.returncode}")
+    check(not os.path.exists(channel) and not os.path.exists(vm.console_path), "sockets are left")
+
+    # Restored, it has name and paths from the file. The directory is root's, save with its rights.
+    vm = place.bare("fill=1 progress=20", "--memory", "32M", "--channel", f"a.0,socket={channel}",
+                    console="unix", name="same")
+    bare.line(vm, "progress")
+    check(vm.cli("save", place.path("saved")).returncode == 0 and vm.wait() == 0, "save")
+    for ended_by in ("quit", "SIGKILL"):
+        vm = place.restore(place.path("saved"), "--user", "nobody", console=None, name="same",
+                           keep_name=True)
+        check(vm.qmp().execute("query-status")["running"], "it does not run")
+        check(os.path.exists(channel), "no channel")
+        if ended_by == "quit":
+            check(vm.cli("quit").returncode == 0 and vm.wait() == 0, "quit")
+        else:
+            os.kill(vm.machine_pid(), 9)
+            check(vm.wait() == 1 and "signal 9" in vm.stderr(), f"{vm.stderr()}")
+        check(not os.path.exists(channel) and not os.path.exists(vm.console_path), "left behind")
+        check(os.listdir(place.runtime) == [], "its control socket is left behind")
+
+
+@test
+def vm_of_another_user_ends_with_the_process_that_was_started(place):
+    godwit.need_root()
+    vm = place.bare("fill=1", "--memory", "32M", "--user", "nobody")
+    bare.ready(vm)
+    inner = vm.machine_pid()
+    check(inner != vm.pid, "it is no process of its own")
+    vm.kill()
+    check(not godwit.alive(inner), "it goes on alone")
 
 
 @test
@@ -135,4 +164,3 @@ def user_who_may_not_write_there_gets_a_sentence_and_the_guest_runs_on(place):
     done = vm.cli("save", place.path("saved"))
     check(done.returncode == 1 and "Permission denied" in done.stderr, f"save: {done.stderr}")
     bare.works_on(vm)
-    vm.kill()

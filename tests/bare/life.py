@@ -27,9 +27,9 @@ def paused_and_resumed(place, cpus):
     check(len(vm.output.text) == said, "the guest spoke while paused")
     end = time.monotonic()
     check(vm.cli("resume").returncode == 0, "resume failed")
-    gaps = bare.line(vm, "progress")["gap"]
+    after = bare.worked(vm, bare.progress(vm)["work"])  # a gap is told when it has ended
     least = int((end - begin) * khz * 1000 * 0.99)  # the clocks' rates differ a little
-    for gap in gaps if isinstance(gaps, list) else [gaps]:
+    for gap in after["max"]:
         check(gap >= least, f"a vCPU went on during the pause: its gap is {gap}, not {least} ticks")
     bare.works_on(vm)
     check(vm.cli("quit").returncode == 0 and vm.wait() == 0, "quit failed")
@@ -55,6 +55,7 @@ def console_reaches_file_and_unix_socket(place):
     to_file = place.bare("fill=1", *SMALL, console="file")
     bare.ready(to_file)
     to_socket = place.bare("fill=1 progress=20", *SMALL, console="unix")
+    bare.line(to_socket, "progress")  # what is sent before the guest has set its port up is lost
     bare.verify(to_socket)
     for vm in (to_file, to_socket):
         check(vm.cli("quit").returncode == 0 and vm.wait() == 0, "quit")
@@ -70,7 +71,8 @@ def two_vcpus_work_and_verify(place):
     ids = [cpu["thread-id"] for cpu in qmp.execute("query-cpus-fast")]
     names = {t.tid: t.name for t in vm.threads()}
     check([names[i] for i in ids] == ["vcpu0", "vcpu1"], f"query-cpus-fast: {ids} {names}")
-    check(min(bare.works_on(vm)["work"]) > 0, "a CPU did nothing")
+    bare.worked(vm, [0, 0])
+    bare.works_on(vm)
 
 
 @test

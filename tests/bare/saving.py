@@ -4,12 +4,11 @@ import resource
 import shutil
 import stat
 import subprocess
-import tempfile
 
 import bare
 import godwit
 import stream
-from godwit import PAGE, QmpError, Skip, check, test
+from godwit import PAGE, QmpError, check, test
 
 SMALL = ("--memory", "32M")
 MIB = 1 << 20
@@ -131,22 +130,15 @@ def restored_guest_runs_without_its_kernel_but_says_that_it_cannot_reboot(place)
 
 @test
 def memory_above_4_gib_is_saved_and_restored(place):
-    below, above = 3068, 12  # RAM from 4 MiB to 3 GiB is the workload's first part
-    with open("/proc/meminfo") as f:
-        free = next(int(line.split()[1]) for line in f if line.startswith("MemAvailable:")) >> 10
-    # The guest and its file, which is in memory here so that no disk's speed matters.
-    if free < 2 * (below + above) + 1024 or not os.path.isdir("/dev/shm"):
-        raise Skip(f"needs about {2 * (below + above) + 1024} MiB of free memory, has {free}")
-    directory = tempfile.mkdtemp(prefix="godwit-test-", dir="/dev/shm")
-    place.on_close.append(lambda: shutil.rmtree(directory))
-    vm = place.bare(f"fill={below + above} poll=1", "--memory", "5G")
+    # 16 MiB before the hole (3 to 4 GiB) and 16 behind it; nothing else is touched.
+    vm = place.bare("from=3056 fill=32 write=32 cpus=2", "--memory", "5G", "--cpus", "2")
     found = bare.ready(vm)
-    check(found["pages"] == (below + above) * MIB // PAGE, f"{found}")
-    save(vm, f"{directory}/saved")
-    pages = place.godwit("inspect", f"{directory}/saved", "--pages").stdout.splitlines()
-    high = sum(int(line.split()[5]) for line in pages if line.startswith("block 1 "))
-    check(high == above * MIB // PAGE, f"{high} pages of the block above 4 GiB are in the file")
-    bare.works_on(place.restore(f"{directory}/saved"))
+    check(found["ram-mib"] > 5100 and found["pages"] == 32 * MIB // PAGE, f"{found}")
+    save(vm, place.path("saved"))
+    listed = place.godwit("inspect", place.path("saved"), "--pages").stdout.splitlines()
+    high = sum(int(line.split()[5]) for line in listed if line.startswith("block 1 "))
+    check(high == 16 * MIB // PAGE, f"{high} pages of the block above 4 GiB are in the file")
+    bare.works_on(place.restore(place.path("saved")))
 
 
 @test
@@ -189,14 +181,12 @@ def chain_of_three_saves_loses_nothing_while_pages_are_rewritten(place):
     vm = place.bare("fill=16 write=16 mode=sparse cpus=2", "--memory", "64M", "--cpus", "2")
     bare.ready(vm)
     before = bare.progress(vm)
-    for i in range(3):
+    for _ in range(3):
         # Over the file that it was restored from, too.
         save(vm, place.path("saved"))
         vm = place.restore(place.path("saved"))
-        after = bare.works_on(vm)
-        for one, other in zip(before["work"], after["work"]):
-            check(other > one, f"no work was done between saves {i} and {i + 1}")
-        before = after
+        bare.works_on(vm)
+        before = bare.worked(vm, before["work"])
 
 
 @test
@@ -254,10 +244,11 @@ def inspect_tells_of_a_real_file(place):
 @test
 def inspect_prints_trees_that_dtc_accepts(place):
     godwit.need_program("dtc")
-    vm = place.bare("fill=4", *SMALL, "--cpus", "2")
+    vm = place.bare("fill=4", *SMALL, "--cpus", "2", "--disk", place.file("disk", bytes(MIB)),
+                    "--channel", f"org.test.0,socket={place.path('channel')}")
     bare.ready(vm)
     save(vm, place.path("saved"))
-    for option, node in (("--tree", b"cpus {"), ("--states", b"cpu@1 {")):
+    for option, node in (("--tree", b"port@1 {"), ("--states", b"cpu@1 {")):
         told = place.godwit("inspect", place.path("saved"), option)
         check(told.returncode == 0 and node.decode() in told.stdout, f"{option}: {told.stderr}")
         compiled = subprocess.run(["dtc", "-q", "-I", "dts", "-O", "dtb"], capture_output=True,

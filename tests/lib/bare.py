@@ -1,7 +1,7 @@
 """The words and lines of the bare guest (guest/bare/README.md), for tests and benchmarks."""
 import re
 
-from godwit import check
+from godwit import GUARD_S, check
 
 
 def numbers(line):
@@ -15,7 +15,7 @@ def numbers(line):
     return found
 
 
-def line(vm, first, timeout=120.0):
+def line(vm, first, timeout=GUARD_S):
     """The numbers of the next whole line that begins with these words."""
     return numbers(vm.wait_console(rf"^{first}\b[^\n]*\n", timeout).group(0))
 
@@ -34,6 +34,14 @@ def progress(vm):
         if not isinstance(found[name], list):
             found[name] = [found[name]]
     return found
+
+
+def worked(vm, before):
+    """A progress line after which every CPU has done more than in `before` ("work" of another)."""
+    while True:
+        now = progress(vm)
+        if all(new > old for new, old in zip(now["work"], before)):
+            return now
 
 
 def verify(vm):

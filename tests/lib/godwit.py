@@ -24,7 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 GODWIT = os.path.abspath(os.environ.get("GODWIT_BINARY", os.path.join(ROOT, "build/godwit")))
 BARE = os.path.join(ROOT, "build/guest/bare.elf")
 PAGE = 4096
-GUARD_S = 120.0
+GUARD_S = float(os.environ.get("GODWIT_TEST_GUARD_S", "120"))
 
 
 class Failed(AssertionError):
@@ -50,6 +50,15 @@ def wait_until(condition, what, timeout=GUARD_S):
         if time.monotonic() > end:
             raise Failed(f"waited {timeout:g} s in vain: {what}")
         time.sleep(0.005)
+
+
+def alive(pid):
+    """Also a dead process has a directory until somebody has asked for its exit code."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 class Output:
@@ -233,12 +242,13 @@ class VM:
     """A `godwit run` or `godwit restore`, from its start to its end.
 
     VM("run", "--kernel", BARE, ..., place=P, name="a", console="stdio", prefix=[], env={})
-    console: stdio (pipes), file, unix, null, or None (say nothing about it). prefix: words before
-    the command (setpriv ...), which must exec it, so that its process id is the VM's.
+    console: stdio (pipes), file, unix, null, or None (say nothing about it; stdin and stdout are
+    pipes then, too). prefix: words before the command (setpriv ...), which must exec it, so that
+    its process id is the VM's. keep_name: name is the one in the file, so it is not said.
     """
 
-    def __init__(self, verb, *args, place=None, name=None, console="stdio", prefix=(), env=None,
-                 preexec=None):
+    def __init__(self, verb, *args, place=None, name=None, keep_name=False, console="stdio",
+                 prefix=(), env=None, preexec=None):
         self.own_place = place is None
         self.killed = False
         self.place = place or Place()
@@ -247,7 +257,7 @@ class VM:
         self.console_path = self.place.path(f"{self.name}.console")
         self.console_kind = console
         words = [GODWIT, verb, *map(str, args)]
-        if "--control" not in words:
+        if "--control" not in words and not keep_name:
             words += ["--name", self.name]
         if console in ("file", "unix"):
             words += ["--console", f"{console}:{self.console_path}"]
@@ -350,8 +360,10 @@ class VM:
     def kill(self):
         """At once, like a crash (SIGKILL); leaves what a crash leaves."""
         if self.process.poll() is None:
+            inner = self.machine_pid()
             self.killed = True
             self.process.kill()
+            wait_until(lambda: inner == self.pid or not alive(inner), f"the end of {self.name}")
         return self.wait()
 
     def running(self):
@@ -359,10 +371,17 @@ class VM:
 
     # -- what the host sees of it --
 
+    def machine_pid(self):
+        """The process with the guest in it: with --user, a child of the one that was started."""
+        with open(f"/proc/{self.pid}/task/{self.pid}/children") as f:
+            children = f.read().split()
+        return int(children[0]) if children else self.pid
+
     def threads(self):
         found = []
-        for tid in sorted(os.listdir(f"/proc/{self.pid}/task"), key=int):
-            directory = f"/proc/{self.pid}/task/{tid}"
+        tasks = f"/proc/{self.machine_pid()}/task"
+        for tid in sorted(os.listdir(tasks), key=int):
+            directory = f"{tasks}/{tid}"
             name, fields = _stat(directory + "/stat")
             with open(directory + "/status") as f:
                 voluntary = int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", f.read(),
@@ -373,12 +392,13 @@ class VM:
 
     def status(self, field):
         """A field of /proc/PID/status, as text."""
-        with open(f"/proc/{self.pid}/status") as f:
-            return re.search(rf"^{field}:\s*(.*)$", f.read(), re.MULTILINE).group(1)
+        with open(f"/proc/{self.machine_pid()}/status") as f:
+            return re.search(rf"^{field}:[ \t]*(.*)$", f.read(),
+                             re.MULTILINE).group(1).strip()
 
     def memory_kib(self, field="Pss"):
         """A field of smaps_rollup."""
-        with open(f"/proc/{self.pid}/smaps_rollup") as f:
+        with open(f"/proc/{self.machine_pid()}/smaps_rollup") as f:
             return int(re.search(rf"^{field}:\s+(\d+) kB", f.read(), re.MULTILINE).group(1))
 
     def __enter__(self):
@@ -562,10 +582,12 @@ def _run_one(name, function):
 def main(requirement=None):
     """Runs the tests whose names contain one of the words of the command line (none: all).
 
+    --list: their names; --times: how long each took.
+
     Exit status 1 when one failed, or when none ran at all: nothing tested is no success.
     requirement(): a reason why none of them can be made here, or None.
     """
-    filters = sys.argv[1:]
+    filters = [word for word in sys.argv[1:] if word != "--times"]
     if filters == ["--list"]:
         print("\n".join(name for name, _ in _tests))
         sys.exit(0)
@@ -573,8 +595,11 @@ def main(requirement=None):
     counts = collections.Counter()
     reason = requirement() if requirement else None
     for name, function in chosen:
+        begin = time.monotonic()
         verdict, why = ("skip", reason) if reason else _run_one(name, function)
         counts[verdict] += 1
+        if "--times" in sys.argv:
+            print(f"# {time.monotonic() - begin:.1f} s")
         print(f"{verdict} {name}" + (f": {why}" if why else ""), flush=True)
     print(f"{counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped", flush=True)
     sys.exit(1 if counts["FAIL"] or not counts["ok"] else 0)

@@ -1,6 +1,9 @@
 """What a Linux guest does with its devices, before it is saved: disks, network, channel, entropy, serial."""
 import os
 import re
+import shutil
+import socket
+import subprocess
 import threading
 
 import godwit
@@ -21,7 +24,8 @@ def _image(guest, name, mib):
 
 
 def disks(guest):
-    """vda: what is written to; vdb: read-only; vdc: on a host's disk that is too small; vdd: a loop device."""
+    """vda: what is written to; vdb: read-only; vdc: on a host's disk that is too small; vdd: a loop device;
+    the last one: a file system."""
     main, fixed = _image(guest, "main", DISK_MIB), _image(guest, "fixed", 4)
     pattern("put", main, 3, "8M", f"at={PREPARED}M")
     pattern("put", fixed, 4, "4M")
@@ -34,15 +38,31 @@ def disks(guest):
         words += ["--disk", f"{_image(guest, 'small-host/image', 64)},id=small"]
     except Skip as why:
         guest.disks["why-no-small"] = str(why)
-        return words
+        return words + _files(guest)
     run("modprobe", "loop")
     done = run("losetup", "--show", "-f", _image(guest, "looped", 16))
     if done.returncode:
         guest.disks["why-no-loop"] = f"no loop device: {done.stderr.strip()}"
-        return words
+        return words + _files(guest)
     device = done.stdout.strip()
     guest.place.on_close.append(lambda: run("losetup", "-d", device))
-    return words + ["--disk", f"{device},id=looped"]
+    return words + ["--disk", f"{device},id=looped"] + _files(guest)
+
+
+def _files(guest):
+    """A disk with a file system that the host made."""
+    if not shutil.which("mkfs.ext4") or not shutil.which("debugfs"):
+        guest.disks["why-no-file-system"] = "mkfs.ext4 or debugfs is not installed"
+        return []
+    path = _image(guest, "files", 32)
+    done = run("mkfs.ext4", "-q", path)
+    check(done.returncode == 0, f"mkfs.ext4: {done.stderr}")
+    return ["--disk", f"{path},serial=FILES"]
+
+
+def _by_serial(guest, serial):
+    return guest.sh(f"for d in /sys/block/vd*; do [ $(cat $d/serial) = {serial} ] && "
+                    "echo /dev/${d##*/}; done | grep .")
 
 
 def _need(guest, disk):
@@ -132,10 +152,28 @@ def disk_tests():
         g.sh("dmesg -c >/dev/null")
 
     @promise("two")
-    def file_system_of_the_guest_is_whole_for_the_host(g):
-        at = f"-o offset={CHURNED * MIB}"
-        g.sh(f"losetup {at} /dev/loop0 /dev/vda" if False else "true")
-        g.sh("mkfs.ext2 /dev/vdd >/dev/null" if "looped" in g.disks else "true")
+    def file_system_made_by_the_host_is_mounted_and_written(g):
+        _need(g, "file-system")
+        device = _by_serial(g, "FILES")
+        g.sh(f"mkdir -p /mnt; mount -t ext4 {device} /mnt; pattern put /mnt/before 9 4M sync")
+
+
+def after_restore_tests(stage):
+    """Promises about what was begun before guest two was saved."""
+    @promise("two", stage)
+    def file_system_stays_mounted_and_is_whole_for_the_host_after_restore(g):
+        _need(g, "file-system")
+        if "/mnt" not in g.sh("cat /proc/mounts"):
+            device = _by_serial(g, "FILES")
+            raise Skip(f"{device} was not mounted before")
+        g.sh("pattern get /mnt/before 9 4M; pattern put /mnt/after 10 4M; umount /mnt")
+        image = g.disks["files"]
+        done = run("e2fsck", "-fn", image)
+        check(done.returncode == 0, f"e2fsck: {done.stdout}{done.stderr}")
+        for name, seed in (("before", 9), ("after", 10)):
+            path = g.place.path(name)
+            run("debugfs", "-R", f"dump {name} {path}", image)
+            pattern("get", path, seed, "4M")
 
 
 def network_tests():
@@ -210,7 +248,7 @@ def channel_tests():
                         "xargs grep host_connected | grep -o '[01]$'")
         for _ in range(2):
             wait_until(lambda: connected() == "0", "the guest sees that nobody is there", GUARD_S)
-            client = godwit.socket.socket(godwit.socket.AF_UNIX, godwit.socket.SOCK_STREAM)
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             client.connect(g.place.path("channel"))
             wait_until(lambda: connected() == "1", "the guest sees that somebody came", GUARD_S)
             client.close()
@@ -237,7 +275,8 @@ def other_tests():
     def serial_port_loses_nothing_on_its_way_in(g):
         # As much as the kernel's own buffer for a port takes: there is no flow control.
         n = 48 << 10
-        text = run(PATTERN, "put", "-", "32", str(n), encoding="latin-1").stdout
+        done = subprocess.run([PATTERN, "put", "-", "32", str(n)], capture_output=True, timeout=GUARD_S)
+        text = done.stdout.decode("latin-1")
         sender = threading.Thread(target=g.vm.send, args=(text,), daemon=True)
         g.vm.send(f"echo @send; pattern get - 32 {n}; echo @end $?\n")
         g.vm.wait_console(r"^@send\n", GUARD_S)
@@ -248,7 +287,7 @@ def other_tests():
 
 
 def _check_text(text, seed, n):
-    done = godwit.subprocess.run([PATTERN, "get", "-", str(seed), str(n)], capture_output=True,
+    done = subprocess.run([PATTERN, "get", "-", str(seed), str(n)], capture_output=True,
                                  input=text.encode("latin-1"), timeout=GUARD_S)
     check(len(text) == n and done.returncode == 0,
           f"{len(text)} bytes of {n}: {done.stderr.decode()}")

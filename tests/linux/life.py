@@ -1,9 +1,9 @@
 """A Linux guest's life: it boots, runs under load, is saved, restored and goes on, reboots, ends."""
 import re
 
-from devices import CHURNED, CHURNED_CACHED
+from devices import CHURNED, CHURNED_CACHED, after_restore_tests
 from godwit import check
-from guest import Background, GUARD_S, guests, PORT, pattern, promise
+from guest import Background, GUARD_S, PORT, pattern, promise
 
 BLOB_MIB = 24
 DISK_MIB = 128
@@ -49,12 +49,6 @@ def add_stages(guest, times):
 
 
 # -- tests --
-
-def boot_test(name, cpus):
-    @promise(name, name=f"{name}_boots")
-    def boots(g):
-        check(int(g.sh("nproc")) == cpus, "another number of processors")
-
 
 def boots_with(name, cpus):
     @promise(name, name=f"boots_with_{cpus}_vcpus_in_one_socket")
@@ -141,6 +135,7 @@ def tests(kind, other, before_restore):
     boots_with("two", 2)
     before_restore()
     goes_on("two", "restored twice", "two_restores_with_2_vcpus")
+    after_restore_tests("restored twice")
 
     @promise("two", "restored twice")
     def reboot_after_restore_boots_again(g):

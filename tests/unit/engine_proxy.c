@@ -3,6 +3,7 @@
  */
 #include "tests/unit/engine_proxy.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,14 @@ static void end_all(struct proxy *p)
 	p->over = true;
 	for (i = 0; i < p->n_links; i++)
 		shutdown(p->link[i].from, SHUT_RDWR);
+}
+
+static void cut(struct proxy *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->struck = true;
+	end_all(p);
+	pthread_mutex_unlock(&p->lock);
 }
 
 static bool read_all(int fd, uint8_t *to, size_t len)
@@ -79,7 +88,9 @@ static bool pass_record(struct proxy_link *l)
 	struct proxy *p = l->proxy;
 	uint8_t head[RECORD_HEAD_BYTES];
 	enum proxy_fault fault = PROXY_NONE;
+	unsigned int n;
 	uint64_t rest;
+	bool last;
 
 	if (!read_all(l->from, head, sizeof(head)))
 		return false;
@@ -90,19 +101,23 @@ static bool pass_record(struct proxy_link *l)
 	else if (!p->struck && p->way == l->way && p->seen[l->way] == p->at)
 		fault = p->fault;
 	p->struck |= fault != PROXY_NONE;
-	if (fault == PROXY_CUT)
-		end_all(p);
-	p->seen[l->way]++;
+	n = ++p->seen[l->way];
 	p->bytes[l->way] += sizeof(head) + rest;
 	p->go += head[0] == RECORD_GO && (fault == PROXY_NONE || fault == PROXY_FLIP);
+	last = p->fault == PROXY_CUT && p->way == l->way && n == p->at;
 	pthread_mutex_unlock(&p->lock);
 	switch (fault) {
 	case PROXY_NONE:
-		return write_all(l->to, head, sizeof(head)) && pass(l, rest);
+		if (!write_all(l->to, head, sizeof(head)) || !pass(l, rest))
+			return false;
+		if (last)
+			cut(p);
+		return !last;
 	case PROXY_FLIP:
 		head[4] ^= 0x10;
 		return write_all(l->to, head, sizeof(head)) && pass(l, rest);
 	case PROXY_CUT:
+		cut(p);
 		return false;
 	case PROXY_CUT_IN:
 	case PROXY_STALL_IN:
@@ -112,9 +127,7 @@ static bool pass_record(struct proxy_link *l)
 			pass(l, rest / 2);
 		if (fault == PROXY_STALL_IN)
 			stall(p);
-		pthread_mutex_lock(&p->lock);
-		end_all(p);
-		pthread_mutex_unlock(&p->lock);
+		cut(p);
 		return false;
 	case PROXY_STALL:
 		stall(p);
@@ -143,11 +156,12 @@ static void add_link(struct proxy *p, enum proxy_way way, int from, int to)
 		abort();
 }
 
-static void make_blocking(int fd)
+/* These threads are simpler with blocking sockets; with small buffers a stall is felt. */
+static void tame(int fd)
 {
 	int size = 1 << 16;
 
-	/* And small buffers, so that a stall is felt. */
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 }
@@ -157,17 +171,13 @@ static void *accept_thread(void *arg)
 	struct proxy *p = arg;
 
 	for (;;) {
-		int from = uri_accept(p->listen_fd, p->stop_fd, -1, NULL), to, plain;
+		int from = uri_accept(p->listen_fd, p->stop_fd, -1, NULL), to;
 
 		if (from < 0)
 			return NULL;
 		to = uri_connect(&p->destination, NULL, -1, NULL);
-		/* Both come non-blocking; these threads are simpler with the others. */
-		for (plain = 0; plain < 2; plain++) {
-			int fd = plain ? from : to;
-
-			make_blocking(fd);
-		}
+		tame(from);
+		tame(to);
 		pthread_mutex_lock(&p->lock);
 		if (to < 0 || p->over || p->n_links + 2 > PROXY_LINKS) {
 			close(from);
@@ -223,9 +233,7 @@ void proxy_stop(struct proxy *p)
 	if (write(p->stop_fd, &one, sizeof(one)) != sizeof(one))
 		abort();
 	pthread_join(p->thread, NULL);
-	pthread_mutex_lock(&p->lock);
-	end_all(p);
-	pthread_mutex_unlock(&p->lock);
+	cut(p);
 	for (i = 0; i < p->n_links; i++)
 		pthread_join(p->link[i].thread, NULL);
 	for (i = 0; i < p->n_links; i += 2) {

@@ -292,7 +292,7 @@ START_TEST(tree_holds_what_was_asked_for)
 		  "--console|null|--disk|/d,readonly,serial=S1|--disk|/e|"
 		  "--net|tap=t0,mac=52:54:00:01:02:03|"
 		  "--channel|x.0,socket=/run/x|--channel|y.0,socket=/run/y");
-	is_str(&t, "/", "name", "web");
+	is_str(&t, "/", "label", "web");
 	is_str(&t, "/chosen", "bootargs", "quiet");
 	ck_assert(tree_has(&t, "/", "compatible"));
 	ck_assert_int_eq(tree_u32(&t, "/cpus", "count", &count, NULL), 0);
@@ -320,8 +320,8 @@ START_TEST(tree_holds_what_was_asked_for)
 	ck_assert_mem_eq(mac, "\x52\x54\x00\x01\x02\x03", 6);
 	is_str(&t, "/host/net0", "tap", "t0");
 	is_str(&t, "/devices/channels", "model", "virtio-console");
-	is_str(&t, "/devices/channels/port@1", "name", "x.0");
-	is_str(&t, "/devices/channels/port@2", "name", "y.0");
+	is_str(&t, "/devices/channels/port@1", "label", "x.0");
+	is_str(&t, "/devices/channels/port@2", "label", "y.0");
 	is_str(&t, "/host/channels", "socket-1", "/run/x");
 	is_str(&t, "/host/channels", "socket-2", "/run/y");
 	is_str(&t, "/devices/rng0", "model", "virtio-rng");
@@ -461,7 +461,7 @@ START_TEST(override_changes_the_hosts_side_and_only_that)
 			       "--channel|y,socket=/newy|--console|stdio|--initrd|/i",
 			       &e) == 0,
 		      "%s", e.text);
-	is_str(&t, "/", "name", "new");
+	is_str(&t, "/", "label", "new");
 	is_str(&t, "/host/disk0", "path", "/a");
 	is_str(&t, "/host/swap", "path", "/new,b");
 	is_str(&t, "/host/net0", "tap", "t9");

@@ -40,8 +40,8 @@ static char dir[] = "/tmp/console-XXXXXX", sock[3][64];
 static void make(void)
 {
 	ck_assert_msg(!bench_init(&b, "virtio-console", "channels", &e), "%s", e.text);
-	tree_set_str(&b.tree, BENCH_PATH "/port@1", "name", "org.qemu.guest_agent.0", &e);
-	tree_set_str(&b.tree, BENCH_PATH "/port@2", "name", "two", &e);
+	tree_set_str(&b.tree, BENCH_PATH "/port@1", "label", "org.qemu.guest_agent.0", &e);
+	tree_set_str(&b.tree, BENCH_PATH "/port@2", "label", "two", &e);
 	tree_set_str(&b.tree, "/host/channels", "socket-1", sock[1], &e);
 	tree_set_str(&b.tree, "/host/channels", "socket-2", sock[2], &e);
 }
@@ -427,18 +427,18 @@ START_TEST(nodes_that_cannot_be_are_refused)
 			 -1);
 	ck_assert_msg(strstr(e.text, "in use by another process"), "%s", e.text);
 	memset(&second.mmio, 0, sizeof(second.mmio));
-	tree_set_str(&b.tree, BENCH_PATH "/port@1", "name", longer, &e);
+	tree_set_str(&b.tree, BENCH_PATH "/port@1", "label", longer, &e);
 	ck_assert_int_eq(virtio_console_model.create(&second.env, &b.tree, BENCH_PATH, &none, &e),
 			 -1);
 	ck_assert_msg(strstr(e.text, "199 characters, expected 1 to 63"), "%s", e.text);
 	memset(&second.mmio, 0, sizeof(second.mmio));
-	tree_set_str(&b.tree, BENCH_PATH "/port@1", "name", "one", &e);
+	tree_set_str(&b.tree, BENCH_PATH "/port@1", "label", "one", &e);
 	tree_set_str(&b.tree, "/host/channels", "socket-1", longer, &e);
 	ck_assert_int_eq(virtio_console_model.create(&second.env, &b.tree, BENCH_PATH, &none, &e),
 			 -1);
 	ck_assert_msg(strstr(e.text, "107 characters at most"), "%s", e.text);
 	memset(&second.mmio, 0, sizeof(second.mmio));
-	tree_set_str(&b.tree, BENCH_PATH "/port@7", "name", "seven", &e); /* a gap */
+	tree_set_str(&b.tree, BENCH_PATH "/port@7", "label", "seven", &e); /* a gap */
 	tree_set_str(&b.tree, "/host/channels", "socket-1", "/nowhere/x", &e);
 	ck_assert_int_eq(virtio_console_model.create(&second.env, &b.tree, BENCH_PATH, &none, &e),
 			 -1);

@@ -65,8 +65,8 @@ static bool prepare_net(void)
 
 static bool prepare_console(void)
 {
-	tree_set_str(&b.tree, BENCH_PATH "/port@1", "name", "one", &e);
-	tree_set_str(&b.tree, BENCH_PATH "/port@2", "name", "two", &e);
+	tree_set_str(&b.tree, BENCH_PATH "/port@1", "label", "one", &e);
+	tree_set_str(&b.tree, BENCH_PATH "/port@2", "label", "two", &e);
 	tree_set_str(&b.tree, "/host/d0", "socket-1", channel, &e);
 	strcat(channel, "2");
 	tree_set_str(&b.tree, "/host/d0", "socket-2", channel, &e);

@@ -78,7 +78,7 @@ static struct fake *new_fake(void)
 	unsigned int i;
 
 	ck_assert_int_eq(tree_init(&f->tree, NULL), 0);
-	tree_set_str(&f->tree, "/", "name", "fake", NULL);
+	tree_set_str(&f->tree, "/", "label", "fake", NULL);
 	tree_pack(&f->tree);
 	f->guest.ops = &fake_ops;
 	f->guest.tree = &f->tree;

@@ -12,6 +12,7 @@
 #include "vmm/base/err.h"
 #include "vmm/kvm.h"
 #include "vmm/memory.h"
+#include "vmm/power_ports.h"
 #include "vmm/tree.h"
 #include "vmm/vcpu.h"
 #include "vmm/x86_64/acpi.h"
@@ -207,17 +208,68 @@ out:
 	return rc;
 }
 
+/*
+ * KVM draws its map from APIC ids to vCPUs while it makes a LAPIC, and some versions do so before
+ * the new vCPU is listed: INIT and SIPI would never reach it. Setting the LAPIC draws it again.
+ */
+static int enter_apic_map(struct vcpu *v, struct err *e)
+{
+	struct kvm_lapic_state lapic;
+
+	if (ioctl(v->fd, KVM_GET_LAPIC, &lapic) || ioctl(v->fd, KVM_SET_LAPIC, &lapic))
+		return err_errno(e, errno, "vCPU %u: its LAPIC cannot be set up", v->index);
+	return 0;
+}
+
 int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e)
 {
 	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET };
 
-	if (set_tsc_khz(a, v, e) || set_cpuid(a, v, e))
+	if (set_tsc_khz(a, v, e) || set_cpuid(a, v, e) || enter_apic_map(v, e))
 		return -1;
 	if (a->msrs_known)
 		return 0;
 	a->msrs_known = true;
 	a->tsc_offset = ioctl(v->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
 	return x86_find_msrs(a, v, e);
+}
+
+static int find_power_port(const struct tree *t, uint32_t *port, struct err *e)
+{
+	char path[TREE_PATH_MAX];
+	unsigned int it = 0;
+	const char *model;
+	uint32_t ports;
+
+	while (tree_next_child(t, "/devices", &it, path)) {
+		if (tree_str(t, path, "model", &model, e))
+			return -1;
+		if (!strcmp(model, "power"))
+			return tree_u32_pair(t, path, "port", port, &ports, e);
+	}
+	return err_set(e, "/devices: there is no power device");
+}
+
+/*
+ * What stands where a PC's firmware begins. Linux that was not started by EFI, on a machine that is
+ * hardware-reduced, does not reboot by ACPI's reset register: it goes back to real mode and jumps
+ * here. So this writes the register in its place.
+ */
+static int put_reset_vector(struct memory *m, const struct tree *t, struct err *e)
+{
+	/* mov al, value; mov dx, port; out dx, al; and until that has its effect: hlt; jmp to hlt
+	 */
+	uint8_t code[] = { 0xb0, POWER_RESET_VALUE, 0xba, 0, 0, 0xee, 0xf4, 0xeb, 0xfd };
+	uint32_t port;
+
+	if (find_power_port(t, &port, e))
+		return -1;
+	port += POWER_RESET;
+	code[3] = (uint8_t)port;
+	code[4] = (uint8_t)(port >> 8);
+	if (memory_write(m, X86_RESET_VECTOR, code, sizeof(code)))
+		return err_set(e, "there is no memory for the reset vector");
+	return 0;
 }
 
 int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcpu *boot_cpu,
@@ -243,8 +295,8 @@ int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcp
 		return err_set(
 			e, "%" PRIu64 " KiB of memory are too little: the first MiB does not fit",
 			memory_bytes(m) >> 10);
-	acpi_bytes = acpi_build(t, X86_ACPI_GPA, acpi, X86_ACPI_MAX, e);
-	if (acpi_bytes < 0)
+	acpi_bytes = acpi_build(t, X86_ACPI_GPA, acpi, X86_RESET_VECTOR - X86_ACPI_GPA, e);
+	if (acpi_bytes < 0 || put_reset_vector(m, t, e))
 		return -1;
 	memory_mark(m, X86_ACPI_GPA, (uint64_t)acpi_bytes);
 	if (boot_load(m, &source, &entry, e))

@@ -5,6 +5,7 @@
  *   0x0000_0500  GDT                            0x0000_6000  PVH start info, module list, map
  *   0x0000_7000  boot_params ("zero page")      0x0000_9000  page tables for the 64-bit entry
  *   0x0002_0000  command line (64 KiB)          0x000e_0000  ACPI tables (128 KiB, reserved)
+ *   0x000f_fff0  reset vector, in the last 16 of these
  *   0x0010_0000  kernel                         initrd: as high as it may be below 3 GiB
  *   0xc000_0000  end of low RAM                 0xd000_0000  virtio-mmio windows, 4 KiB each
  *   0xfec0_0000  IOAPIC    0xfee0_0000  LAPIC    0xfffb_c000  KVM's own pages (4)
@@ -22,6 +23,7 @@
 #define X86_LOW_RAM_END	      0x9fc00ull
 #define X86_ACPI_GPA	      0xe0000ull
 #define X86_ACPI_MAX	      0x20000ull
+#define X86_RESET_VECTOR      0xffff0ull
 #define X86_HIGH_RAM_GPA      0x100000ull
 #define X86_HOLE_GPA	      0xc0000000ull
 #define X86_VIRTIO_GPA	      0xd0000000ull

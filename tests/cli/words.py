@@ -1,0 +1,214 @@
+"""Options, values and verbs; nothing is opened yet, so all of it is exit code 2."""
+import os
+import socket
+
+import godwit
+from godwit import add_test, check, test
+from refusal import bare, need_kvm, refused
+
+WRONG_USAGE = [
+    # name, words of the sentence, the command's words
+    ("verb_unknown", ["unknown verb 'statsu'", "did you mean status"], ["statsu", "web"]),
+    ("verb_unknown_and_far_from_any", ["unknown verb 'frobnicate'", "--help"], ["frobnicate"]),
+    ("option_unknown_to_run", ["'--memroy'", "did you mean --memory"], ["run", "--memroy", "1G"]),
+    ("option_unknown_with_value", ["'--kernal'", "did you mean --kernel"], ["run", "--kernal=/x"]),
+    ("option_unknown_to_restore", ["'--cpus'"], ["restore", "f", "--cpus", "2"]),
+    ("option_unknown_to_verb", ["'--jsno'", "did you mean --json"], ["status", "web", "--jsno"]),
+    ("option_short", ["'-m'"], ["run", "-m", "1G"]),
+    ("option_without_value", ["'--memory' needs a value"], ["run", "--memory"]),
+    ("option_with_value_too_many", ["'--paused' takes no value"], ["run", "--paused=yes"]),
+    ("run_without_kernel", ["--kernel is missing"], ["run"]),
+    ("run_with_an_operand", ["unexpected 'vmlinuz'"], ["run", "vmlinuz"]),
+    ("kernel_empty_name", ["--kernel", "empty"], ["run", "--kernel", ""]),
+    ("memory_zero", ["--memory", "at least 2M"], bare("--memory", "0")),
+    ("memory_one_mib", ["--memory", "1M", "at least 2M"], bare("--memory", "1M")),
+    ("memory_100_tib", ["--memory", "100T", "more than"], bare("--memory", "100T")),
+    ("memory_no_number", ["--memory", "lots"], bare("--memory", "lots")),
+    ("memory_unknown_unit", ["--memory", "12X"], bare("--memory", "12X")),
+    ("memory_negative", ["--memory", "-1G"], bare("--memory=-1G")),
+    ("memory_empty", ["--memory"], bare("--memory", "")),
+    ("memory_over_64_bits", ["--memory"], bare("--memory", "99999999999999999999G")),
+    ("memory_odd", ["--memory", "multiple of 4K"], bare("--memory", "16777217")),
+    ("cpus_zero", ["--cpus", "0", "254"], bare("--cpus", "0")),
+    ("cpus_5000", ["--cpus", "5000", "254"], bare("--cpus", "5000")),
+    ("cpus_no_number", ["--cpus", "x"], bare("--cpus", "x")),
+    ("cpus_fraction", ["--cpus", "1.5"], bare("--cpus", "1.5")),
+    ("cpus_negative", ["--cpus", "-1"], bare("--cpus=-1")),
+    ("dirty_ring_no_power_of_two", ["--dirty-ring", "power of two"], bare("--dirty-ring", "3000")),
+    ("console_unknown", ["--console", "'serial'", "stdio"], bare("--console", "serial")),
+    ("console_file_without_name", ["--console", "'file:'"], bare("--console", "file:")),
+    ("name_bad_letters", ["--name", "'a/b'"], bare("--name", "a/b")),
+    ("name_empty", ["--name", "empty"], bare("--name", "")),
+    ("name_too_long", ["--name", "characters"], bare("--name", "n" * 300)),
+    ("disk_empty_path", ["--disk", "empty"], bare("--disk", "")),
+    ("disk_unknown_sub_option", ["--disk", "'readnly'", "did you mean readonly"],
+     bare("--disk", "/d,readnly")),
+    ("disk_serial_too_long", ["--disk", "serial", "at most 20"], bare("--disk", "/d,serial=" + "s" * 21)),
+    ("disk_nbd", ["--disk", "nbd"], bare("--disk", "nbd://host/export")),
+    ("disk_id_twice", ["'a'"], bare("--disk", "/x,id=a", "--disk", "/y,id=a")),
+    ("disk_id_of_the_machine", ["'serial0'", "another"], bare("--disk", "/x,id=serial0")),
+    ("id_of_disk_and_net", ["'a'"], bare("--disk", "/x,id=a", "--net", "tap=t0,id=a")),
+    ("net_without_tap", ["--net", "tap=IF"], bare("--net", "mac=52:54:00:12:34:56")),
+    ("net_bad_mac", ["--net", "'nonsense'", "MAC"], bare("--net", "tap=t0,mac=nonsense")),
+    ("net_multicast_mac", ["--net", "multicast"], bare("--net", "tap=t0,mac=01:54:00:12:34:56")),
+    ("net_name_too_long", ["--net", "characters"], bare("--net", "tap=" + "t" * 16)),
+    ("channel_without_socket", ["--channel", "socket=PATH"], bare("--channel", "a.0")),
+    ("channel_twice", ["--channel", "'a.0'", "twice"],
+     bare("--channel", "a.0,socket=/a", "--channel", "a.0,socket=/b")),
+    ("restore_without_file", ["file", "missing"], ["restore"]),
+    ("restore_of_two_files", ["unexpected 'b'"], ["restore", "a", "b"]),
+    ("restore_override_without_value", ["--disk", "'disk0'", "="], ["restore", "f", "--disk", "disk0"]),
+    ("save_without_file", ["save", "missing"], ["save", "web"]),
+    ("status_without_name", ["status", "missing"], ["status"]),
+    ("pause_with_too_much", ["pause", "unexpected 'more'"], ["pause", "web", "more"]),
+    ("shutdown_timeout_no_number", ["--timeout", "soon"], ["shutdown", "web", "--timeout", "soon"]),
+    ("inspect_without_file", ["file", "missing"], ["inspect"]),
+    ("inspect_unknown_option", ["'--tere'", "did you mean --tree"], ["inspect", "f", "--tere"]),
+    ("doctor_with_an_operand", ["unexpected 'me'"], ["doctor", "me"]),
+]
+for _name, _words, _args in WRONG_USAGE:
+    add_test(f"{_name}_is_wrong_usage",
+             lambda place, words=_words, args=_args: refused(place, 2, words, *args))
+
+
+@test
+def no_word_at_all_prints_the_verbs(place):
+    done = place.godwit()
+    check(done.returncode == 2 and "usage:" in done.stdout + done.stderr, f"{done}")
+
+
+@test
+def help_and_version_are_no_errors(place):
+    verbs = ("run restore save list status pause resume reset shutdown quit inspect doctor").split()
+    for args in (["--help"], ["--version"], *([verb, "--help"] for verb in verbs)):
+        done = place.godwit(*args)
+        check(done.returncode == 0 and done.stdout and not done.stderr, f"{args}: {done}")
+
+
+@test
+def verbs_for_a_vm_that_is_not_there_say_where_they_looked(place):
+    for verb in ("status", "pause", "resume", "reset", "shutdown", "quit"):
+        refused(place, 1, ["no VM named 'ghost'", place.runtime], verb, "ghost")
+    refused(place, 1, "no VM named 'ghost'", "save", "ghost", place.path("saved"))
+    for verb in ("status", "pause"):
+        refused(place, 1, "no control socket at", verb, place.path("nothing"))
+        refused(place, 1, "not a control socket", verb, place.file("file", b"text"))
+        refused(place, 1, "characters", verb, "/" + "x" * 200)
+    check(not os.path.exists(place.path("saved")), "save has made a file")
+    done = place.godwit("list")
+    check(done.returncode == 0 and "ghost" not in done.stdout and not done.stderr, f"{done}")
+
+
+@test
+def name_in_use_is_refused_and_its_owner_unharmed(place):
+    need_kvm()
+    first = place.bare("", "--memory", "32M", name="taken")
+    first.wait_console("^ready")
+    second = place.godwit(*bare("--name", "taken"))
+    check(second.returncode == 1 and second.stderr.startswith("godwit: ") and
+          "the name 'taken' is in use" in second.stderr, f"{second}")
+    check(second.stderr.count("\n") == 1, f"{second.stderr}")
+    check(first.cli("status").returncode == 0, "the first one no longer answers")
+
+
+@test
+def control_path_too_long_is_refused(place):
+    refused(place, 1, ["control socket", "characters", "107"],
+            *bare("--control", "/tmp/" + "c" * 120))
+    refused(place, 1, "characters", *bare("--name", "web"),
+            env={"GODWIT_RUNTIME_DIR": place.path("d" * 120)})
+
+
+@test
+def control_path_that_is_something_else_is_left_alone(place):
+    path = place.file("precious", b"data")
+    refused(place, 1, [path, "not a control socket", "left alone"], *bare("--control", path))
+    with open(path, "rb") as f:
+        check(f.read() == b"data", "the file has changed")
+    os.mkdir(place.path("directory"))
+    refused(place, 1, "not a control socket", *bare("--control", place.path("directory")))
+    os.symlink(path, place.path("link"))
+    refused(place, 1, "not a control socket", *bare("--control", place.path("link")))
+    refused(place, 1, "No such file or directory", *bare("--control", place.path("no/such/dir")))
+
+
+@test
+def control_socket_of_another_program_is_left_alone(place):
+    path = place.path("other")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen(1)
+        refused(place, 1, [path, "in use"], *bare("--control", path))
+        check(os.path.exists(path), "its socket is gone")
+    os.unlink(path)
+
+
+@test
+def stale_control_socket_is_replaced(place):
+    need_kvm()
+    path = place.path("stale")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    vm = place.bare("", "--memory", "32M", "--control", path)
+    vm.wait_console("^ready")
+    check(place.godwit("status", path).returncode == 0, "nobody answers there")
+    check(place.godwit("quit", path).returncode == 0 and vm.wait() == 0, "quit")
+    check(not os.path.exists(path), "the socket is left behind")
+
+
+@test
+def runtime_directory_that_cannot_be_is_refused(place):
+    refused(place, 1, place.file("file", b""), *bare("--name", "web"),
+            env={"GODWIT_RUNTIME_DIR": place.path("file")})
+    check(os.path.isfile(place.path("file")), "the file is gone")
+
+
+@test
+def console_that_cannot_be_opened_is_refused(place):
+    need_kvm()
+    refused(place, 1, "No such file or directory",
+            *bare("--console", f"file:{place.path('no/such/dir')}"))
+    os.mkdir(place.path("directory"))
+    refused(place, 1, "directory", *bare("--console", f"file:{place.path('directory')}"))
+    refused(place, 1, "not a socket", *bare("--console", f"unix:{place.file('file', b'x')}"))
+    refused(place, 1, "characters", *bare("--console", "unix:/tmp/" + "c" * 120))
+
+
+@test
+def channel_socket_that_cannot_be_is_refused(place):
+    need_kvm()
+    refused(place, 1, "not a socket", *bare("--channel", f"a.0,socket={place.file('file', b'x')}"))
+    refused(place, 1, "No such file", *bare("--channel", f"a.0,socket={place.path('no/dir')}"))
+
+
+@test
+def restore_of_something_else_is_refused(place):
+    restore = ("restore", "--console", "null")
+    refused(place, 1, "not a godwit stream", *restore, place.file("text", "hello\n" * 99))
+    refused(place, 1, "truncated", *restore, place.file("empty", b""))
+    refused(place, 1, "directory", *restore, place.dir)
+    refused(place, 1, "No such file", *restore, place.path("missing"))
+    refused(place, 1, "not a godwit stream", *restore, godwit.BARE)
+    refused(place, 1, "not a godwit stream", "inspect", place.path("text"))
+    refused(place, 1, "directory", "inspect", place.dir)
+
+
+@test
+def restore_with_an_override_for_what_is_not_there_is_refused(place):
+    need_kvm()
+    disk = place.file("disk", bytes(1 << 20))
+    vm = place.bare("", "--memory", "32M", "--disk", disk, "--channel",
+                    f"a.0,socket={place.path('channel')}")
+    vm.wait_console("^ready")
+    check(vm.cli("save", place.path("saved")).returncode == 0 and vm.wait() == 0, "save")
+    restore = ("restore", "--console", "null", place.path("saved"))
+    refused(place, 1, ["'disk7'", "disk0"], *restore, "--disk", f"disk7={disk}")
+    refused(place, 1, ["'net0'"], *restore, "--net", "net0=tap:t0")
+    refused(place, 1, ["'b.0'", "a.0"], *restore, "--channel", "b.0,socket=/tmp/x")
+    other = place.file("larger", bytes(2 << 20))
+    refused(place, 1, ["disk0"], *restore, "--disk", f"disk0={other}")
+    os.unlink(disk)
+    refused(place, 1, ["disk0", disk, "No such file"], *restore)
+    again = place.restore(place.path("saved"), "--disk", f"disk0={place.file('moved', bytes(1 << 20))}")
+    again.send("p")
+    again.wait_console("^progress")
