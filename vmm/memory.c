@@ -64,7 +64,7 @@ static int add_block(struct memory *m, const struct tree *t, const char *path, s
 		if (b->gpa < m->blocks[i].gpa + m->blocks[i].size &&
 		    m->blocks[i].gpa < b->gpa + b->size)
 			return err_set(e, "%s: overlaps %s", path, m->blocks[i].path);
-	snprintf(b->path, sizeof(b->path), "%s", path);
+	memcpy(b->path, path, strlen(path) + 1);
 	b->host = map_aligned(b->size);
 	if (!b->host)
 		return err_errno(e, errno, "%s: this host cannot promise %" PRIu64 " MiB of memory",

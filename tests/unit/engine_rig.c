@@ -178,7 +178,10 @@ void rig_start(struct rig *r)
 		proxy_start(&r->proxy);
 	}
 	r->sum = fake_sum(r->src);
-	fake_run(r->src);
+	if (r->idle)
+		r->world.holder = r->src;
+	else
+		fake_run(r->src);
 	ck_assert_int_eq(pthread_create(&r->destination_thread, NULL, destination_thread, r), 0);
 	ck_assert_int_eq(pthread_create(&r->source_thread, NULL, source_thread, r), 0);
 }
@@ -215,6 +218,45 @@ void rig_free(struct rig *r)
 	}
 }
 
+/* -- a guest that writes by plan -- */
+
+#define PLAN_RATE (100u << 20)
+
+static void write_some(struct rig *r, uint64_t first, uint64_t n)
+{
+	uint64_t i;
+
+	for (i = 0; i < n; i++)
+		if (i % 4)
+			fake_write(r->src, 0, first + i * 2, 9, first + i);
+		else
+			fake_clear(r->src, 0, first + i * 2);
+}
+
+/* The first round ends with block 1: what is written then in block 0 is for the second. */
+static void plan_touched(struct fake *f, unsigned int block)
+{
+	if (block == 1)
+		write_some(f->arg, 10, 300);
+}
+
+/* From the second on: pages that are not in that round's own set, so they are for the next. */
+static void plan_round(struct rig *r, uint64_t round)
+{
+	if (round == 2)
+		write_some(r, 11, 200);
+	else if (round == 3)
+		write_some(r, 700, 120);
+}
+
+void rig_dirty_by_plan(struct rig *r)
+{
+	r->limits.bandwidth = PLAN_RATE;
+	r->src->on_touched = plan_touched;
+	r->src->arg = r;
+	r->on_round = plan_round;
+}
+
 /* -- what must hold -- */
 
 void rig_check(struct rig *r)
@@ -232,7 +274,7 @@ void rig_check(struct rig *r)
 			      r->source_error.text);
 	if (owner == OWNER_SOURCE) {
 		ck_assert_msg(!r->dst->runs, "the destination runs, too: %s", r->source_error.text);
-		ck_assert_msg(r->src->runs, "nobody runs: %s", r->source_error.text);
+		ck_assert_msg(r->src->runs == !r->idle, "nobody runs: %s", r->source_error.text);
 		ck_assert(!r->src->parked && !r->src->shared);
 		ck_assert_ptr_eq(r->world.holder, r->src);
 	} else {

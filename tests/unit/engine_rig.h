@@ -26,6 +26,7 @@ struct rig {
 	struct proxy proxy;
 	const char *refusal; /* what the destination answers; NULL: builds it */
 	bool paused;	     /* the destination is told not to let it run */
+	bool idle;	     /* the guest is paused already */
 	int lanes_ms;
 	void (*on_round)(struct rig *r, uint64_t round);
 	int (*on_commit)(struct rig *r, struct err *e);
@@ -65,6 +66,11 @@ static inline void rig_run(struct rig *r)
 void rig_free(struct rig *r);
 
 void rig_stop(int eventfd);
+
+/* Makes its guest write to fewer and fewer pages, always the same: so there are several rounds, of
+ * the same records each time. */
+void rig_dirty_by_plan(struct rig *r);
+
 /* Waits (at most 10 s) until a condition holds that a thread brings about. */
 #define RIG_AWAIT(condition)                                          \
 	do {                                                          \

@@ -46,7 +46,10 @@ struct fake {
 	/* What shall go wrong: the sentence, or NULL. */
 	const char *fail_log, *fail_park, *fail_save, *fail_sync, *fail_load, *fail_start;
 	const char *fail_unpark;
-	int stop_at_touch; /* an eventfd to be made readable; -1 */
+
+	/* Called at the end of each question for touched pages, or NULL. */
+	void (*on_touched)(struct fake *f, unsigned int block);
+	void *arg;
 
 	/* What happened. */
 	unsigned int parks, unparks, saves, syncs, loads, starts, releases;

@@ -221,7 +221,7 @@ START_TEST(guest_that_outruns_the_link_is_said_after_a_while)
 		f.dirty_pages_rate = 200 * 256;
 		f.expected_ms = 1000;
 		add(&p, &f, i * 200, line);
-		LACKS(" left, 1", line);
+		LACKS(" s left", line);
 		if (i < 10)
 			LACKS("converge", line);
 	}

@@ -406,11 +406,11 @@ int arch_vcpu_save(const struct arch *a, struct vcpu *v, const struct arch_momen
 		   struct err *e)
 {
 	struct vcpu_state *st = p;
-	struct kvm_mp_state mp;
-	struct kvm_debugregs debug;
-	struct kvm_sregs sregs;
+	struct kvm_mp_state mp = { 0 };
+	struct kvm_debugregs debug = { 0 };
+	struct kvm_sregs sregs = { 0 };
 	struct kvm_xcrs xcrs = { 0 };
-	struct kvm_regs regs;
+	struct kvm_regs regs = { 0 };
 
 	/* MP state first: KVM turns a pending INIT or SIPI into it while it answers. */
 	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &mp, e) < 0 ||
@@ -478,7 +478,7 @@ int x86_set_entry(struct vcpu *v, const struct boot_entry *entry, struct err *e)
 {
 	bool long_mode = entry->protocol == BOOT_LINUX64;
 	struct kvm_regs regs = { .rflags = 2, .rip = entry->rip };
-	struct kvm_sregs s;
+	struct kvm_sregs s = { 0 };
 
 	if (VCPU_IOCTL(v, KVM_GET_SREGS, &s, e) < 0)
 		return -1;
