@@ -418,6 +418,7 @@ static int load(struct destination *d, struct err *e)
 {
 	struct reader *r = &d->lane[0].reader;
 	uint64_t advance_ns = d->cold ? 0 : d->advance_ns + (clock_us() - d->states_at_us) * 1000;
+	uint64_t before = r->bytes;
 	struct record rec;
 
 	/* A file must be whole before anything of it is believed. */
@@ -429,7 +430,10 @@ static int load(struct destination *d, struct err *e)
 		return 0;
 	if (writer_record(&d->writer, RECORD_READY, NULL, 0, NULL, 0, e))
 		return -1;
-	return reader_expect(r, RECORD_GO, &rec, e);
+	if (reader_expect(r, RECORD_GO, &rec, e))
+		return -1;
+	stats_add(&d->stats->meta_bytes, r->bytes - before);
+	return 0;
 }
 
 static void tell_failed(struct destination *d, const struct err *e)

@@ -50,9 +50,11 @@ struct vm {
 	struct command_context commands;
 	struct control_table tables[3];
 	struct loop_watch signals, last_words;
-	bool receiving;	 /* the guest is not here yet */
-	pid_t attendant; /* the process that cleans up after this one; 0: none */
-	int notes_fd;	 /* for it: the sockets that were made; closed when the rights go */
+	bool receiving;	   /* the guest is not here yet */
+	struct uri listen; /* receive: where it comes from */
+	int listen_fd;	   /* -1: none, or no longer */
+	pid_t attendant;   /* the process that cleans up after this one; 0: none */
+	int notes_fd;	   /* for it: the sockets that were made; closed when the rights go */
 	int exit_code;
 };
 
@@ -131,6 +133,17 @@ static void on_signal(void *arg, uint32_t events)
 	end(vm, 0);
 }
 
+/* One guest has come: nobody else can. */
+static void stop_listening(struct vm *vm)
+{
+	if (vm->listen_fd < 0)
+		return;
+	close(vm->listen_fd);
+	vm->listen_fd = -1;
+	if (vm->listen.kind == URI_UNIX)
+		unlink(vm->listen.path);
+}
+
 static void on_migration_status(void *arg, enum migration_status s)
 {
 	struct vm *vm = arg;
@@ -146,8 +159,10 @@ static void on_migration_status(void *arg, enum migration_status s)
 		log_warn("the guest did not arrive: %s", r.error[0] ? r.error : "cancelled");
 		end(vm, 1);
 	}
-	if (s == MIGRATION_COMPLETED)
+	if (vm->receiving && s == MIGRATION_COMPLETED) {
 		vm->receiving = false;
+		stop_listening(vm);
+	}
 }
 
 static void on_pass(void *arg, uint64_t round)
@@ -306,6 +321,7 @@ static int go(struct vm *vm, const struct config *c, struct err *e)
 
 static void vm_free(struct vm *vm)
 {
+	stop_listening(vm);
 	migration_free(vm->migration);
 	if (vm->machine)
 		machine_destroy(vm->machine);
@@ -371,29 +387,25 @@ static int restore_saved(struct vm *vm, const struct config *c, struct err *e)
 static int receive(struct vm *vm, const struct config *c, struct err *e)
 {
 	struct destination d;
-	struct uri uri;
 	struct tree t;
 	char name[300];
-	int fd, rc;
 
-	if (uri_parse(c->listen, &uri, e) || watch_signals(vm, e))
+	if (uri_parse(c->listen, &vm->listen, e) || watch_signals(vm, e))
 		return -1;
-	fd = uri_listen(&uri, name, sizeof(name), e);
-	if (fd < 0)
+	vm->listen_fd = uri_listen(&vm->listen, name, sizeof(name), e);
+	if (vm->listen_fd < 0)
 		return -1;
 	log_warn("waiting for a guest on %s", name);
-	rc = destination_accept(&d, fd, vm->signals.fd, &t, e) || make_arriving(vm, c, &d, &t, e);
-	if (!rc)
-		loop_run(&vm->loop);
-	close(fd);
-	if (uri.kind == URI_UNIX)
-		unlink(uri.path);
-	return rc ? -1 : 0;
+	if (destination_accept(&d, vm->listen_fd, vm->signals.fd, &t, e) ||
+	    make_arriving(vm, c, &d, &t, e))
+		return -1;
+	loop_run(&vm->loop);
+	return 0;
 }
 
 static int run_vm(enum config_verb verb, const struct config *c, pid_t attendant, int notes_fd)
 {
-	struct vm vm = { .attendant = attendant, .notes_fd = notes_fd };
+	struct vm vm = { .listen_fd = -1, .attendant = attendant, .notes_fd = notes_fd };
 	struct err e;
 	int rc;
 

@@ -9,6 +9,7 @@ import godwit  # noqa: E402
 import damage  # noqa: E402,F401
 import host  # noqa: E402,F401
 import life  # noqa: E402,F401
+import live  # noqa: E402,F401
 import saving  # noqa: E402,F401
 
 

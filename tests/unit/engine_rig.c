@@ -279,7 +279,7 @@ void rig_check(struct rig *r)
 		ck_assert_ptr_eq(r->world.holder, r->src);
 	} else {
 		ck_assert(!r->src->runs && r->src->parked);
-		ck_assert_ptr_eq(r->world.holder, r->dst->runs ? r->dst : NULL);
+		ck_assert_ptr_eq(r->world.holder, r->dst->starts ? r->dst : NULL);
 	}
 	if (owner != OWNER_NOBODY)
 		ck_assert(!r->src->logging);

@@ -36,6 +36,7 @@ struct migrate {
 	struct follow follow;
 	struct history history;
 	FILE *report_file;
+	bool report_is_new;
 };
 
 /* -- the command line -- */
@@ -216,7 +217,10 @@ static int open_report(struct migrate *m, struct err *e)
 
 	if (!m->report)
 		return 0;
-	fd = open(m->report, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	fd = open(m->report, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	m->report_is_new = fd >= 0;
+	if (fd < 0 && errno == EEXIST)
+		fd = open(m->report, O_WRONLY | O_CLOEXEC);
 	if (fd >= 0 && !(m->report_file = fdopen(fd, "w")))
 		close(fd);
 	return m->report_file ? 0 : err_errno(e, errno, "cannot write the report %s", m->report);
@@ -380,8 +384,11 @@ static int move(struct migrate *m, struct err *e)
 	bool lost;
 
 	f->client = &m->client;
-	if (begin(m, e))
+	if (begin(m, e)) {
+		if (m->report_is_new)
+			unlink(m->report);
 		return VERB_FAILED;
+	}
 	if (m->detach) {
 		if (m->json)
 			print_json(m, "started");

@@ -12,7 +12,7 @@
 
 /* The rate is that of about the last second. */
 #define PROGRESS_WINDOW_MS 1000
-#define PROGRESS_WINDOW	   8
+#define PROGRESS_WINDOW	   48
 
 /* From less than this no time that is left is told. */
 #define PROGRESS_SURE_MS 300

@@ -1,0 +1,277 @@
+/*
+ * The QMP commands of migration, from request to answer, over a migration that only remembers.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "migrate/commands.h"
+#include "migrate/migration.h"
+#include "vmm/base/err.h"
+#include "vmm/control/dispatch.h"
+
+/* -- in place of the migration -- */
+
+struct migration {
+	struct migration_parameters parameters;
+	struct migration_report report;
+	bool under_way;
+	char started[128];
+	unsigned int sets;
+};
+
+static struct migration mig;
+
+const char *migration_status_name(enum migration_status s)
+{
+	return s == MIGRATION_UNDECIDED ? "postcopy-paused"
+	       : s == MIGRATION_FAILED	? "failed"
+					: "active";
+}
+
+void migration_get_parameters(struct migration *m, struct migration_parameters *out)
+{
+	*out = m->parameters;
+}
+
+void migration_set_parameters(struct migration *m, const struct migration_parameters *p)
+{
+	m->parameters = *p;
+	m->sets++;
+}
+
+bool migration_under_way(struct migration *m)
+{
+	return m->under_way;
+}
+
+int migration_start(struct migration *m, const char *uri, struct err *e)
+{
+	(void)e;
+	snprintf(m->started, sizeof(m->started), "%s", uri);
+	return 0;
+}
+
+void migration_cancel(struct migration *m, const char *why)
+{
+	(void)m;
+	(void)why;
+}
+
+int migration_force_resume(struct migration *m, struct err *e)
+{
+	(void)m;
+	return err_set(e, "there is nothing to force");
+}
+
+void migration_query(struct migration *m, struct migration_report *out)
+{
+	*out = m->report;
+}
+
+/* -- requests -- */
+
+static json_t *ask(const char *request)
+{
+	const struct control_table tables[] = { { migrate_commands, &mig }, { NULL, NULL } };
+	json_t *o = json_loads(request, 0, NULL), *answer;
+	bool negotiated = true;
+
+	ck_assert_msg(o != NULL, "%s", request);
+	answer = dispatch(tables, &negotiated, o);
+	json_decref(o);
+	return answer;
+}
+
+/* The error's sentence, or "" for a result. */
+static const char *refusal(const char *request)
+{
+	static char text[512];
+	json_t *answer = ask(request);
+	const char *desc = json_string_value(
+		json_object_get(json_object_get(answer, "error"), "desc"));
+
+	snprintf(text, sizeof(text), "%s", desc ? desc : "");
+	json_decref(answer);
+	return text;
+}
+
+static void set_up(void)
+{
+	memset(&mig, 0, sizeof(mig));
+	mig.parameters = (struct migration_parameters){ .downtime_ms = 300, .channels = 2 };
+}
+
+#define SET(list) \
+	"{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":" list "}}"
+#define CAP(name, state) "{\"capability\":\"" name "\",\"state\":" state "}"
+
+static const struct {
+	const char *list, *says; /* "": taken */
+	bool multifd;
+} capabilities[] = {
+	{ "[]", "", false },
+	{ "[" CAP("multifd", "true") "]", "", true },
+	{ "[" CAP("multifd", "true") "," CAP("multifd", "false") "]", "", false },
+	{ "[" CAP("events", "true") "," CAP("return-path", "true") "," CAP("multifd", "true") "]",
+	  "", true },
+	{ "[" CAP("xbzrle", "false") "," CAP("multifd", "true") "]", "", true },
+	/* One that cannot be had: none is taken. */
+	{ "[" CAP("multifd", "true") "," CAP("xbzrle", "true") "]", "'xbzrle' is not there yet",
+	  false },
+	{ "[" CAP("auto-converge", "true") "]", "'auto-converge' is not there yet", false },
+	{ "[" CAP("postcopy-ram", "true") "]", "'postcopy-ram' is not there yet", false },
+	{ "[" CAP("pause-before-switchover", "true") "]", "is not there yet", false },
+	{ "[" CAP("dirty-limit", "true") "]", "is not there yet", false },
+	{ "[" CAP("return-path", "false") "]", "'return-path' is always on", false },
+	{ "[" CAP("events", "false") "]", "'events' is always on", false },
+	{ "[" CAP("multifd", "true") "," CAP("wings", "true") "]", "'wings' is no capability",
+	  false },
+	{ "[7]", "'capabilities[0]' must be an object", false },
+	{ "[" CAP("multifd", "true") ",{\"capability\":\"multifd\"}]", "'capabilities[1]' must be",
+	  false },
+	{ "[" CAP("multifd", "1") "]", "must be", false },
+	{ "[{\"capability\":7,\"state\":true}]", "must be", false },
+	{ "[{\"capability\":\"multifd\",\"state\":true,\"more\":1}]", "must be", false },
+	{ "{}", "capabilities", false },
+};
+
+START_TEST(capabilities_are_taken_all_or_none)
+{
+	char request[512];
+	const char *says;
+
+	snprintf(request, sizeof(request), SET("%s"), capabilities[_i].list);
+	says = refusal(request);
+	ck_assert_msg(capabilities[_i].says[0] ? strstr(says, capabilities[_i].says) != NULL
+					       : !says[0],
+		      "'%s'", says);
+	ck_assert_int_eq(mig.parameters.multifd, capabilities[_i].multifd);
+}
+END_TEST
+
+START_TEST(capabilities_do_not_change_under_a_migration)
+{
+	mig.under_way = true;
+	ck_assert_ptr_nonnull(strstr(refusal(SET("[" CAP("multifd", "true") "]")), "under way"));
+	ck_assert(!mig.parameters.multifd);
+}
+END_TEST
+
+START_TEST(all_capabilities_are_told)
+{
+	static const char *const names[] = { "xbzrle",	     "auto-converge",
+					     "postcopy-ram", "multifd",
+					     "events",	     "pause-before-switchover",
+					     "dirty-limit",  "return-path" };
+	json_t *answer, *item;
+	size_t i;
+
+	mig.parameters.multifd = true;
+	answer = ask("{\"execute\":\"query-migrate-capabilities\"}");
+	ck_assert_uint_eq(json_array_size(json_object_get(answer, "return")), 8);
+	json_array_foreach(json_object_get(answer, "return"), i, item)
+	{
+		bool on = i == 3 || i == 4 || i == 7;
+
+		ck_assert_str_eq(json_string_value(json_object_get(item, "capability")), names[i]);
+		ck_assert(json_is_true(json_object_get(item, "state")) == on);
+	}
+	json_decref(answer);
+}
+END_TEST
+
+static const struct {
+	const char *arguments, *says;
+} parameters[] = {
+	{ "{\"max-bandwidth\":0,\"downtime-limit\":2000000,\"multifd-channels\":16}", "" },
+	{ "{\"max-bandwidth\":-1}", "max-bandwidth" },
+	{ "{\"downtime-limit\":2000001}", "2000000" },
+	{ "{\"multifd-channels\":0}", "multifd-channels" },
+	{ "{\"multifd-channels\":17}", "16" },
+	{ "{\"x-godwit-timeout\":\"5\"}", "x-godwit-timeout" },
+	{ "{\"x-godwit-bind\":"
+	  "\"0123456789012345678901234567890123456789012345678901234567890123\"}",
+	  "longer than 63" },
+	{ "{\"wings\":2}", "wings" },
+};
+
+START_TEST(parameters_keep_to_their_ranges)
+{
+	char request[512];
+	const char *says;
+
+	snprintf(request, sizeof(request),
+		 "{\"execute\":\"migrate-set-parameters\",\"arguments\":%s}",
+		 parameters[_i].arguments);
+	says = refusal(request);
+	ck_assert_msg(parameters[_i].says[0] ? strstr(says, parameters[_i].says) != NULL : !says[0],
+		      "'%s'", says);
+	ck_assert_uint_eq(mig.sets, parameters[_i].says[0] ? 0 : 1);
+}
+END_TEST
+
+START_TEST(migrate_takes_what_qemu_clients_send)
+{
+	ck_assert_str_eq(refusal("{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:b:1\","
+				 "\"detach\":true,\"blk\":false,\"inc\":false}}"),
+			 "");
+	ck_assert_str_eq(mig.started, "tcp:b:1");
+	mig.started[0] = '\0';
+	ck_assert_ptr_nonnull(strstr(refusal("{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
+					     "\"tcp:b:1\",\"blk\":true}}"),
+				     "'blk' is not there yet"));
+	ck_assert_str_eq(mig.started, "");
+}
+END_TEST
+
+START_TEST(error_from_a_hostile_destination_is_still_told)
+{
+	json_t *answer, *o;
+
+	mig.report.status = MIGRATION_FAILED;
+	strcpy(mig.report.error, "the destination refuses: \xff\xfe");
+	answer = ask("{\"execute\":\"query-migrate\"}");
+	o = json_object_get(answer, "return");
+	ck_assert_str_eq(json_string_value(json_object_get(o, "error-desc")),
+			 "the destination refuses: ?\?");
+	json_decref(answer);
+}
+END_TEST
+
+START_TEST(undecided_is_told_with_a_status_that_qemu_knows)
+{
+	json_t *answer, *o;
+
+	mig.report.status = MIGRATION_UNDECIDED;
+	answer = ask("{\"execute\":\"query-migrate\"}");
+	o = json_object_get(answer, "return");
+	ck_assert_str_eq(json_string_value(json_object_get(o, "status")), "postcopy-paused");
+	ck_assert(json_is_true(json_object_get(o, "x-godwit-undecided")));
+	json_decref(answer);
+}
+END_TEST
+
+#define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
+
+int main(void)
+{
+	Suite *s = suite_create("migrate-commands");
+	TCase *all = tcase_create("commands");
+	SRunner *runner = srunner_create(s);
+	int failed;
+
+	tcase_add_checked_fixture(all, set_up, NULL);
+	tcase_add_loop_test(all, capabilities_are_taken_all_or_none, 0, COUNT(capabilities));
+	tcase_add_test(all, capabilities_do_not_change_under_a_migration);
+	tcase_add_test(all, all_capabilities_are_told);
+	tcase_add_loop_test(all, parameters_keep_to_their_ranges, 0, COUNT(parameters));
+	tcase_add_test(all, migrate_takes_what_qemu_clients_send);
+	tcase_add_test(all, error_from_a_hostile_destination_is_still_told);
+	tcase_add_test(all, undecided_is_told_with_a_status_that_qemu_knows);
+	suite_add_tcase(s, all);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}

@@ -1,0 +1,335 @@
+/*
+ * Migrations of one machine one after the other: start, time limit, cancel, start again. The
+ * destination is a socket that accepts and says nothing, or a port where nobody is; the machine is
+ * only a status.
+ */
+#include <arpa/inet.h>
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "migrate/guest.h"
+#include "migrate/migration.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/err.h"
+#include "vmm/loop.h"
+#include "vmm/machine.h"
+#include "vmm/memory.h"
+
+/* -- in place of the machine -- */
+
+static struct tree tree;
+static uint8_t page[PAGE_SIZE];
+
+enum machine_status machine_status(const struct machine *m)
+{
+	(void)m;
+	return MACHINE_RUNNING;
+}
+
+const char *machine_status_name(enum machine_status s)
+{
+	(void)s;
+	return "running";
+}
+
+void machine_set_status(struct machine *m, enum machine_status s)
+{
+	(void)m;
+	(void)s;
+	ck_abort_msg("a guest that was not moved must stay as it is");
+}
+
+int machine_unhold(struct machine *m, struct err *e)
+{
+	(void)m;
+	return err_set(e, "not held");
+}
+
+void machine_log_stop(struct machine *m)
+{
+	(void)m;
+}
+
+/* Nothing that it must have is asked of a guest before the destination has answered. */
+static const struct guest_ops no_ops;
+
+void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop *owner_loop)
+{
+	*g = (struct guest_machine){ .guest = { .ops = &no_ops, .tree = &tree, .n_blocks = 1 },
+				     .machine = m,
+				     .owner_loop = owner_loop };
+	g->guest.blocks[0] = (struct guest_block){ page, 1 };
+}
+
+/* -- the owner -- */
+
+static struct {
+	struct loop loop;
+	struct migration *migration;
+	int silent; /* listens */
+	char uri[64];
+} owner;
+
+struct call {
+	const char *uri, *why;
+	struct migration_parameters parameters;
+	struct err e;
+	int rc;
+};
+
+static void on_status(void *arg, enum migration_status s)
+{
+	(void)arg;
+	(void)s;
+}
+
+static void on_moved(void *arg, const char *where)
+{
+	(void)arg;
+	(void)where;
+	ck_abort_msg("nobody took the guest");
+}
+
+static void do_start(void *arg)
+{
+	struct call *c = arg;
+
+	c->rc = migration_start(owner.migration, c->uri, &c->e);
+}
+
+static void do_cancel(void *arg)
+{
+	migration_cancel(owner.migration, ((struct call *)arg)->why);
+}
+
+static void do_set(void *arg)
+{
+	migration_set_parameters(owner.migration, &((struct call *)arg)->parameters);
+}
+
+static void do_query(void *arg)
+{
+	migration_query(owner.migration, arg);
+}
+
+static int start(const char *uri, struct err *e)
+{
+	struct call c = { .uri = uri };
+
+	loop_call(&owner.loop, do_start, &c);
+	*e = c.e;
+	return c.rc;
+}
+
+static void cancel(void)
+{
+	struct call c = { .why = "" };
+
+	loop_call(&owner.loop, do_cancel, &c);
+}
+
+static void set_timeout(uint64_t s)
+{
+	struct call c = { .parameters = { .downtime_ms = 300, .timeout_s = s, .channels = 2 } };
+
+	loop_call(&owner.loop, do_set, &c);
+}
+
+static struct migration_report query(void)
+{
+	struct migration_report r;
+
+	loop_call(&owner.loop, do_query, &r);
+	return r;
+}
+
+/* Until it is over; at most `ms`. */
+static struct migration_report await_end(unsigned int ms)
+{
+	uint64_t deadline = clock_us() + ms * 1000ull;
+	struct migration_report r;
+
+	do {
+		r = query();
+		if (r.status != MIGRATION_SETUP && r.status != MIGRATION_CANCELLING)
+			return r;
+		usleep(1000);
+	} while (clock_us() < deadline);
+	ck_abort_msg("not over after %u ms: %s", ms, migration_status_name(r.status));
+	return r;
+}
+
+static void set_up(void)
+{
+	const struct migration_events events = { .status = on_status, .moved = on_moved };
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(sa);
+	struct err e;
+
+	owner.silent = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(owner.silent, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	ck_assert_int_eq(listen(owner.silent, 8), 0);
+	getsockname(owner.silent, (struct sockaddr *)&sa, &len);
+	snprintf(owner.uri, sizeof(owner.uri), "tcp:127.0.0.1:%u", ntohs(sa.sin_port));
+	ck_assert_int_eq(tree_init(&tree, &e), 0);
+	ck_assert_int_eq(loop_init(&owner.loop, &e), 0);
+	ck_assert_int_eq(migration_new(&owner.migration, NULL, &owner.loop, &events, &e), 0);
+	ck_assert_int_eq(loop_start(&owner.loop, "owner", &e), 0);
+}
+
+static void tear_down(void)
+{
+	loop_join(&owner.loop);
+	migration_free(owner.migration);
+	loop_free(&owner.loop);
+	tree_free(&tree);
+	close(owner.silent);
+}
+
+/* -- promises -- */
+
+START_TEST(timeout_fails_the_migration_with_a_sentence)
+{
+	struct migration_report r;
+	uint64_t began;
+	struct err e;
+
+	set_timeout(1);
+	began = clock_us();
+	ck_assert_msg(start(owner.uri, &e) == 0, "%s", e.text);
+	r = await_end(5000);
+	ck_assert_int_eq(r.status, MIGRATION_FAILED);
+	ck_assert_msg(strstr(r.error, "the timeout of 1 s has passed"), "%s", r.error);
+	ck_assert_uint_ge(clock_us() - began, 1000000);
+	ck_assert_uint_lt(clock_us() - began, 1500000);
+}
+END_TEST
+
+START_TEST(timeout_may_be_set_while_it_runs)
+{
+	struct err e;
+
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	usleep(300000);
+	set_timeout(1);
+	ck_assert_int_eq(await_end(900).status, MIGRATION_FAILED);
+}
+END_TEST
+
+START_TEST(timeout_that_was_taken_back_does_nothing)
+{
+	struct err e;
+
+	set_timeout(1);
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	set_timeout(0);
+	usleep(1200000);
+	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+}
+END_TEST
+
+START_TEST(timeout_of_one_does_not_hit_the_next)
+{
+	struct err e;
+
+	set_timeout(1);
+	ck_assert_int_eq(start("unix:/nonexistent/socket", &e), 0);
+	ck_assert_int_eq(await_end(900).status, MIGRATION_FAILED);
+	usleep(500000);
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	usleep(700000);
+	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+}
+END_TEST
+
+START_TEST(cancel_of_a_silent_destination_takes_effect_at_once)
+{
+	struct migration_report r;
+	struct err e;
+
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	usleep(50000);
+	cancel();
+	cancel(); /* again: nothing worse */
+	r = await_end(200);
+	ck_assert_int_eq(r.status, MIGRATION_CANCELLED);
+	ck_assert_str_eq(r.error, "");
+}
+END_TEST
+
+START_TEST(second_migration_is_refused_while_one_is_under_way)
+{
+	struct err e;
+
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	ck_assert_int_eq(start(owner.uri, &e), -1);
+	ck_assert_msg(strstr(e.text, "under way already"), "%s", e.text);
+	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+}
+END_TEST
+
+/* Asked for in the very moment in which the one before is over: neither waits for the other. */
+static void do_start_anew(void *arg)
+{
+	struct call *c = arg;
+	uint64_t deadline = clock_us() + 50000;
+
+	/* On the owner's thread, which therefore hears of nothing. */
+	do {
+		c->rc = migration_start(owner.migration, c->uri, &c->e);
+	} while (c->rc && clock_us() < deadline);
+}
+
+START_TEST(migration_may_begin_as_soon_as_the_last_is_over)
+{
+	unsigned int started = 0;
+
+	for (int i = 0; i < 20; i++) {
+		struct call c = { .uri = "unix:/nonexistent/socket" };
+
+		loop_call(&owner.loop, do_start_anew, &c);
+		started += c.rc == 0;
+		ck_assert(c.rc == 0 || strstr(c.e.text, "under way already"));
+	}
+	ck_assert_uint_ge(started, 1);
+	ck_assert_int_eq(await_end(2000).status, MIGRATION_FAILED);
+}
+END_TEST
+
+START_TEST(end_of_the_vm_ends_its_migration)
+{
+	struct err e;
+
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	/* tear_down() hangs, or the time limit of the test passes, if it does not. */
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("migration");
+	TCase *all = tcase_create("one after the other");
+	SRunner *runner = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(all, 30);
+	tcase_add_checked_fixture(all, set_up, tear_down);
+	tcase_add_test(all, timeout_fails_the_migration_with_a_sentence);
+	tcase_add_test(all, timeout_may_be_set_while_it_runs);
+	tcase_add_test(all, timeout_that_was_taken_back_does_nothing);
+	tcase_add_test(all, timeout_of_one_does_not_hit_the_next);
+	tcase_add_test(all, cancel_of_a_silent_destination_takes_effect_at_once);
+	tcase_add_test(all, second_migration_is_refused_while_one_is_under_way);
+	tcase_add_test(all, migration_may_begin_as_soon_as_the_last_is_over);
+	tcase_add_test(all, end_of_the_vm_ends_its_migration);
+	suite_add_tcase(s, all);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
