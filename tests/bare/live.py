@@ -1,7 +1,6 @@
 """Live migration of the bare guest on one host: it arrives whole, and no failure loses or doubles it."""
 import os
 import re
-import signal
 import socket
 import threading
 
@@ -291,8 +290,7 @@ def silence_after_go_is_undecided_and_a_person_decides(place):
     other = target.qmp()
     wait_until(lambda: other.execute("query-status")["status"] == "running", "the target runs")
     check(qmp.execute("query-status")["status"] == "finish-migrate", "the source is not parked")
-    target.signal(signal.SIGKILL)
-    target.wait()
+    target.kill()
     proxy.near.close()
     reply = follow(qmp)
     check(reply["status"] == "postcopy-paused" and reply["x-godwit-undecided"], str(reply))
