@@ -248,8 +248,8 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.stop_fd = mig->stop_fd,
 		.limits = &mig->limits,
 		.stats = &mig->stats,
-		.events = { on_phase, on_round, on_decision, on_commit, open_connection,
-			    on_explain, mig },
+		.events = { on_phase, on_round, on_decision, on_commit, open_connection, on_explain,
+			    mig },
 	};
 	if (s->cold)
 		rc = file_channel_create(&s->channel, mig->uri.path, e);

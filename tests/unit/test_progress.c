@@ -58,8 +58,8 @@ static const char *const nonsense[] = {
 	"[]",
 	"7",
 	"{\"status\":7,\"ram\":[],\"x-godwit-downtime\":null,\"total-time\":\"soon\"}",
-	"{\"status\":\"act\\u001b[2Jive\",\"total-time\":-5,\"ram\":{\"remaining\":-1,"
-	"\"transferred\":1e300,\"total\":true}}",
+	("{\"status\":\"act\\u001b[2Jive\",\"total-time\":-5,\"ram\":{\"remaining\":-1,"
+	 "\"transferred\":1e300,\"total\":true}}"),
 };
 
 START_TEST(nonsense_becomes_zeros)
