@@ -70,7 +70,8 @@ static int add_block(struct memory *m, const struct tree *t, const char *path, s
 		return err_errno(e, errno, "%s: this host cannot promise %" PRIu64 " MiB of memory",
 				 path, b->size >> 20);
 	/* Boot structures and small guests live in the first 2 MiB: a huge page there would cost
-	 * more at the start than it can give later. */
+	 * more at the start than it can give later. Said aloud: many hosts give them unasked. */
+	madvise(b->host, b->size < BLOCK_ALIGN ? b->size : BLOCK_ALIGN, MADV_NOHUGEPAGE);
 	if (b->size > BLOCK_ALIGN)
 		madvise(b->host + BLOCK_ALIGN, b->size - BLOCK_ALIGN, MADV_HUGEPAGE);
 	madvise(b->host, b->size, MADV_DONTDUMP);

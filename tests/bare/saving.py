@@ -130,6 +130,8 @@ def restored_guest_runs_without_its_kernel_but_says_that_it_cannot_reboot(place)
 
 @test
 def memory_above_4_gib_is_saved_and_restored(place):
+    if godwit.doctor()["memory_total_kib"] < 4 << 20:
+        raise godwit.Skip("a kernel does not promise 3 GiB at once with less than 4 GiB of memory")
     # 16 MiB before the hole (3 to 4 GiB) and 16 behind it; nothing else is touched.
     vm = place.bare("from=3056 fill=32 write=32 cpus=2", "--memory", "5G", "--cpus", "2")
     found = bare.ready(vm)

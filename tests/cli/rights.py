@@ -99,7 +99,8 @@ def tap_without_permission_is_refused(place):
     name = devices.tap(place, "p", "user", "root")
     refused(place, 1, ["no permission", "root"], *bare("--net", f"tap={name}"),
             prefix=[*other_dev(place, "mknod -m 666 kvm c 10 232"), *as_nobody(place)])
-    open_tun = "mknod -m 666 kvm c 10 232; umount net/tun; rm net/tun; mknod -m 666 net/tun c 10 200"
+    open_tun = ("mknod -m 666 kvm c 10 232; umount net/tun; rm net/tun; "
+                "mknod -m 666 net/tun c 10 200")
     refused(place, 1, [f"tap '{name}'", "no permission"], *bare("--net", f"tap={name}"),
             prefix=[*other_dev(place, open_tun), *as_nobody(place)])
 

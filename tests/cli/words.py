@@ -43,7 +43,8 @@ WRONG_USAGE = [
     ("disk_empty_path", ["--disk", "empty"], bare("--disk", "")),
     ("disk_unknown_sub_option", ["--disk", "'readnly'", "did you mean readonly"],
      bare("--disk", "/d,readnly")),
-    ("disk_serial_too_long", ["--disk", "serial", "at most 20"], bare("--disk", "/d,serial=" + "s" * 21)),
+    ("disk_serial_too_long", ["--disk", "serial", "at most 20"],
+     bare("--disk", "/d,serial=" + "s" * 21)),
     ("disk_nbd", ["--disk", "nbd"], bare("--disk", "nbd://host/export")),
     ("disk_id_twice", ["'a'"], bare("--disk", "/x,id=a", "--disk", "/y,id=a")),
     ("disk_id_of_the_machine", ["'serial0'", "another"], bare("--disk", "/x,id=serial0")),
@@ -57,7 +58,8 @@ WRONG_USAGE = [
      bare("--channel", "a.0,socket=/a", "--channel", "a.0,socket=/b")),
     ("restore_without_file", ["file", "missing"], ["restore"]),
     ("restore_of_two_files", ["unexpected 'b'"], ["restore", "a", "b"]),
-    ("restore_override_without_value", ["--disk", "'disk0'", "="], ["restore", "f", "--disk", "disk0"]),
+    ("restore_override_without_value", ["--disk", "'disk0'", "="],
+     ["restore", "f", "--disk", "disk0"]),
     ("save_without_file", ["save", "missing"], ["save", "web"]),
     ("status_without_name", ["status", "missing"], ["status"]),
     ("pause_with_too_much", ["pause", "unexpected 'more'"], ["pause", "web", "more"]),
@@ -209,6 +211,7 @@ def restore_with_an_override_for_what_is_not_there_is_refused(place):
     refused(place, 1, ["disk0"], *restore, "--disk", f"disk0={other}")
     os.unlink(disk)
     refused(place, 1, ["disk0", disk, "No such file"], *restore)
-    again = place.restore(place.path("saved"), "--disk", f"disk0={place.file('moved', bytes(1 << 20))}")
+    moved = place.file("moved", bytes(1 << 20))
+    again = place.restore(place.path("saved"), "--disk", f"disk0={moved}")
     again.send("p")
     again.wait_console("^progress")

@@ -11,7 +11,6 @@ import os
 import re
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -87,6 +86,8 @@ class Output:
             if not part:
                 os.close(fd)
                 return
+            # A serial port says a byte at a time; looking at each would take longer than it does.
+            time.sleep(0.002)
 
     def wait(self, regex, timeout):
         """The next match, from where the last one ended; None when the output ended before."""
@@ -311,6 +312,11 @@ class VM:
             self.connect_console()
         match = self.output.wait(regex, timeout)
         if match is None:
+            if self.process.poll() is None and self.input is not None:
+                try:
+                    self.process.wait(5)  # its output has ended, so it is about to
+                except subprocess.TimeoutExpired:
+                    pass
             raise Failed(self._ended(f"before its console said /{regex}/"))
         return match
 
@@ -460,7 +466,8 @@ class Place:
                                   capture_output=True, text=True, timeout=timeout,
                                   env=self.environment(env), **options)
         except subprocess.TimeoutExpired:
-            raise Failed(f"godwit {' '.join(map(str, args))}: no end within {timeout:g} s") from None
+            words = " ".join(map(str, args))
+            raise Failed(f"godwit {words}: no end within {timeout:g} s") from None
 
     def leftovers(self):
         """What should not be there once all VMs have ended: sockets, temporary files, processes."""

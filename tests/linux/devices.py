@@ -61,7 +61,7 @@ def _files(guest):
 
 
 def _by_serial(guest, serial):
-    return guest.sh(f"for d in /sys/block/vd*; do [ $(cat $d/serial) = {serial} ] && "
+    return guest.sh(f"for d in /sys/block/vd*; do [ \"$(cat $d/serial)\" = {serial} ] && "
                     "echo /dev/${d##*/}; done | grep .")
 
 
@@ -187,7 +187,7 @@ def network_tests():
     def guest_pings_the_host(g):
         g.need_network()
         for size in (56, 1472, 20000):
-            g.sh(f"ping -c 2 -W 30 -s {size} {g.host_address}")
+            g.sh(f"ping -c 1 -W 30 -s {size} {g.host_address}")
 
     @promise("two")
     def tcp_from_guest_to_host_loses_nothing_and_uses_segmentation_offload(g):

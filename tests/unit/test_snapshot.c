@@ -412,7 +412,7 @@ START_TEST(inspect_tells_what_is_in_the_file)
 {
 	static const enum inspect_what what[] = { INSPECT_SUMMARY, INSPECT_TREE, INSPECT_STATES,
 						  INSPECT_PAGES };
-	static const char *const expected[] = { "name:    fake", "name = \"fake\"",
+	static const char *const expected[] = { "name:    fake", "label = \"fake\"",
 						"value = <0x2a>", "block 1 page 0x1 + 2" };
 	struct snapshot_progress p = { 0 };
 	struct fake *f = full_fake();

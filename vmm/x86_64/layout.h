@@ -14,24 +14,24 @@
 #ifndef GODWIT_X86_64_LAYOUT_H
 #define GODWIT_X86_64_LAYOUT_H
 
-#define X86_GDT_GPA	      0x500ull
-#define X86_PVH_INFO_GPA      0x6000ull
-#define X86_BOOT_PARAMS_GPA   0x7000ull
-#define X86_PAGE_TABLES_GPA   0x9000ull
-#define X86_CMDLINE_GPA	      0x20000ull
-#define X86_CMDLINE_MAX	      0x10000ull
-#define X86_LOW_RAM_END	      0x9fc00ull
-#define X86_ACPI_GPA	      0xe0000ull
-#define X86_ACPI_MAX	      0x20000ull
-#define X86_RESET_VECTOR      0xffff0ull
-#define X86_HIGH_RAM_GPA      0x100000ull
-#define X86_HOLE_GPA	      0xc0000000ull
-#define X86_VIRTIO_GPA	      0xd0000000ull
-#define X86_IOAPIC_GPA	      0xfec00000ull
-#define X86_LAPIC_GPA	      0xfee00000ull
-#define X86_KVM_IDENTITY_GPA  0xfffbc000ull
-#define X86_KVM_TSS_GPA	      0xfffbd000ull
-#define X86_ABOVE_4G_GPA      0x100000000ull
+#define X86_GDT_GPA	     0x500ull
+#define X86_PVH_INFO_GPA     0x6000ull
+#define X86_BOOT_PARAMS_GPA  0x7000ull
+#define X86_PAGE_TABLES_GPA  0x9000ull
+#define X86_CMDLINE_GPA	     0x20000ull
+#define X86_CMDLINE_MAX	     0x10000ull
+#define X86_LOW_RAM_END	     0x9fc00ull
+#define X86_ACPI_GPA	     0xe0000ull
+#define X86_ACPI_MAX	     0x20000ull
+#define X86_RESET_VECTOR     0xffff0ull
+#define X86_HIGH_RAM_GPA     0x100000ull
+#define X86_HOLE_GPA	     0xc0000000ull
+#define X86_VIRTIO_GPA	     0xd0000000ull
+#define X86_IOAPIC_GPA	     0xfec00000ull
+#define X86_LAPIC_GPA	     0xfee00000ull
+#define X86_KVM_IDENTITY_GPA 0xfffbc000ull
+#define X86_KVM_TSS_GPA	     0xfffbd000ull
+#define X86_ABOVE_4G_GPA     0x100000000ull
 
 #define X86_SERIAL_PORT 0x3f8u
 #define X86_SERIAL_GSI	4u
@@ -41,7 +41,9 @@
 #define X86_POWER_GSI  9u
 
 /* IOAPIC pins that virtio devices get, in this order: edge triggered, one each. */
-#define X86_VIRTIO_GSIS                                                                            \
-	{ 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23 }
+#define X86_VIRTIO_GSIS                                                            \
+	{                                                                          \
+		5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23 \
+	}
 
 #endif
