@@ -471,7 +471,8 @@ int destination_start(struct destination *d, bool paused, struct err *e)
 {
 	struct err why;
 
-	if (d->guest->ops->start(d->guest, d->run && !paused, &why)) {
+	/* A saved machine runs when it is taken out, whatever it did when it was put away. */
+	if (d->guest->ops->start(d->guest, (d->run || d->cold) && !paused, &why)) {
 		tell_failed(d, &why);
 		return err_set(e, "%s", why.text);
 	}

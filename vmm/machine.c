@@ -549,9 +549,24 @@ int machine_boot(struct machine *m, struct err *e)
 	return arch_boot(m->arch, &m->memory, &m->tree, &m->vcpus[0], &b, e);
 }
 
+/*
+ * A guest that has asked for a reset often does so again at once, in another way; and each vCPU for
+ * itself. All that came before it was parked is one reset; what follows would hit the next life.
+ */
+static void forget_resets(struct machine *m)
+{
+	uint32_t asked = __atomic_load_n(&m->requested, __ATOMIC_ACQUIRE);
+
+	while ((asked == REQUEST_RESET || asked == REQUEST_HOST_RESET) &&
+	       !__atomic_compare_exchange_n(&m->requested, &asked, REQUEST_NONE, false,
+					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		;
+}
+
 int machine_reset(struct machine *m, struct err *e)
 {
 	machine_park(m);
+	forget_resets(m);
 	if (snapshot_apply(m, &m->pristine, 0, e) || machine_boot(m, e)) {
 		m->status = MACHINE_INTERNAL_ERROR;
 		return -1;

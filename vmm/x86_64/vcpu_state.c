@@ -3,6 +3,8 @@
  * thread, parked.
  *
  * The order of loading, and why (KVM's setters look at what others have set):
+ *   0. MP state is read: KVM carries out an INIT or SIPI that was on its way to a vCPU that has
+ *      run here, which would else hit the state that is loaded.
  *   1. CPUID: done when the vCPU was made; it decides which bits the others may set.
  *   2. special registers, then XCR0: they decide what XSAVE may hold; APIC base before the LAPIC.
  *   3. XSAVE area.
@@ -438,7 +440,7 @@ int arch_vcpu_load(const struct arch *a, struct vcpu *v, const struct arch_momen
 	const struct vcpu_state *st = p;
 	struct kvm_sregs sregs = state_to_sregs(st);
 	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = st->xcr0 };
-	struct kvm_mp_state mp = { .mp_state = st->mp_state };
+	struct kvm_mp_state mp = { .mp_state = st->mp_state }, before;
 	struct kvm_debugregs debug = { .dr6 = st->dr6, .dr7 = st->dr7 };
 	struct kvm_regs regs;
 	uint32_t last = st->n_msrs;
@@ -447,7 +449,8 @@ int arch_vcpu_load(const struct arch *a, struct vcpu *v, const struct arch_momen
 	memcpy(debug.db, st->db, sizeof(st->db));
 	if (last && st->msrs[last - 1] == MSR_TSC_DEADLINE)
 		last--;
-	if (VCPU_IOCTL(v, KVM_SET_SREGS, &sregs, e) < 0 ||
+	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &before, e) < 0 ||
+	    VCPU_IOCTL(v, KVM_SET_SREGS, &sregs, e) < 0 ||
 	    (st->xcr0 && VCPU_IOCTL(v, KVM_SET_XCRS, &xcrs, e) < 0) ||
 	    load_xsave(a, v, st, e) < 0 || load_msrs(v, st, 0, last, e) ||
 	    VCPU_IOCTL(v, KVM_SET_LAPIC, &st->lapic, e) < 0 || load_tsc(a, v, now, st->tsc, e) ||
