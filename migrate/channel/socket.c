@@ -20,10 +20,22 @@
 /* A link is given up when nothing was acknowledged for so long. */
 #define SILENCE_MS 30000
 
+/* The same when the other side is there, but takes nothing. */
+#define STALL_MS 120000
+
 struct socket_channel {
 	struct channel ch; /* first */
 	int fd, stop_fd;
 };
+
+static int lost(int error, struct err *e)
+{
+	if (error == ETIMEDOUT)
+		return err_set(e, "the other side has not answered for %d s", SILENCE_MS / 1000);
+	if (error == EPIPE || error == ECONNRESET)
+		return err_set(e, "the other side closed the connection");
+	return err_errno(e, error, "the connection failed");
+}
 
 /* The shorter of `timeout_ms` (-1: for ever) and what is left until the deadline. */
 static int time_left(const struct socket_channel *s, int timeout_ms)
@@ -49,24 +61,19 @@ static int wait_for(struct socket_channel *s, short events, int timeout_ms, stru
 		return err_errno(e, errno, "cannot wait for the connection");
 	if (n > 0 && fds[1].revents)
 		return err_set(e, "cancelled");
+	/* Both directions are always in use: who has closed one has gone, even if the kernel at
+	 * the other end would let us wait for room for ever. */
+	if (n > 0 && (events & POLLOUT) && (fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR)))
+		return lost(EPIPE, e);
 	return n > 0;
 }
 
-/* For a read or write that must go on: 0, or -1 also at the deadline. */
+/* For a read or write that must go on: 0, or -1 also when that took too long. */
 static int wait_on(struct socket_channel *s, short events, struct err *e)
 {
-	int rc = wait_for(s, events, -1, e);
+	int rc = wait_for(s, events, events & POLLOUT ? STALL_MS : -1, e);
 
 	return rc ? (rc < 0 ? -1 : 0) : err_set(e, "the other side has been silent for too long");
-}
-
-static int lost(int error, struct err *e)
-{
-	if (error == ETIMEDOUT)
-		return err_set(e, "the other side has not answered for %d s", SILENCE_MS / 1000);
-	if (error == EPIPE || error == ECONNRESET)
-		return err_set(e, "the other side closed the connection");
-	return err_errno(e, error, "the connection failed");
 }
 
 static int socket_write(struct channel *ch, struct iovec *iov, int n, struct err *e)
@@ -81,7 +88,7 @@ static int socket_write(struct channel *ch, struct iovec *iov, int n, struct err
 		if (done < 0 && errno == EINTR)
 			continue;
 		if (done < 0 && errno == EAGAIN) {
-			if (wait_on(s, POLLOUT, e))
+			if (wait_on(s, POLLOUT | POLLRDHUP, e))
 				return -1;
 			continue;
 		}

@@ -171,6 +171,16 @@ def guest_that_powers_off_while_it_is_moved_ends_everywhere(place):
 
 
 @test
+def guest_that_asks_twice_is_reset_once(place):
+    """It writes ACPI's reset register and at once makes a triple fault as well."""
+    vm = start(place, "fill=1 cpus=2", "--cpus", 2)
+    for _ in range(60):
+        vm.send("r")
+        vm.wait_console(r"^bare 1\r?\n")
+        bare.line(vm, "ready")
+
+
+@test
 def guest_that_reboots_itself_while_it_is_moved_goes_on(place):
     vm = start(place, "fill=24 zero=4 write=16 cpus=2", "--cpus", 2)
     target, uri = destination(place, vm)

@@ -16,6 +16,10 @@ MIB = 1 << 20
 RUNS = int(os.environ.get("GODWIT_BENCH_RUNS", "5"))
 
 
+with open("/proc/cpuinfo") as cpuinfo:
+    TSC_KHZ = float(re.search(r"cpu MHz\s*: ([\d.]+)", cpuinfo.read()).group(1)) * 1000
+
+
 def warm(mib):
     """Memory that this machine has not touched since it booted is dear: touch so much, and free it."""
     m = mmap.mmap(-1, mib * MIB)
@@ -153,8 +157,8 @@ def migrate(which, memory_mib, cmdline, channels=1, cpus=1, bandwidth=0):
             d, memory_mib, cpus, cmdline)
         try:
             source.open_console()
-            source.until(r"ready tsc")
-            khz = int(re.search(r"khz=(\d+)", source.text).group(1))
+            source.send("p")  # answered when the fill is done
+            source.until(r"progress tsc=.*\n")
             qmp = source.qmp()
             if which == "qemu":
                 other = destination.qmp()
@@ -171,7 +175,6 @@ def migrate(which, memory_mib, cmdline, channels=1, cpus=1, bandwidth=0):
                     qmp.execute("migrate-set-capabilities",
                                 capabilities=[{"capability": "multifd", "state": True}])
                     qmp.execute("migrate-set-parameters", **{"multifd-channels": channels})
-            source.send("p")
             before_cpu, before_rss = source.cpu_s(), source.rss_mib()
             start = time.monotonic()
             qmp.execute("migrate", uri=f"tcp:127.0.0.1:{port}")
@@ -192,7 +195,7 @@ def migrate(which, memory_mib, cmdline, channels=1, cpus=1, bandwidth=0):
             time.sleep(0.3)
             destination.send("p")
             line = destination.until(r"progress tsc=\d+.* max=([\d,]+)")
-            result["gap_ms"] = max(int(x) for x in line.group(1).split(",")) / khz
+            result["gap_ms"] = max(int(x) for x in line.group(1).split(",")) / TSC_KHZ
             return result
         finally:
             source.end()
@@ -206,7 +209,8 @@ def loopback_rate(memory_mib):
                                 "--memory", "64M", "--console", f"unix:{d}/c"], f"{d}/guest.sock", f"{d}/c")
         try:
             guest.open_console()
-            guest.until("ready")
+            guest.send("p")
+            guest.until("progress")
             server = socket.create_server(("127.0.0.1", 0))
             child = os.fork()
             if child == 0:
