@@ -494,9 +494,11 @@ void destination_free(struct destination *d)
 	for (i = 1; i < LANES_MAX; i++)
 		if (d->lane[i].reader.channel)
 			channel_shutdown(d->lane[i].reader.channel);
-	for (i = 0; i < LANES_MAX; i++) {
+	for (i = 0; i < LANES_MAX; i++)
 		if (d->lane[i].started)
 			pthread_join(d->lane[i].thread, NULL);
+	/* Only now: each may have shut down all others. */
+	for (i = 0; i < LANES_MAX; i++) {
 		channel_close(d->lane[i].reader.channel);
 		reader_free(&d->lane[i].reader);
 	}

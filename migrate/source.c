@@ -493,6 +493,7 @@ static int live(struct source *s, struct reader *r, struct err *e)
 
 static int cold(struct source *s, struct err *e)
 {
+	enter(s, SOURCE_PRECOPY);
 	enter(s, SOURCE_SWITCHOVER);
 	if (park(s, e) || send_round(s, 1, e) || lanes_drain(&s->lanes, e) || send_states(s, e) ||
 	    send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||

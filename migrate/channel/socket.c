@@ -63,7 +63,7 @@ static int wait_for(struct socket_channel *s, short events, int timeout_ms, stru
 		return err_set(e, "cancelled");
 	/* Both directions are always in use: who has closed one has gone, even if the kernel at
 	 * the other end would let us wait for room for ever. */
-	if (n > 0 && (events & POLLOUT) && (fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR)))
+	if (n > 0 && (fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR)) == POLLRDHUP)
 		return lost(EPIPE, e);
 	return n > 0;
 }

@@ -135,7 +135,8 @@ def sockets_of_a_vm_of_another_user_are_removed_however_it_ends(place):
     for ended_by in ("quit", "SIGKILL"):
         vm = place.restore(place.path("saved"), "--user", "nobody", console=None, name="same",
                            keep_name=True)
-        check(vm.qmp().execute("query-status")["running"], "it does not run")
+        qmp = vm.qmp()
+        godwit.wait_until(lambda: qmp.execute("query-status")["running"], "it runs")
         check(os.path.exists(channel), "no channel")
         if ended_by == "quit":
             check(vm.cli("quit").returncode == 0 and vm.wait() == 0, "quit")

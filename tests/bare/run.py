@@ -7,6 +7,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 
 import godwit  # noqa: E402
 import damage  # noqa: E402,F401
+import handover  # noqa: E402,F401
 import host  # noqa: E402,F401
 import life  # noqa: E402,F401
 import live  # noqa: E402,F401

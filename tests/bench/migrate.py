@@ -84,8 +84,13 @@ class Vm:
         while data := self.console.recv(65536):
             self.text += data.decode(errors="replace")
 
-    def until(self, pattern):
+    def until(self, pattern, ask=None):
+        """Until the console shows it; `ask` is sent now and then: a byte too early is lost."""
+        last = 0
         while not (found := re.search(pattern, self.text)):
+            if ask and time.monotonic() - last > 0.1:
+                last = time.monotonic()
+                self.send(ask)
             if self.process.poll() is not None:
                 raise SystemExit(f"{self.role} ended: {self.process.stderr.read().decode()}")
             time.sleep(0.005)
@@ -157,8 +162,7 @@ def migrate(which, memory_mib, cmdline, channels=1, cpus=1, bandwidth=0):
             d, memory_mib, cpus, cmdline)
         try:
             source.open_console()
-            source.send("p")  # answered when the fill is done
-            source.until(r"progress tsc=.*\n")
+            source.until(r"progress tsc=.*\n", "p")  # answered when the fill is done
             qmp = source.qmp()
             if which == "qemu":
                 other = destination.qmp()
@@ -193,8 +197,7 @@ def migrate(which, memory_mib, cmdline, channels=1, cpus=1, bandwidth=0):
                       "parts": r.get("x-godwit-downtime")}
             destination.open_console()
             time.sleep(0.3)
-            destination.send("p")
-            line = destination.until(r"progress tsc=\d+.* max=([\d,]+)")
+            line = destination.until(r"progress tsc=\d+.* max=([\d,]+)", "p")
             result["gap_ms"] = max(int(x) for x in line.group(1).split(",")) / TSC_KHZ
             return result
         finally:
@@ -209,8 +212,7 @@ def loopback_rate(memory_mib):
                                 "--memory", "64M", "--console", f"unix:{d}/c"], f"{d}/guest.sock", f"{d}/c")
         try:
             guest.open_console()
-            guest.send("p")
-            guest.until("progress")
+            guest.until("progress", "p")
             server = socket.create_server(("127.0.0.1", 0))
             child = os.fork()
             if child == 0:

@@ -34,7 +34,7 @@ WRONG_USAGE = [
     ("cpus_no_number", ["--cpus", "x"], bare("--cpus", "x")),
     ("cpus_fraction", ["--cpus", "1.5"], bare("--cpus", "1.5")),
     ("cpus_negative", ["--cpus", "-1"], bare("--cpus=-1")),
-    ("dirty_ring_no_power_of_two", ["--dirty-ring", "power of two"], bare("--dirty-ring", "3000")),
+    ("dirty_ring_that_is_not_there_yet", ["--dirty-ring", "not in this version"], bare("--dirty-ring", "4096")),
     ("console_unknown", ["--console", "'serial'", "stdio"], bare("--console", "serial")),
     ("console_file_without_name", ["--console", "'file:'"], bare("--console", "file:")),
     ("name_bad_letters", ["--name", "'a/b'"], bare("--name", "a/b")),

@@ -98,13 +98,14 @@ static bool pass_record(struct proxy_link *l)
 	pthread_mutex_lock(&p->lock);
 	if (p->over || (p->struck && p->way == l->way && p->fault == PROXY_STALL))
 		fault = PROXY_STALL;
-	else if (!p->struck && p->way == l->way && p->seen[l->way] == p->at)
+	else if (!p->struck && p->way == l->way &&
+		 (p->at_type ? p->at_type == head[0] : p->seen[l->way] == p->at))
 		fault = p->fault;
 	p->struck |= fault != PROXY_NONE;
 	n = ++p->seen[l->way];
 	p->bytes[l->way] += sizeof(head) + rest;
 	p->go += head[0] == RECORD_GO && (fault == PROXY_NONE || fault == PROXY_FLIP);
-	last = p->fault == PROXY_CUT && p->way == l->way && n == p->at;
+	last = p->fault == PROXY_CUT && p->way == l->way && !p->at_type && n == p->at;
 	pthread_mutex_unlock(&p->lock);
 	switch (fault) {
 	case PROXY_NONE:

@@ -39,6 +39,7 @@ struct proxy {
 	enum proxy_fault fault;
 	enum proxy_way way;
 	unsigned int at;
+	uint16_t at_type; /* instead: the first record of that type; 0: none */
 	struct uri destination;
 
 	struct uri uri; /* where it listens */

@@ -55,11 +55,14 @@ static struct channel *connect_one(void *arg, struct err *e)
 {
 	struct rig *r = arg;
 	const struct uri *u = r->link == RIG_PROXY ? &r->proxy.uri : &r->uri;
+	const int buffer = 1 << 16;
 	struct channel *ch;
 	int fd = r->link == RIG_PAIR ? r->pair[0] : uri_connect(u, NULL, r->source_stop, e);
 
 	if (fd < 0)
 		return NULL;
+	/* Small, so that a stall is felt before everything is on its way. */
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
 	if (socket_channel(&ch, fd, "destination", r->source_stop, e)) {
 		close(fd);
 		return NULL;
@@ -195,12 +198,17 @@ void rig_stop(int fd)
 
 void rig_finish(struct rig *r)
 {
+	bool stalled = r->proxy.fault == PROXY_STALL || r->proxy.fault == PROXY_STALL_IN;
+
 	pthread_join(r->source_thread, NULL);
+	/* As keepalive would do in half a minute. */
+	if (r->link == RIG_PROXY && stalled)
+		proxy_stop(&r->proxy);
 	/* Nobody else will come. */
 	if (!__atomic_load_n(&r->arrived, __ATOMIC_ACQUIRE) && r->source_rc)
 		rig_stop(r->destination_stop);
 	pthread_join(r->destination_thread, NULL);
-	if (r->link == RIG_PROXY)
+	if (r->link == RIG_PROXY && !stalled)
 		proxy_stop(&r->proxy);
 }
 
@@ -243,6 +251,8 @@ static void plan_touched(struct fake *f, unsigned int block)
 /* From the second on: pages that are not in that round's own set, so they are for the next. */
 static void plan_round(struct rig *r, uint64_t round)
 {
+	if (r->src->parked)
+		return;
 	if (round == 2)
 		write_some(r, 11, 200);
 	else if (round == 3)

@@ -54,9 +54,9 @@ int boot_read(struct boot_job *j, const struct boot_file *f, uint64_t offset, ui
 		return err_set(e, "%s: there is no memory at 0x%" PRIx64 " for %" PRIu64 " bytes",
 			       f->name, gpa, bytes);
 	n = io_pread_full(f->fd, host, bytes, offset);
+	memory_mark(j->memory, gpa, bytes);
 	if (n < 0)
 		return err_errno(e, errno, "%s: cannot be read", f->name);
-	memory_mark(j->memory, gpa, bytes);
 	if ((uint64_t)n < bytes)
 		return err_set(e,
 			       "%s: is truncated: it ends at %" PRIu64 " bytes, expected %" PRIu64,
