@@ -24,7 +24,7 @@
 #define HELLO_MS 10000
 
 /* The same for further connections, whose HELLO comes at once; and all must be there within... */
-#define LANE_HELLO_MS 2000
+#define LANE_HELLO_MS 3000
 #define LANES_MS      10000
 
 static bool is_stopped(int stop_fd)

@@ -7,6 +7,7 @@
 #include "migrate/source.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,29 +158,28 @@ static int expect(struct source *s, struct reader *r, enum record_type type, int
 	return 0;
 }
 
+/* Each says HELLO as soon as it is there: who comes and says nothing is sent away over there. */
 static int open_lanes(struct source *s, struct err *e)
 {
+	struct writer writers[LANES_MAX] = { s->lanes.lane[0].writer };
 	struct channel *channels[LANES_MAX] = { s->channel };
-	struct writer main_writer = s->lanes.lane[0].writer;
 	unsigned int i;
 	int rc;
 
 	for (i = 1; i < s->n_lanes; i++) {
-		s->extra[i] = s->events.connect(s->events.arg, e);
+		channels[i] = s->extra[i] = s->events.connect(s->events.arg, e);
 		if (!s->extra[i])
 			return -1;
-		channels[i] = s->extra[i];
+		writers[i].channel = channels[i];
+		if (send_hello(s, &writers[i], ROLE_PAGES, e))
+			return -1;
 	}
 	rc = lanes_init(&s->lanes, s->guest, s->stats, &s->limits->bandwidth, s->stop_fd, channels,
 			s->n_lanes, e);
-	s->lanes.lane[0].writer = main_writer;
-	if (rc)
-		return -1;
+	for (i = 0; i < s->n_lanes; i++)
+		s->lanes.lane[i].writer = writers[i];
 	s->lanes.checksums = s->cold;
-	for (i = 1; i < s->n_lanes; i++)
-		if (send_hello(s, &s->lanes.lane[i].writer, ROLE_PAGES, e))
-			return -1;
-	return 0;
+	return rc;
 }
 
 static int set_up(struct source *s, struct reader *r, struct err *e)
@@ -224,6 +224,14 @@ static int all_touched(struct source *s, unsigned int block, uint64_t first, uin
 	return s->guest->ops->touched(s->guest, block, first, n, bits, e);
 }
 
+/* A file never makes anybody wait, so it has to be asked. */
+static bool is_stopped(const struct source *s)
+{
+	struct pollfd fd = { s->stop_fd, POLLIN, 0 };
+
+	return s->stop_fd >= 0 && poll(&fd, 1, 0) > 0;
+}
+
 /* One step: bits are cleared in the log, then handed to the lanes, then forgotten here. */
 static int send_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
 		     bool first_round, struct err *e)
@@ -233,6 +241,8 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 
 	if (lanes_check(&s->lanes, e))
 		return -1;
+	if (is_stopped(s))
+		return err_set(e, "cancelled");
 	if (first_round) /* the log says of every page that it is dirty */
 		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
 	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, s->pending[block], e))
@@ -422,12 +432,18 @@ static int send_go(struct source *s, struct err *e)
 	return -1;
 }
 
+static int sync_disks(struct source *s, struct err *e)
+{
+	return s->guest->ops->sync ? s->guest->ops->sync(s->guest, e) : 0;
+}
+
 /* The guest is parked and everything is at the destination: READY, GO, RUNNING. */
 static int hand_over(struct source *s, struct reader *r, struct err *e)
 {
 	uint64_t start = clock_us();
 
-	if (expect(s, r, RECORD_READY, s->ready_ms, e))
+	/* While the destination loads the states. */
+	if (sync_disks(s, e) || expect(s, r, RECORD_READY, s->ready_ms, e))
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
@@ -440,11 +456,6 @@ static int hand_over(struct source *s, struct reader *r, struct err *e)
 	set_owner(s, OWNER_DESTINATION);
 	stats_set(&s->stats->start_us, clock_us() - start);
 	return 0;
-}
-
-static int sync_disks(struct source *s, struct err *e)
-{
-	return s->guest->ops->sync ? s->guest->ops->sync(s->guest, e) : 0;
 }
 
 /* A link that stalls now must not keep the guest parked for ever. */
@@ -473,8 +484,7 @@ static int switchover(struct source *s, struct reader *r, struct err *e)
 	if (send_round(s, stats_get(&s->stats->round) + 1, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);
-	/* The destination loads the states meanwhile. */
-	if (send_states(s, e) || sync_disks(s, e) || hand_over(s, r, e))
+	if (send_states(s, e) || hand_over(s, r, e))
 		return -1;
 	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
 	return 0;
@@ -512,13 +522,16 @@ static void share(struct source *s, bool on)
 		s->guest->ops->share(s->guest, on);
 }
 
-/* What the destination said before it went is a better reason than that it has gone. */
+/* When a connection was lost, the destination's last word is a better reason than that. */
 static void hear_why(struct source *s, struct reader *r, struct err *e)
 {
 	struct record rec;
 	struct err why;
+	unsigned int i;
 
-	if (s->cold || s->answered)
+	for (i = 0; i < s->n_lanes && !s->lanes.lane[i].writer.broken; i++)
+		;
+	if (s->cold || s->answered || i == s->n_lanes)
 		return;
 	if (read_answer(s, r, &rec, LAST_WORDS_MS, NULL) == 0 && is_refusal(s, &rec, &why))
 		*e = why;

@@ -51,9 +51,9 @@ struct config {
 	unsigned int n_disk_overrides;
 	struct config_override net_overrides[CONFIG_DEVICES_MAX];
 	unsigned int n_net_overrides;
-	const char *console;	     /* stdio, null, file:PATH, unix:PATH; NULL: as the tree says */
-	const char *control;	     /* path, or NULL: the default one */
-	const char *user;	     /* to drop to, or NULL */
+	const char *console; /* stdio, null, file:PATH, unix:PATH; NULL: as the tree says */
+	const char *control; /* path, or NULL: the default one */
+	const char *user;    /* to drop to, or NULL */
 	bool paused, verbose, help;
 	const char *operand;		     /* restore: the file */
 	const char *listen;		     /* receive: the URI */

@@ -50,7 +50,8 @@ struct machine_events {
  * command line: what the guest will see of this host is first added to its tree (the models' probe
  * and the processors'); any other tree is complete, and refused where this host cannot provide it.
  * `owner_loop` is where requests are delivered. On -1 nothing is left; the sentence begins with
- * the path or id of what could not be provided. The machine keeps its own copy of the tree (which is packed).
+ * the path or id of what could not be provided. The machine keeps its own copy of the tree (which
+ * is packed).
  */
 enum machine_origin {
 	ORIGIN_FRESH,	 /* from a command line */

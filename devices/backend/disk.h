@@ -73,7 +73,8 @@ int disk_retake(struct disk *d, struct err *e);
 
 void disk_unlock(struct disk *d);
 
-/* What this host has cached of it is read anew, where another host may have written. Best effort. */
+/* What this host has cached of it is read anew, where another host may have written. Best effort.
+ */
 void disk_forget(struct disk *d);
 
 #endif

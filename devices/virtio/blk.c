@@ -483,13 +483,12 @@ static int open_host(struct blk *b, const struct tree *t, struct err *e)
 		return err_set(e,
 			       "%s: %s has %" PRIu64 " sectors, the machine was made with %" PRIu64,
 			       d->name, d->path, d->sectors, sectors);
-	/* Now as well, because it takes longer than at the hand-over, and more is permitted. */
-	if (b->v.dev.env->incoming) {
-		disk_forget(&b->disk);
-		return disk_reserve(&b->disk, e);
-	}
-	b->owner = true;
-	return disk_lock(&b->disk, e);
+	b->owner = !b->v.dev.env->incoming;
+	if ((b->owner ? disk_lock(&b->disk, e) : disk_reserve(&b->disk, e)) < 0)
+		return -1;
+	/* Again at a hand-over; but more takes longer then, and less is permitted. */
+	disk_forget(&b->disk);
+	return 0;
 }
 
 static int make_ring(struct blk *b, struct err *e)

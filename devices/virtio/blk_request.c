@@ -73,7 +73,8 @@ static enum blk_next failed(struct blk *b, const struct blk_request *r, const ch
 static enum blk_next parse_transfer(struct blk *b, struct blk_request *r, uint64_t sector,
 				    uint64_t bytes, uint8_t *status)
 {
-	if (bytes % DISK_SECTOR || bytes > BLK_TRANSFER_BYTES || !inside(b, sector, bytes / DISK_SECTOR))
+	if (bytes % DISK_SECTOR || bytes > BLK_TRANSFER_BYTES ||
+	    !inside(b, sector, bytes / DISK_SECTOR))
 		return done(status, VIRTIO_BLK_S_IOERR);
 	if (r->type == VIRTIO_BLK_T_OUT && b->disk.readonly)
 		return done(status, VIRTIO_BLK_S_IOERR);

@@ -41,11 +41,9 @@ static const struct walk garbles[] = {
 /* One migration with the fault at that record; false when there is no such record any more. */
 static bool survive(const struct walk *w, unsigned int at, enum owner *owner)
 {
-	unsigned int fds, threads;
 	struct rig r;
 	bool struck;
 
-	rig_count(&fds, &threads);
 	rig_init(&r, RIG_PROXY);
 	rig_dirty_by_plan(&r);
 	r.source.n_lanes = w->lanes;
@@ -64,16 +62,17 @@ static bool survive(const struct walk *w, unsigned int at, enum owner *owner)
 	if (r.source_rc)
 		ck_assert(r.source_error.text[0]);
 	rig_free(&r);
-	rig_check_count(fds, threads);
 	return struck;
 }
 
 static void walk(const struct walk *w, unsigned int least)
 {
-	unsigned int at, undecided = 0;
+	unsigned int at, undecided = 0, fds, threads;
 	enum owner owner;
 
+	rig_count(&fds, &threads);
 	for (at = 0; survive(w, at, &owner); at++) {
+		rig_check_count(fds, threads);
 		ck_assert_uint_lt(at, POINTS_MAX);
 		undecided += owner == OWNER_NOBODY;
 	}

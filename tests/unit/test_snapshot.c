@@ -8,14 +8,17 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "migrate/channel/channel.h"
+#include "migrate/destination.h"
 #include "migrate/guest.h"
 #include "migrate/inspect.h"
-#include "migrate/snapshot.h"
+#include "migrate/source.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
@@ -28,7 +31,8 @@ struct fake {
 	struct tree tree;
 	uint32_t value; /* its whole state */
 	bool loaded;
-	struct snapshot_progress *cancel_at_touch;
+	unsigned int parks, unparks;
+	int cancel_at_touch; /* an eventfd to signal, or -1 */
 };
 
 static char dir[] = "/tmp/godwit-test-XXXXXX";
@@ -45,8 +49,8 @@ static int fake_touched(struct guest *g, unsigned int block, uint64_t first, uin
 	for (i = 0; i < n; i++)
 		if ((first + i) % 3) /* every third page was never touched */
 			bitmap_set(touched, i);
-	if (f->cancel_at_touch)
-		f->cancel_at_touch->cancel = true;
+	if (f->cancel_at_touch >= 0)
+		eventfd_write(f->cancel_at_touch, 1);
 	return 0;
 }
 
@@ -57,16 +61,40 @@ static int fake_save(struct guest *g, struct tree *states, struct err *e)
 	return tree_set_u32(states, "/vm", "value", ((struct fake *)g)->value, e);
 }
 
-static int fake_load(struct guest *g, const struct tree *states, struct err *e)
+static int fake_park(struct guest *g, struct err *e)
+{
+	(void)e;
+	((struct fake *)g)->parks++;
+	return 0;
+}
+
+static int fake_unpark(struct guest *g, struct err *e)
+{
+	(void)e;
+	((struct fake *)g)->unparks++;
+	return 0;
+}
+
+static bool fake_ran(struct guest *g)
+{
+	(void)g;
+	return true;
+}
+
+static int fake_load(struct guest *g, const struct tree *states, uint64_t advance_ns, struct err *e)
 {
 	struct fake *f = (struct fake *)g;
 
+	ck_assert_uint_eq(advance_ns, 0); /* time stood still */
 	f->loaded = true;
 	return tree_u32(states, "/vm", "value", &f->value, e);
 }
 
 static const struct guest_ops fake_ops = {
 	.touched = fake_touched,
+	.park = fake_park,
+	.unpark = fake_unpark,
+	.ran = fake_ran,
 	.states_save = fake_save,
 	.states_load = fake_load,
 };
@@ -80,6 +108,7 @@ static struct fake *new_fake(void)
 	ck_assert_int_eq(tree_init(&f->tree, NULL), 0);
 	tree_set_str(&f->tree, "/", "label", "fake", NULL);
 	tree_pack(&f->tree);
+	f->cancel_at_touch = -1;
 	f->guest.ops = &fake_ops;
 	f->guest.tree = &f->tree;
 	f->guest.n_blocks = 2;
@@ -115,34 +144,41 @@ static struct fake *full_fake(void)
 	return f;
 }
 
-static int save(struct fake *f, struct snapshot_progress *p, struct err *e)
+static int save(struct fake *f, struct stats *stats, struct err *e)
 {
-	struct channel *ch;
+	static const struct source_limits limits;
+	struct source source = {
+		.guest = &f->guest,
+		.n_lanes = 1,
+		.cold = true,
+		.stop_fd = f->cancel_at_touch,
+		.limits = &limits,
+		.stats = stats,
+	};
 	int rc;
 
-	if (file_channel_create(&ch, path, e))
+	if (file_channel_create(&source.channel, path, e))
 		return -1;
-	rc = snapshot_save(&f->guest, ch, p, e) || channel_finish(ch, e);
-	channel_close(ch);
+	rc = source_run(&source, e);
+	channel_close(source.channel);
 	return rc ? -1 : 0;
 }
 
 static int load(struct fake *f, struct err *e)
 {
-	struct reader r = { 0 };
-	struct hello hello;
+	struct stats stats = { 0 };
+	struct destination d;
+	struct channel *ch;
+	struct err ours;
 	struct tree t;
 	int rc;
 
-	if (file_channel_open(&r.channel, path, e))
+	e = e ? e : &ours;
+	if (file_channel_open(&ch, path, e) || destination_open(&d, ch, true, -1, &t, e))
 		return -1;
-	rc = snapshot_open(&r, &t, &hello, e);
-	if (!rc) {
-		tree_free(&t);
-		rc = snapshot_load(&r, &f->guest, e);
-	}
-	reader_free(&r);
-	channel_close(r.channel);
+	tree_free(&t);
+	rc = destination_receive(&d, &f->guest, &stats, e);
+	destination_free(&d);
 	return rc;
 }
 
@@ -184,12 +220,12 @@ static void set_contents(const uint8_t *bytes, size_t len)
 START_TEST(loaded_machine_equals_saved_machine)
 {
 	struct fake *f = full_fake(), *g = new_fake();
-	struct snapshot_progress p = { 0 };
+	struct stats p = { 0 };
 	struct err e;
 
 	ck_assert_msg(save(f, &p, &e) == 0, "%s", e.text);
 	ck_assert_uint_eq(p.total_pages, PAGES_0 + PAGES_1);
-	ck_assert_uint_eq(p.seen_pages, p.total_pages);
+	ck_assert_uint_eq(p.remaining_pages, 0);
 	ck_assert_msg(load(g, &e) == 0, "%s", e.text);
 	ck_assert_uint_eq(g->value, 42);
 	ck_assert_mem_eq(g->guest.blocks[0].host, f->guest.blocks[0].host, PAGES_0 * PAGE_SIZE);
@@ -202,7 +238,7 @@ END_TEST
 START_TEST(untouched_and_zero_pages_take_no_space_and_data_is_page_aligned)
 {
 	struct fake *f = full_fake();
-	struct snapshot_progress p = { 0 };
+	struct stats p = { 0 };
 	uint64_t expected = 0, i;
 	unsigned int b;
 	uint8_t *bytes;
@@ -228,7 +264,7 @@ END_TEST
 START_TEST(every_truncation_is_refused)
 {
 	struct fake *f = full_fake(), *g = new_fake();
-	struct snapshot_progress p = { 0 };
+	struct stats p = { 0 };
 	uint8_t *bytes;
 	struct err e;
 	size_t len, at;
@@ -250,7 +286,7 @@ END_TEST
 START_TEST(every_flipped_bit_is_refused_or_harmless)
 {
 	struct fake *f = full_fake(), *g = new_fake();
-	struct snapshot_progress p = { 0 };
+	struct stats p = { 0 };
 	uint8_t *bytes, flipped;
 	size_t len, at, refused = 0, tried = 0;
 	int fd;
@@ -284,7 +320,10 @@ END_TEST
 START_TEST(foreign_and_newer_files_are_named_as_such)
 {
 	static const uint8_t text[] = "#!/bin/sh\necho this is something else, and long enough\n";
-	struct hello h = { .version = STREAM_VERSION + 1, .page_bytes = PAGE_SIZE };
+	struct hello h = { .version = STREAM_VERSION + 1,
+			   .role = ROLE_MAIN,
+			   .page_bytes = PAGE_SIZE,
+			   .lanes = 1 };
 	uint8_t body[HELLO_BYTES];
 	struct fake *g = new_fake();
 	struct channel *ch;
@@ -308,6 +347,24 @@ START_TEST(foreign_and_newer_files_are_named_as_such)
 }
 END_TEST
 
+/* HELLO and MACHINE, as this host would write them. */
+static void begin_stream(struct writer *w, const struct fake *f)
+{
+	struct hello h = {
+		.version = STREAM_VERSION, .role = ROLE_MAIN, .page_bytes = PAGE_SIZE, .lanes = 1
+	};
+	uint8_t body[HELLO_BYTES];
+	struct utsname u;
+
+	ck_assert_int_eq(uname(&u), 0);
+	memcpy(h.arch, u.machine, strnlen(u.machine, sizeof(h.arch) - 1));
+	hello_encode(&h, body);
+	ck_assert_int_eq(writer_record(w, RECORD_HELLO, body, sizeof(body), NULL, 0, NULL), 0);
+	ck_assert_int_eq(writer_record(w, RECORD_MACHINE, f->tree.fdt, tree_bytes_used(&f->tree),
+				       NULL, 0, NULL),
+			 0);
+}
+
 START_TEST(pages_outside_the_machine_are_refused)
 {
 	static const struct {
@@ -320,9 +377,7 @@ START_TEST(pages_outside_the_machine_are_refused)
 	for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		struct iovec data = { page, wrong[i].n * PAGE_SIZE };
 		struct fake *g = new_fake();
-		struct reader r = { 0 };
 		struct writer w = { 0 };
-		struct record rec;
 		struct err e;
 
 		put_u32(body, wrong[i].block);
@@ -331,17 +386,13 @@ START_TEST(pages_outside_the_machine_are_refused)
 		put_u64(body + 16, wrong[i].first);
 		put_u64(body + 24, wrong[i].n);
 		ck_assert_int_eq(file_channel_create(&w.channel, path, &e), 0);
-		ck_assert_int_eq(writer_record(&w, RECORD_HELLO, "x", 1, NULL, 0, &e), 0);
+		begin_stream(&w, g);
 		ck_assert_int_eq(writer_record(&w, RECORD_PAGES, body, sizeof(body), &data, 1, &e),
 				 0);
 		ck_assert_int_eq(channel_finish(w.channel, &e), 0);
 		channel_close(w.channel);
-		ck_assert_int_eq(file_channel_open(&r.channel, path, &e), 0);
-		ck_assert_int_eq(reader_record(&r, &rec, &e), 0);
-		ck_assert_int_eq(snapshot_load(&r, &g->guest, &e), -1);
+		ck_assert_int_eq(load(g, &e), -1);
 		ck_assert_msg(strstr(e.text, "memory block"), "%s", e.text);
-		reader_free(&r);
-		channel_close(r.channel);
 		free_fake(g);
 	}
 }
@@ -362,16 +413,18 @@ START_TEST(failed_save_leaves_the_old_file_and_nothing_else)
 {
 	struct rlimit limit, before;
 	struct fake *f = full_fake();
-	struct snapshot_progress p = { 0 }, q = { 0 };
+	struct stats p = { 0 }, q = { 0 };
 	uint8_t *bytes;
 	struct err e;
 	size_t len;
 
 	set_contents((const uint8_t *)"old", 3);
-	f->cancel_at_touch = &p;
+	f->cancel_at_touch = eventfd(0, 0);
 	ck_assert_int_eq(save(f, &p, &e), -1);
 	ck_assert_str_eq(e.text, "cancelled");
-	f->cancel_at_touch = NULL;
+	ck_assert(f->parks == 1 && f->unparks == 1);
+	close(f->cancel_at_touch);
+	f->cancel_at_touch = -1;
 
 	signal(SIGXFSZ, SIG_IGN);
 	getrlimit(RLIMIT_FSIZE, &before);
@@ -414,7 +467,7 @@ START_TEST(inspect_tells_what_is_in_the_file)
 						  INSPECT_PAGES };
 	static const char *const expected[] = { "name:    fake", "label = \"fake\"",
 						"value = <0x2a>", "block 1 page 0x1 + 2" };
-	struct snapshot_progress p = { 0 };
+	struct stats p = { 0 };
 	struct fake *f = full_fake();
 	unsigned int i;
 
