@@ -150,8 +150,8 @@ static int round_barrier(struct destination_lane *lane, uint32_t round, struct e
 {
 	struct destination *d = lane->all;
 	uint32_t round_before;
+	bool failed, alone = false;
 	unsigned int i;
-	bool failed;
 
 	pthread_mutex_lock(&d->lock);
 	round_before = lane->round;
@@ -163,15 +163,20 @@ static int round_barrier(struct destination_lane *lane, uint32_t round, struct e
 	lane->round = round;
 	lane->in_round = false;
 	pthread_cond_broadcast(&d->changed);
-	for (i = 0; i < d->n_lanes && !d->failed;)
-		if (d->lane[i].round < round)
-			pthread_cond_wait(&d->changed, &d->lock);
-		else
+	for (i = 0; i < d->n_lanes && !d->failed && !alone;)
+		if (d->lane[i].round >= round)
 			i++;
+		else if (d->lane[i].gone)
+			alone = true;
+		else
+			pthread_cond_wait(&d->changed, &d->lock);
 	failed = d->failed;
 	if (failed && e)
 		*e = d->error;
 	pthread_mutex_unlock(&d->lock);
+	if (!failed && alone)
+		return err_set(e, "%s: one of the connections ended too early",
+			       lane->reader.channel->name);
 	return failed ? -1 : 0;
 }
 
@@ -271,8 +276,10 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 
 	for (;;) {
 		before = lane->reader.bytes;
-		if (reader_record(&lane->reader, rec, e))
+		if (reader_record(&lane->reader, rec, e)) {
+			lane->ended = !lane->in_round && lane->reader.bytes == before;
 			return -1;
+		}
 		stats_add(&d->stats->meta_bytes, lane->reader.bytes - before);
 		if (rec->type == RECORD_PAGES) {
 			if (check_open(lane, e) || take_pages(d, &lane->reader, rec, e))
@@ -292,13 +299,17 @@ static void *lane_thread(void *arg)
 	struct destination *d = lane->all;
 	struct record rec;
 	struct err e;
-	bool complete;
+	bool over;
 	int rc = take_rounds(lane, &rec, &e);
 
+	/* With its work done, how it ends does not matter; between two rounds it is too early to
+	 * say: the main connection tells, or the next end of a round. */
 	pthread_mutex_lock(&d->lock);
-	complete = d->complete;
+	lane->gone = lane->ended;
+	over = d->complete || (lane->gone && !d->failed);
+	pthread_cond_broadcast(&d->changed);
 	pthread_mutex_unlock(&d->lock);
-	if (complete) /* its work is done: how it ends does not matter */
+	if (over)
 		return NULL;
 	if (!rc)
 		err_set(&e, "%s: a %s record on a further connection", lane->reader.channel->name,
@@ -392,6 +403,7 @@ static int take_states(struct destination *d, const struct record *rec, struct e
 
 	if (rec->type == RECORD_FAILED) {
 		record_text(rec, text, sizeof(text));
+		d->told = true;
 		return err_set(e, "the source gave up: %s", text);
 	}
 	if (rec->type != RECORD_STATES || rec->body_bytes < STATES_HEAD_BYTES)
@@ -419,7 +431,7 @@ static int load(struct destination *d, struct err *e)
 	struct reader *r = &d->lane[0].reader;
 	uint64_t advance_ns = d->cold ? 0 : d->advance_ns + (clock_us() - d->states_at_us) * 1000;
 	uint64_t before = r->bytes;
-	struct record rec;
+	struct record rec = { 0 };
 
 	/* A file must be whole before anything of it is believed. */
 	if (d->cold && reader_expect(r, RECORD_END, &rec, e))
@@ -430,8 +442,10 @@ static int load(struct destination *d, struct err *e)
 		return 0;
 	if (writer_record(&d->writer, RECORD_READY, NULL, 0, NULL, 0, e))
 		return -1;
-	if (reader_expect(r, RECORD_GO, &rec, e))
+	if (reader_expect(r, RECORD_GO, &rec, e)) {
+		d->told = rec.type == RECORD_FAILED;
 		return -1;
+	}
 	stats_add(&d->stats->meta_bytes, r->bytes - before);
 	return 0;
 }
@@ -445,7 +459,7 @@ static void tell_failed(struct destination *d, const struct err *e)
 int destination_receive(struct destination *d, struct guest *g, struct stats *stats, struct err *e)
 {
 	struct err first = { "" };
-	struct record rec = { 0 };
+	struct record rec;
 	unsigned int i;
 	int rc;
 
@@ -460,7 +474,7 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 		return 0;
 	/* The first cause is worth more than what followed from it, the source's own word most. */
 	pthread_mutex_lock(&d->lock);
-	if (d->failed && rec.type != RECORD_FAILED)
+	if (d->failed && !d->told)
 		first = d->error;
 	pthread_mutex_unlock(&d->lock);
 	tell_failed(d, &first);

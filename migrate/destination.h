@@ -25,7 +25,9 @@ struct destination_lane {
 	pthread_t thread;
 	bool started;
 	bool in_round;	/* own thread: pages came after the last ROUND */
+	bool ended;	/* own thread: not a byte of another record, between two rounds */
 	uint32_t round; /* under lock: how far it is */
+	bool gone;	/* under lock: the same */
 };
 
 struct destination {
@@ -48,6 +50,7 @@ struct destination {
 	pthread_cond_t changed;
 	bool failed;
 	bool complete;	  /* the states are here: no more pages may come */
+	bool told;	  /* main thread: the source has said why it gave up */
 	struct err error; /* of the first lane that failed */
 };
 

@@ -97,6 +97,7 @@ class Guest:
         self.place = self.vm = self.peer = None
         self.network = None  # why there is none
         self.boot_id = None
+        self.match = None  # of the last mark on the console
         self.commands = itertools.count(1)
         number = next(self._numbers)
         self.tap = f"gwt{os.getpid() % 100000}.{number}"
@@ -167,13 +168,19 @@ class Guest:
         try:
             self.vm.send(f"{{ {command}; }} {stdin}2>&1; s=$?; echo; echo \"@{number} $s\"\n")
             if send:
-                self.vm.wait_console(r"^@send\n", GUARD_S)
+                self.said_before("@send")
                 self.vm.send(send)
-            match = self.vm.wait_console(rf"([\s\S]*?)\n@{number} (\d+)\n", GUARD_S)
+            output = self.said_before(f"@{number}", r" (\d+)")
         except (Failed, OSError) as why:
             self.lost = self.lost or f"{command}: {str(why)[:200]}"
             raise
-        return int(match.group(2)), match.group(1)
+        return int(self.match.group(1)), output
+
+    def said_before(self, mark, more=""):
+        """What the console says before the next line that is mark and more (a regex)."""
+        start = self.vm.output.position
+        self.match = self.vm.wait_console(rf"^{mark}{more}\n", GUARD_S)
+        return self.vm.output.text[start:self.match.start()].removesuffix("\n")
 
     def sh(self, command, send=None):
         """The same; fails the test when the command fails."""
