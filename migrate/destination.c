@@ -438,11 +438,9 @@ static int load(struct destination *d, struct err *e)
 		return -1;
 	if (d->guest->ops->states_load(d->guest, &d->states, advance_ns, e))
 		return err_context(e, "%s", r->channel->name);
-	if (d->cold)
-		return 0;
-	if (writer_record(&d->writer, RECORD_READY, NULL, 0, NULL, 0, e))
+	if (!d->cold && writer_record(&d->writer, RECORD_READY, NULL, 0, NULL, 0, e))
 		return -1;
-	if (reader_expect(r, RECORD_GO, &rec, e)) {
+	if (!d->cold && reader_expect(r, RECORD_GO, &rec, e)) {
 		d->told = rec.type == RECORD_FAILED;
 		return -1;
 	}

@@ -58,7 +58,7 @@ static int keep_rate(struct lanes *l, uint64_t bytes, struct err *e)
 	for (until = now + wait; now < until; now = clock_us()) {
 		uint64_t actual = __atomic_load_n(l->rate, __ATOMIC_RELAXED);
 
-		if (actual != rate)
+		if (!actual || actual > rate)
 			until = now + pace_rescale(until - now, rate, actual);
 		rate = actual;
 		if (nap(l, until - now < NAP_US ? until - now : NAP_US, e))

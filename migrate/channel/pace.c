@@ -23,9 +23,9 @@ uint64_t pace_take(struct pace *p, uint64_t now_us, uint64_t rate, uint64_t byte
 		*p = (struct pace){ .next_us = now_us };
 		return 0;
 	}
-	/* What is still to be paid is paid at the new rate: else a debt of minutes would outlive
-	 * the crawl that made it. */
-	if (p->rate && p->rate != rate && p->next_us > now_us)
+	/* At a higher rate what is still to be paid is paid sooner: else a debt of minutes would
+	 * outlive the crawl that made it. */
+	if (p->rate && p->rate < rate && p->next_us > now_us)
 		p->next_us = now_us + pace_rescale(p->next_us - now_us, p->rate, rate);
 	if (p->rate != rate)
 		p->rest = 0;

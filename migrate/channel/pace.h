@@ -19,7 +19,7 @@ struct pace {
 /* Takes `bytes` at `rate` bytes a second (0: no limit): how long to wait before they go, in us. */
 uint64_t pace_take(struct pace *p, uint64_t now_us, uint64_t rate, uint64_t bytes);
 
-/* A wait of `us` reckoned at one rate, at another. */
+/* What is left of a wait of `us`, reckoned at one rate, at another, higher one; 0: no limit. */
 uint64_t pace_rescale(uint64_t us, uint64_t from, uint64_t to);
 
 /* How many bytes to send at once: small enough that the rate holds within any second. */

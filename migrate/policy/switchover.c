@@ -6,11 +6,17 @@
 /* What is sent in so short a time is not worth another round. */
 #define NEGLIGIBLE_US 2000u
 
+/* More than anybody waits for, and far from an overflow. */
+#define US_MAX (UINT64_MAX / 4)
+
 static uint64_t send_us(uint64_t bytes, uint64_t rate)
 {
+	unsigned __int128 us;
+
 	if (!rate)
-		return bytes ? UINT64_MAX / 4 : 0;
-	return (uint64_t)((unsigned __int128)bytes * 1000000 / rate);
+		return bytes ? US_MAX : 0;
+	us = (unsigned __int128)bytes * 1000000 / rate;
+	return us < US_MAX ? (uint64_t)us : US_MAX;
 }
 
 struct switchover_verdict switchover_decide(const struct switchover_input *in)
