@@ -378,7 +378,10 @@ static int send_states(struct source *s, struct err *e)
 		tree_free(&states);
 		return err_set(e, "out of memory");
 	}
-	put_u64(body, s->cold ? 0 : (clock_us() - start) * 1000);
+	/* The guest's time stands since it is parked: that much later it is now. */
+	put_u64(body,
+		s->cold ? 0
+			: (clock_us() - s->parked_at_us - stats_get(&s->stats->park_us)) * 1000);
 	put_u64(body + 8, s->guest->ops->ran(s->guest));
 	memcpy(body + STATES_HEAD_BYTES, states.fdt, used);
 	rc = send_record(s, RECORD_STATES, body, STATES_HEAD_BYTES + used, e);

@@ -56,6 +56,8 @@ struct machine {
 	bool held, run_after_hold;
 	bool released; /* machine_release gave up what only one side may have */
 	bool announce; /* the next resume is the first one on this host */
+	bool stands;   /* since a moment that is known */
+	struct arch_moment stood_at;
 	int kernel_fd, initrd_fd;
 	bool used; /* guest memory is no longer all zero */
 
@@ -182,22 +184,35 @@ static int all_vcpus(struct machine *m, struct snapshot *s, const struct arch_mo
 	return rc;
 }
 
+/*
+ * A parked guest's time stands, however long it takes to write its memory down: its states are
+ * those of this moment.
+ */
+static void stand_now(struct machine *m)
+{
+	m->stands = arch_moment_now(&m->kvm, &m->stood_at, NULL) == 0;
+}
+
 static int snapshot_take(struct machine *m, struct snapshot *s, struct err *e)
 {
-	struct arch_moment now;
+	struct arch_moment then;
 	unsigned int i;
 
 	if (snapshot_alloc(m, s, e))
 		return -1;
-	if (arch_moment_now(&m->kvm, &now, e) || all_vcpus(m, s, &now, false, e) ||
-	    arch_vm_save(m->arch, &now, s->vm, e)) {
-		snapshot_free(m, s);
-		return -1;
-	}
+	if (m->stands)
+		then = m->stood_at;
+	else if (arch_moment_now(&m->kvm, &then, e))
+		goto fail;
+	if (all_vcpus(m, s, &then, false, e) || arch_vm_save(m->arch, &then, s->vm, e))
+		goto fail;
 	for (i = 0; i < m->n_devices; i++)
 		if (s->devices[i])
 			m->devices[i]->model->save(m->devices[i], s->devices[i]);
 	return 0;
+fail:
+	snapshot_free(m, s);
+	return -1;
 }
 
 /* The snapshot has been checked. KVM may still refuse a value: then the machine must not run. */
@@ -214,6 +229,7 @@ static int snapshot_apply(struct machine *m, struct snapshot *s, uint64_t advanc
 	for (i = 0; i < m->n_devices; i++)
 		if (s->devices[i])
 			m->devices[i]->model->load(m->devices[i], s->devices[i]);
+	stand_now(m);
 	return 0;
 }
 
@@ -652,6 +668,7 @@ void machine_park(struct machine *m)
 		vcpu_park(&m->vcpus[i]);
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_wait(&m->vcpus[i]);
+	stand_now(m);
 	loop_call(&m->io, quiesce_devices, m);
 	m->running = false;
 	m->status = MACHINE_PAUSED;

@@ -84,7 +84,7 @@ def file_of_another_architecture_is_refused_by_its_name(place):
     content = saved(place)
     hello = kinds(content)["HELLO"]
     body = bytearray(content[hello.body.offset:hello.body.offset + hello.body.size])
-    body[16:32] = b"aarch64".ljust(16, b"\0")
+    body[16:28] = b"aarch64".ljust(12, b"\0")
     refused(place, stream.with_body(content, hello, bytes(body)), "foreign", "aarch64")
 
 

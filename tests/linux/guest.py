@@ -207,24 +207,32 @@ class Guest:
         pid = int(self.sh(f"pattern {words} >{output} 2>&1 & echo $!"))
         self.loads[name] = Load(pid, output)
 
-    def progress(self, name):
-        """The first number that it prints when asked."""
-        load = self.loads[name]
-        self.sh(f"kill -USR1 {load.pid}")
-
-        def answer():
-            status, text = self.try_sh(f"kill -0 {load.pid} && tail -n 1 {load.output}")
-            check(status == 0, f"{name} has ended in the guest: {self.sh(f'cat {load.output}')}")
-            numbers = re.findall(r"\d+", text)
-            return [int(n) for n in numbers] or None
-        return wait_until(answer, f"{name} answers", GUARD_S)
+    def progress(self):
+        """Asks all loads where they are; {name: the numbers of what it has said last}."""
+        said = self.sh(f"for n in {' '.join(self.loads)}; do kill -USR1 $(cat /tmp/load-$n.pid) || "
+                       "cat /tmp/load-$n.out; done; sleep 0.1; "
+                       f"for n in {' '.join(self.loads)}; do echo $n: $(tail -n 1 /tmp/load-$n.out); "
+                       "done")
+        found = {}
+        for name in self.loads:
+            line = re.search(rf"^{name}:(.*)$", said, re.MULTILINE)
+            check("No such process" not in said and line, f"in the guest, a load has ended: {said}")
+            found[name] = [int(n) for n in re.findall(r"\d+", line.group(1))]
+        return found
 
     def await_progress(self):
         """Every load does more than it has done up to now."""
-        for name in self.loads:
-            first = self.progress(name)
-            wait_until(lambda: all(b > a for a, b in zip(first, self.progress(name))),
-                       f"{name} goes on", GUARD_S)
+        def all_said():
+            found = self.progress()
+            return found if all(found.values()) else None
+
+        first = wait_until(all_said, "all loads say where they are", GUARD_S)
+
+        def all_go_on():
+            now = self.progress()
+            return all(b > a for name in first for a, b in zip(first[name], now[name]))
+
+        wait_until(all_go_on, f"all loads go on from {first}", GUARD_S)
 
     def stop(self, name):
         """Ends it and checks that all was right; the numbers that it printed last."""
