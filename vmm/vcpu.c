@@ -99,7 +99,7 @@ static void system_event(struct vcpu *v)
 static void handle_exit(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
-	char why[64];
+	char why[64], where[160];
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
@@ -113,6 +113,8 @@ static void handle_exit(struct vcpu *v)
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
 		break;
 	case KVM_EXIT_SHUTDOWN: /* a triple fault: what resets a PC */
+		arch_vcpu_describe(v, where, sizeof(where));
+		log_verbose("vcpu%u: a triple fault resets the machine; %s", v->index, where);
 		request(v, REQUEST_RESET);
 		break;
 	case KVM_EXIT_SYSTEM_EVENT:

@@ -9,6 +9,7 @@ import collections
 import itertools
 import os
 import re
+import signal
 import subprocess
 import traceback
 
@@ -62,7 +63,7 @@ class Background:
     def __init__(self, *words):
         self.words = " ".join(map(str, words))
         self.process = subprocess.Popen([PATTERN, *map(str, words)], stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True)
+                                        stderr=subprocess.PIPE, text=True, start_new_session=True)
 
     def end(self):
         """Waits for its end; what it printed."""
@@ -74,8 +75,9 @@ class Background:
         return self
 
     def __exit__(self, *_):
+        # Its children too: they hold the pipes that communicate() reads to their ends.
         if self.process.poll() is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
 
@@ -203,8 +205,8 @@ class Guest:
 
     def start(self, name, words):
         """The program pattern in the guest, beside what else it does."""
-        output = f"/tmp/{name}"
-        pid = int(self.sh(f"pattern {words} >{output} 2>&1 & echo $!"))
+        output = f"/tmp/load-{name}.out"
+        pid = int(self.sh(f"pattern {words} >{output} 2>&1 & echo $! | tee /tmp/load-{name}.pid"))
         self.loads[name] = Load(pid, output)
 
     def progress(self):
@@ -281,7 +283,13 @@ guests = {}
 
 
 def promise(guest_name, stage="booted", name=None):
-    """Registers a test of a shared guest: it is called with the guest, which has reached stage."""
+    """Registers a test of a shared guest: it is called with the guest, which has reached stage.
+
+    Tests of guests that are left out this time (run.py --guests) are not registered.
+    """
+    if guest_name not in guests:
+        return lambda function: function
+
     def register(function):
         def on_guest(_place):
             guest = guests[guest_name]

@@ -1,6 +1,6 @@
 """Stock Debian kernels in godwit: what a user's guest does. Called by tests/linux/run.
 
-  run.py [--kernel cloud|generic] [--list] [NAME...]
+  run.py [--kernel cloud|generic] [--guests NAME,...] [--list] [NAME...]
 
 One guest boot proves many promises: the guests are in guest.py, each test says whose it is and which
 stage of its life it wants. Between the tests of a file the order is that of a guest's life.
@@ -14,14 +14,14 @@ import godwit  # noqa: E402
 from guest import Guest, guests, kernel_dir, kernel_version, MADE  # noqa: E402
 
 
-def choose_kernel():
-    """--kernel KIND is taken out of the command line."""
-    if "--kernel" not in sys.argv:
-        return "cloud"
-    at = sys.argv.index("--kernel")
-    kind = sys.argv[at + 1]
+def option(name, default):
+    """The value of an option, which is taken out of the command line."""
+    if name not in sys.argv:
+        return default
+    at = sys.argv.index(name)
+    value = sys.argv[at + 1]
     del sys.argv[at:at + 2]
-    return kind
+    return value
 
 
 def missing():
@@ -34,7 +34,8 @@ def missing():
 
 
 def main():
-    kind = choose_kernel()
+    kind = option("--kernel", "cloud")
+    only = option("--guests", None)
     other = "generic" if kind == "cloud" else "cloud"
     import devices
     import life
@@ -47,6 +48,8 @@ def main():
         other=Guest("other", cpus=2, kind=other, setup=life.load_disk))
     for name, times in (("one", 1), ("two", 2), ("four", 1)):
         life.add_stages(guests[name], times)
+    for name in set(guests) - set(only.split(",") if only else guests):
+        del guests[name]
     life.tests(kind, other, before_restore=devices.tests)
     try:
         godwit.main(missing)
