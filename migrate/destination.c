@@ -27,6 +27,9 @@
 #define LANE_HELLO_MS 3000
 #define LANES_MS      10000
 
+/* How long what the source said last may take to be read, when the connection is lost. */
+#define LAST_WORDS_MS 200
+
 static bool is_stopped(int stop_fd)
 {
 	struct pollfd fd = { stop_fd, POLLIN, 0 };
@@ -268,6 +271,15 @@ static int check_open(struct destination_lane *lane, struct err *e)
 	return complete ? err_set(e, "%s: pages after the states", lane->reader.channel->name) : 0;
 }
 
+/* The source learns that all of a round is in guest memory. */
+static int say_round(struct destination *d, struct err *e)
+{
+	uint8_t body[4];
+
+	put_u32(body, d->lane[0].round);
+	return writer_record(&d->writer, RECORD_ROUND, body, sizeof(body), NULL, 0, e);
+}
+
 /* PAGES and ROUND records, up to the first other one, which is left in `rec`. */
 static int take_rounds(struct destination_lane *lane, struct record *rec, struct err *e)
 {
@@ -285,7 +297,8 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 			if (check_open(lane, e) || take_pages(d, &lane->reader, rec, e))
 				return -1;
 		} else if (rec->type == RECORD_ROUND && rec->body_bytes == 4 && !d->cold) {
-			if (round_barrier(lane, get_u32(rec->body), e))
+			if (round_barrier(lane, get_u32(rec->body), e) ||
+			    (lane == &d->lane[0] && say_round(d, e)))
 				return -1;
 		} else {
 			return 0;
@@ -448,6 +461,28 @@ static int load(struct destination *d, struct err *e)
 	return 0;
 }
 
+/* An answer could not be sent: the source has gone, and may have said before why. */
+static void hear_why(struct destination *d, struct err *e)
+{
+	struct reader *r = &d->lane[0].reader;
+	struct record rec;
+	char text[400];
+
+	if (d->cold || d->told || !d->writer.broken)
+		return;
+	channel_set_deadline(r->channel, LAST_WORDS_MS);
+	while (reader_record(r, &rec, NULL) == 0) {
+		if (rec.type == RECORD_FAILED) {
+			record_text(&rec, text, sizeof(text));
+			d->told = true;
+			err_set(e, "the source gave up: %s", text);
+			return;
+		}
+		if (reader_skip(r, NULL))
+			return;
+	}
+}
+
 static void tell_failed(struct destination *d, const struct err *e)
 {
 	if (!d->cold)
@@ -470,6 +505,7 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 	     take_states(d, &rec, &first) || load(d, &first);
 	if (!rc)
 		return 0;
+	hear_why(d, &first);
 	/* The first cause is worth more than what followed from it, the source's own word most. */
 	pthread_mutex_lock(&d->lock);
 	if (d->failed && !d->told)

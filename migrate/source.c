@@ -28,9 +28,10 @@
 /* What the pause costs beside pages, before it was ever measured. */
 #define FIXED_US 5000u
 
-/* How long the destination may take to make the machine, to take in and load what is left while
- * the guest is parked, and to say that the guest runs. */
+/* How long the destination may take to make the machine, to take in what is still on the way at the
+ * end of a round, to load it while the guest is parked, and to say that the guest runs. */
 #define CHECKED_MS 60000
+#define ROUND_MS   60000
 #define READY_MS   60000
 #define RUNNING_MS 30000
 
@@ -144,17 +145,15 @@ static bool is_refusal(struct source *s, const struct record *rec, struct err *e
 
 /* The next record from the destination, which must be of that type. */
 static int expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
-		  struct err *e)
+		  struct record *rec, struct err *e)
 {
-	struct record rec;
-
-	if (read_answer(s, r, &rec, timeout_ms, e))
+	if (read_answer(s, r, rec, timeout_ms, e))
 		return err_context(e, "waiting for %s", record_name((uint16_t)type));
-	if (is_refusal(s, &rec, e))
+	if (is_refusal(s, rec, e))
 		return -1;
-	if (rec.type != type)
+	if (rec->type != type)
 		return err_set(e, "%s: a %s record where %s was expected", s->channel->name,
-			       record_name(rec.type), record_name((uint16_t)type));
+			       record_name(rec->type), record_name((uint16_t)type));
 	return 0;
 }
 
@@ -185,6 +184,7 @@ static int open_lanes(struct source *s, struct err *e)
 static int set_up(struct source *s, struct reader *r, struct err *e)
 {
 	struct writer *w = lanes_main(&s->lanes);
+	struct record rec;
 
 	w->channel = s->channel;
 	if (s->fixed_id)
@@ -194,7 +194,7 @@ static int set_up(struct source *s, struct reader *r, struct err *e)
 	if (alloc_pending(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
 	    send_tree(s, RECORD_MACHINE, s->guest->tree, e))
 		return -1;
-	if (!s->cold && expect(s, r, RECORD_CHECKED, s->checked_ms, e))
+	if (!s->cold && expect(s, r, RECORD_CHECKED, s->checked_ms, &rec, e))
 		return -1;
 	return open_lanes(s, e);
 }
@@ -289,8 +289,24 @@ static int send_pending(struct source *s, bool first_round, struct err *e)
 	return 0;
 }
 
-/* One round, with its figures. */
-static int send_round(struct source *s, uint64_t round, struct err *e)
+/* The destination has taken in the round: nothing of it is on the way any more. */
+static int await_round(struct source *s, struct reader *r, uint64_t round, struct err *e)
+{
+	struct record rec;
+
+	if (expect(s, r, RECORD_ROUND, s->parked ? s->ready_ms : s->round_ms, &rec, e))
+		return -1;
+	if (rec.body_bytes != 4 || get_u32(rec.body) != (uint32_t)round)
+		return err_set(e, "%s: the destination has taken in another round than %llu",
+			       s->channel->name, (unsigned long long)round);
+	return 0;
+}
+
+/*
+ * One round, with its figures. While the guest runs it is over when the destination has it: what
+ * is still in the sockets' buffers would otherwise be sent within the pause.
+ */
+static int send_round(struct source *s, struct reader *r, uint64_t round, struct err *e)
 {
 	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
 
@@ -298,11 +314,12 @@ static int send_round(struct source *s, uint64_t round, struct err *e)
 	if (s->events.round)
 		s->events.round(s->events.arg, round);
 	if (send_pending(s, round == 1, e) ||
-	    (!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)))
+	    (!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
+	    (!s->cold && !s->parked && await_round(s, r, round, e)))
 		return -1;
 	took = clock_us() - start;
 	bytes = stats_get(&s->stats->data_bytes) - before;
-	/* A short round is over before the socket's buffer is: it says nothing. */
+	/* A short round is over before the link is at its full speed: it says nothing. */
 	if (took >= RATE_SAMPLE_US && (bytes >= 16u << 20 || !stats_get(&s->stats->send_rate)))
 		stats_set(&s->stats->send_rate, bytes * 1000000 / took);
 	return 0;
@@ -320,7 +337,7 @@ static uint64_t rate_bytes(const struct source *s)
 }
 
 /* Rounds until the guest can be parked. */
-static int precopy(struct source *s, struct err *e)
+static int precopy(struct source *s, struct reader *r, struct err *e)
 {
 	struct switchover_input in = { .previous_remaining_bytes = UINT64_MAX,
 				       .fixed_us = FIXED_US };
@@ -331,7 +348,7 @@ static int precopy(struct source *s, struct err *e)
 		if (s->guest->ops->settle)
 			s->guest->ops->settle(s->guest);
 		start = clock_us();
-		if (lanes_check(&s->lanes, e) || send_round(s, round, e) || fetch(s, &dirty, e))
+		if (lanes_check(&s->lanes, e) || send_round(s, r, round, e) || fetch(s, &dirty, e))
 			return -1;
 		stats_set(&s->stats->dirty_pages, dirty);
 		stats_set(&s->stats->remaining_pages, dirty);
@@ -397,7 +414,9 @@ static int send_states(struct source *s, struct err *e)
  */
 static int await_running(struct source *s, struct reader *r, struct err *e)
 {
-	if (expect(s, r, RECORD_RUNNING, s->running_ms, e) == 0)
+	struct record rec;
+
+	if (expect(s, r, RECORD_RUNNING, s->running_ms, &rec, e) == 0)
 		return 0;
 	if (s->answered)
 		set_owner(s, OWNER_SOURCE);
@@ -440,13 +459,15 @@ static int sync_disks(struct source *s, struct err *e)
 	return s->guest->ops->sync ? s->guest->ops->sync(s->guest, e) : 0;
 }
 
-/* The guest is parked and everything is at the destination: READY, GO, RUNNING. */
-static int hand_over(struct source *s, struct reader *r, struct err *e)
+/* The guest is parked and everything is on the way: READY, GO, RUNNING. */
+static int hand_over(struct source *s, struct reader *r, uint64_t last_round, struct err *e)
 {
 	uint64_t start = clock_us();
+	struct record rec;
 
 	/* While the destination loads the states. */
-	if (sync_disks(s, e) || expect(s, r, RECORD_READY, s->ready_ms, e))
+	if (sync_disks(s, e) || await_round(s, r, last_round, e) ||
+	    expect(s, r, RECORD_READY, s->ready_ms, &rec, e))
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
@@ -474,7 +495,7 @@ static void limit_pause(struct source *s)
 
 static int switchover(struct source *s, struct reader *r, struct err *e)
 {
-	uint64_t start, dirty;
+	uint64_t round = stats_get(&s->stats->round) + 1, start, dirty;
 
 	enter(s, SOURCE_SWITCHOVER);
 	if (park(s, e))
@@ -484,10 +505,10 @@ static int switchover(struct source *s, struct reader *r, struct err *e)
 	if (fetch(s, &dirty, e))
 		return -1;
 	stats_set(&s->stats->remaining_pages, dirty);
-	if (send_round(s, stats_get(&s->stats->round) + 1, e))
+	if (send_round(s, r, round, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);
-	if (send_states(s, e) || hand_over(s, r, e))
+	if (send_states(s, e) || hand_over(s, r, round, e))
 		return -1;
 	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
 	return 0;
@@ -499,7 +520,7 @@ static int live(struct source *s, struct reader *r, struct err *e)
 		return -1;
 	s->logging = true;
 	enter(s, SOURCE_PRECOPY);
-	if (precopy(s, e))
+	if (precopy(s, r, e))
 		return -1;
 	return switchover(s, r, e);
 }
@@ -508,8 +529,8 @@ static int cold(struct source *s, struct err *e)
 {
 	enter(s, SOURCE_PRECOPY);
 	enter(s, SOURCE_SWITCHOVER);
-	if (park(s, e) || send_round(s, 1, e) || lanes_drain(&s->lanes, e) || send_states(s, e) ||
-	    send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||
+	if (park(s, e) || send_round(s, NULL, 1, e) || lanes_drain(&s->lanes, e) ||
+	    send_states(s, e) || send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||
 	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
 	    channel_finish(s->channel, e))
 		return -1;
@@ -582,6 +603,7 @@ int source_run(struct source *s, struct err *e)
 
 	e = e ? e : &unwanted;
 	s->checked_ms = s->checked_ms ? s->checked_ms : CHECKED_MS;
+	s->round_ms = s->round_ms ? s->round_ms : ROUND_MS;
 	s->ready_ms = s->ready_ms ? s->ready_ms : READY_MS;
 	s->running_ms = s->running_ms ? s->running_ms : RUNNING_MS;
 	set_owner(s, OWNER_SOURCE);

@@ -47,7 +47,8 @@ static bool survive(const struct walk *w, unsigned int at, enum owner *owner)
 	rig_init(&r, RIG_PROXY);
 	rig_dirty_by_plan(&r);
 	r.source.n_lanes = w->lanes;
-	r.source.checked_ms = r.source.ready_ms = r.source.running_ms = 5000;
+	r.source.checked_ms = r.source.round_ms = 5000;
+	r.source.ready_ms = r.source.running_ms = 5000;
 	r.lanes_ms = 100;
 	r.proxy.fault = w->fault;
 	r.proxy.way = w->way;
@@ -77,7 +78,7 @@ static void walk(const struct walk *w, unsigned int least)
 		undecided += owner == OWNER_NOBODY;
 	}
 	ck_assert_uint_ge(at, least);
-	/* The destination's first answer, CHECKED, and READY are no reason to doubt. */
+	/* The destination's first answer, CHECKED, ROUND and READY are no reason to doubt. */
 	ck_assert_uint_le(undecided, w->way == PROXY_BACK ? 2 : 3);
 }
 
@@ -85,14 +86,15 @@ START_TEST(cut_link_leaves_one_guest_at_every_record)
 {
 	const struct walk *w = &walks[_i];
 
-	/* HELLO MACHINE PAGES ROUND PAGES ROUND STATES GO; CHECKED READY RUNNING. */
-	walk(w, w->way == PROXY_BACK ? 2 : 7 + 2 * (w->lanes - 1));
+	/* HELLO MACHINE PAGES ROUND PAGES ROUND STATES GO; CHECKED ROUND ROUND READY
+	 * RUNNING. */
+	walk(w, w->way == PROXY_BACK ? 4 : 7 + 2 * (w->lanes - 1));
 }
 END_TEST
 
 START_TEST(garbled_record_leaves_one_guest_whichever_it_is)
 {
-	walk(&garbles[_i], garbles[_i].way == PROXY_BACK ? 3 : 7);
+	walk(&garbles[_i], garbles[_i].way == PROXY_BACK ? 5 : 7);
 }
 END_TEST
 
@@ -102,26 +104,29 @@ START_TEST(silent_destination_is_given_up_before_go_and_waited_for_no_longer_aft
 {
 	static const struct {
 		enum proxy_fault fault;
-		unsigned int at;
+		enum record_type at_type;
 		const char *expected;
 		bool undecided;
 	} cases[] = {
-		{ PROXY_STALL, 0, "waiting for CHECKED", false },
-		{ PROXY_STALL_IN, 0, "waiting for CHECKED", false },
-		{ PROXY_STALL, 1, "waiting for READY", false },
-		{ PROXY_STALL_IN, 1, "waiting for READY", false },
-		{ PROXY_STALL, 2, "waiting for RUNNING", true },
-		{ PROXY_STALL_IN, 2, "waiting for RUNNING", true },
+		{ PROXY_STALL, RECORD_CHECKED, "waiting for CHECKED", false },
+		{ PROXY_STALL_IN, RECORD_CHECKED, "waiting for CHECKED", false },
+		{ PROXY_STALL, RECORD_ROUND, "waiting for ROUND", false },
+		{ PROXY_STALL_IN, RECORD_ROUND, "waiting for ROUND", false },
+		{ PROXY_STALL, RECORD_READY, "waiting for READY", false },
+		{ PROXY_STALL_IN, RECORD_READY, "waiting for READY", false },
+		{ PROXY_STALL, RECORD_RUNNING, "waiting for RUNNING", true },
+		{ PROXY_STALL_IN, RECORD_RUNNING, "waiting for RUNNING", true },
 	};
 	unsigned int fds, threads;
 	struct rig r;
 
 	rig_count(&fds, &threads);
 	rig_init(&r, RIG_PROXY);
-	r.source.checked_ms = r.source.ready_ms = r.source.running_ms = 150;
+	r.source.checked_ms = r.source.round_ms = 150;
+	r.source.ready_ms = r.source.running_ms = 150;
 	r.proxy.fault = cases[_i].fault;
 	r.proxy.way = PROXY_BACK;
-	r.proxy.at = cases[_i].at;
+	r.proxy.at_type = cases[_i].at_type;
 	rig_run(&r);
 	ck_assert_int_eq(r.source_rc, -1);
 	ck_assert_msg(strstr(r.source_error.text, cases[_i].expected), "%s", r.source_error.text);
@@ -199,14 +204,16 @@ START_TEST(cancel_takes_effect_at_once_however_slow_the_link)
 {
 	static const struct {
 		enum proxy_way way;
+		enum record_type at_type; /* 0: the record number `at` */
 		unsigned int at, lanes;
 		unsigned int parks;
 	} cases[] = {
-		{ PROXY_BACK, 0, 1, 0 },  /* no CHECKED */
-		{ PROXY_THERE, 2, 1, 0 }, /* in the first round */
-		{ PROXY_THERE, 8, 4, 0 }, /* the same, on several lanes */
-		{ PROXY_BACK, 1, 1, 1 },  /* parked: no READY */
-		{ PROXY_BACK, 1, 4, 1 },
+		{ PROXY_BACK, RECORD_CHECKED, 0, 1, 0 },
+		{ PROXY_THERE, 0, 2, 1, 0 }, /* in the first round */
+		{ PROXY_THERE, 0, 8, 4, 0 }, /* the same, on several lanes */
+		{ PROXY_BACK, RECORD_ROUND, 0, 1, 0 },
+		{ PROXY_BACK, RECORD_READY, 0, 1, 1 }, /* parked */
+		{ PROXY_BACK, RECORD_READY, 0, 4, 1 },
 	};
 	unsigned int fds, threads, ms;
 	struct rig r;
@@ -216,6 +223,7 @@ START_TEST(cancel_takes_effect_at_once_however_slow_the_link)
 	r.source.n_lanes = cases[_i].lanes;
 	r.proxy.fault = PROXY_STALL;
 	r.proxy.way = cases[_i].way;
+	r.proxy.at_type = cases[_i].at_type;
 	r.proxy.at = cases[_i].at;
 	/* Buffers could hold all of so small a guest. */
 	r.limits.bandwidth = cases[_i].parks ? 0 : 8u << 20;
@@ -348,10 +356,10 @@ int main(void)
 	tcase_add_loop_test(c, cut_link_leaves_one_guest_at_every_record, 0, N(walks));
 	tcase_add_loop_test(c, garbled_record_leaves_one_guest_whichever_it_is, 0, N(garbles));
 	tcase_add_loop_test(
-		c, silent_destination_is_given_up_before_go_and_waited_for_no_longer_after, 0, 6);
+		c, silent_destination_is_given_up_before_go_and_waited_for_no_longer_after, 0, 8);
 	tcase_add_loop_test(c, link_that_stalls_in_the_pause_gives_the_guest_back, 0, 2);
 	tcase_add_test(c, cancel_before_anything_was_sent_leaves_the_guest_alone);
-	tcase_add_loop_test(c, cancel_takes_effect_at_once_however_slow_the_link, 0, 5);
+	tcase_add_loop_test(c, cancel_takes_effect_at_once_however_slow_the_link, 0, 6);
 	tcase_add_loop_test(c, cancel_is_felt_also_at_a_crawl_and_while_nothing_is_sent, 0, 3);
 	tcase_add_test(c, cancel_counts_until_go_and_not_after);
 	tcase_add_test(c, guest_that_came_back_can_be_moved_again);

@@ -185,6 +185,7 @@ enum say {
 	SAY_HALF,    /* half a head, then silence */
 	SAY_DAMAGED, /* a wrong checksum */
 	SAY_AGAIN,   /* a record a second time: its number is wrong */
+	SAY_OTHER_ROUND,
 	SAY_CLOSE,
 	SAY_NOTHING,
 	SAY_END /* of the list */
@@ -194,41 +195,50 @@ struct lie {
 	enum say before_machine, after_states, after_go;
 	enum owner owner;
 	const char *expected;
+	enum say after_round; /* SAY_CHECKED: the truth */
 };
 
 static const struct lie lies[] = {
-	{ SAY_GARBAGE, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream" },
-	{ SAY_READY, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream" },
-	{ SAY_RUNNING, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream" },
-	{ SAY_FAILED, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream" },
-	{ SAY_HUGE, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream" },
-	{ SAY_REFUSED, SAY_END, SAY_END, OWNER_SOURCE, "refuses: go ?[31maway" },
-	{ SAY_HALF, SAY_END, SAY_END, OWNER_SOURCE, "waiting for CHECKED" },
-	{ SAY_NOTHING, SAY_END, SAY_END, OWNER_SOURCE, "waiting for CHECKED" },
-	{ SAY_CLOSE, SAY_END, SAY_END, OWNER_SOURCE, "closed the connection" },
-	{ SAY_CHECKED, SAY_RUNNING, SAY_END, OWNER_SOURCE, "RUNNING record where READY" },
-	{ SAY_CHECKED, SAY_GO, SAY_END, OWNER_SOURCE, "GO record where READY" },
-	{ SAY_CHECKED, SAY_STATES, SAY_END, OWNER_SOURCE, "STATES record where READY" },
-	{ SAY_CHECKED, SAY_UNKNOWN, SAY_END, OWNER_SOURCE, "unknown record where READY" },
-	{ SAY_CHECKED, SAY_CHECKED, SAY_END, OWNER_SOURCE, "damaged" },
-	{ SAY_CHECKED, SAY_FAILED, SAY_END, OWNER_SOURCE, "gave up: go ?[31maway" },
-	{ SAY_CHECKED, SAY_HUGE, SAY_END, OWNER_SOURCE, "damaged" },
-	{ SAY_CHECKED, SAY_DATA, SAY_END, OWNER_SOURCE, "damaged" },
-	{ SAY_CHECKED, SAY_DAMAGED, SAY_END, OWNER_SOURCE, "damaged" },
-	{ SAY_CHECKED, SAY_AGAIN, SAY_END, OWNER_SOURCE, "damaged" },
-	{ SAY_CHECKED, SAY_GARBAGE, SAY_END, OWNER_SOURCE, "damaged" },
-	{ SAY_CHECKED, SAY_HALF, SAY_END, OWNER_SOURCE, "waiting for READY" },
-	{ SAY_CHECKED, SAY_NOTHING, SAY_END, OWNER_SOURCE, "waiting for READY" },
-	{ SAY_CHECKED, SAY_CLOSE, SAY_END, OWNER_SOURCE, "closed the connection" },
-	{ SAY_CHECKED, SAY_READY, SAY_READY, OWNER_NOBODY, "READY record where RUNNING" },
-	{ SAY_CHECKED, SAY_READY, SAY_GARBAGE, OWNER_NOBODY, "damaged" },
-	{ SAY_CHECKED, SAY_READY, SAY_DAMAGED, OWNER_NOBODY, "damaged" },
-	{ SAY_CHECKED, SAY_READY, SAY_HALF, OWNER_NOBODY, "waiting for RUNNING" },
-	{ SAY_CHECKED, SAY_READY, SAY_NOTHING, OWNER_NOBODY, "waiting for RUNNING" },
-	{ SAY_CHECKED, SAY_READY, SAY_CLOSE, OWNER_NOBODY, "closed the connection" },
-	{ SAY_CHECKED, SAY_READY, SAY_REFUSED, OWNER_NOBODY, "damaged" },
-	{ SAY_CHECKED, SAY_READY, SAY_FAILED, OWNER_SOURCE, "gave up: go ?[31maway" },
-	{ SAY_CHECKED, SAY_READY, SAY_RUNNING, OWNER_DESTINATION, NULL },
+	{ SAY_GARBAGE, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream", SAY_CHECKED },
+	{ SAY_READY, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream", SAY_CHECKED },
+	{ SAY_RUNNING, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream", SAY_CHECKED },
+	{ SAY_FAILED, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream", SAY_CHECKED },
+	{ SAY_HUGE, SAY_END, SAY_END, OWNER_SOURCE, "not a godwit stream", SAY_CHECKED },
+	{ SAY_REFUSED, SAY_END, SAY_END, OWNER_SOURCE, "refuses: go ?[31maway", SAY_CHECKED },
+	{ SAY_HALF, SAY_END, SAY_END, OWNER_SOURCE, "waiting for CHECKED", SAY_CHECKED },
+	{ SAY_NOTHING, SAY_END, SAY_END, OWNER_SOURCE, "waiting for CHECKED", SAY_CHECKED },
+	{ SAY_CLOSE, SAY_END, SAY_END, OWNER_SOURCE, "closed the connection", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_END, SAY_END, OWNER_SOURCE, "READY record where ROUND", SAY_READY },
+	{ SAY_CHECKED, SAY_END, SAY_END, OWNER_SOURCE, "another round than 1", SAY_OTHER_ROUND },
+	{ SAY_CHECKED, SAY_END, SAY_END, OWNER_SOURCE, "waiting for ROUND", SAY_NOTHING },
+	{ SAY_CHECKED, SAY_END, SAY_END, OWNER_SOURCE, "gave up: go ?[31maway", SAY_FAILED },
+	{ SAY_CHECKED, SAY_RUNNING, SAY_END, OWNER_SOURCE, "RUNNING record where READY",
+	  SAY_CHECKED },
+	{ SAY_CHECKED, SAY_GO, SAY_END, OWNER_SOURCE, "GO record where READY", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_STATES, SAY_END, OWNER_SOURCE, "STATES record where READY",
+	  SAY_CHECKED },
+	{ SAY_CHECKED, SAY_UNKNOWN, SAY_END, OWNER_SOURCE, "unknown record where READY",
+	  SAY_CHECKED },
+	{ SAY_CHECKED, SAY_CHECKED, SAY_END, OWNER_SOURCE, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_FAILED, SAY_END, OWNER_SOURCE, "gave up: go ?[31maway", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_HUGE, SAY_END, OWNER_SOURCE, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_DATA, SAY_END, OWNER_SOURCE, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_DAMAGED, SAY_END, OWNER_SOURCE, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_AGAIN, SAY_END, OWNER_SOURCE, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_GARBAGE, SAY_END, OWNER_SOURCE, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_HALF, SAY_END, OWNER_SOURCE, "waiting for READY", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_NOTHING, SAY_END, OWNER_SOURCE, "waiting for READY", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_CLOSE, SAY_END, OWNER_SOURCE, "closed the connection", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_READY, OWNER_NOBODY, "READY record where RUNNING",
+	  SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_GARBAGE, OWNER_NOBODY, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_DAMAGED, OWNER_NOBODY, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_HALF, OWNER_NOBODY, "waiting for RUNNING", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_NOTHING, OWNER_NOBODY, "waiting for RUNNING", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_CLOSE, OWNER_NOBODY, "closed the connection", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_REFUSED, OWNER_NOBODY, "damaged", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_FAILED, OWNER_SOURCE, "gave up: go ?[31maway", SAY_CHECKED },
+	{ SAY_CHECKED, SAY_READY, SAY_RUNNING, OWNER_DESTINATION, NULL, SAY_CHECKED },
 };
 
 struct liar {
@@ -278,6 +288,9 @@ static void say(struct liar *l, enum say what)
 	case SAY_DAMAGED:
 		say_raw(l, RECORD_READY, 0, 0, RECORD_HEAD_BYTES);
 		break;
+	case SAY_OTHER_ROUND:
+		writer_record(&l->writer, RECORD_ROUND, "\2\0\0", 4, NULL, 0, NULL);
+		break;
 	case SAY_CLOSE:
 		shutdown(l->fd, SHUT_RDWR);
 		break;
@@ -292,7 +305,7 @@ static void say(struct liar *l, enum say what)
 	}
 }
 
-/* Takes everything that comes, and says at three places what it is told. */
+/* Takes everything that comes, and says at four places what it is told. */
 static void *liar_thread(void *arg)
 {
 	struct liar *l = arg;
@@ -302,6 +315,11 @@ static void *liar_thread(void *arg)
 	while (reader_record(&r, &rec, NULL) == 0 && reader_skip(&r, NULL) == 0) {
 		if (rec.type == RECORD_MACHINE)
 			say(l, l->lie->before_machine);
+		else if (rec.type == RECORD_ROUND && l->lie->after_round == SAY_CHECKED)
+			writer_record(&l->writer, RECORD_ROUND, rec.body, rec.body_bytes, NULL, 0,
+				      NULL);
+		else if (rec.type == RECORD_ROUND)
+			say(l, l->lie->after_round);
 		else if (rec.type == RECORD_STATES)
 			say(l, l->lie->after_states);
 		else if (rec.type == RECORD_GO)
@@ -324,6 +342,7 @@ START_TEST(destination_that_lies_never_costs_the_guest)
 	rig_init(&r, RIG_TCP);
 	/* Only where nothing right will come is a short wait enough to know that. */
 	r.source.checked_ms = lie->before_machine == SAY_CHECKED ? 60000 : 100;
+	r.source.round_ms = lie->after_round == SAY_CHECKED ? 60000 : 100;
 	r.source.ready_ms = lie->after_states == SAY_READY ? 60000 : 100;
 	r.source.running_ms = lie->after_go == SAY_RUNNING ? 60000 : 100;
 	r.limits.downtime_us = 10000;

@@ -138,6 +138,8 @@ static uint8_t *written(bool live, size_t *len)
 	memory_channel(&answers, NULL, 0, NULL);
 	w.channel = answers;
 	writer_record(&w, RECORD_CHECKED, NULL, 0, NULL, 0, NULL);
+	writer_record(&w, RECORD_ROUND, "\1\0\0", 4, NULL, 0, NULL);
+	writer_record(&w, RECORD_ROUND, "\2\0\0", 4, NULL, 0, NULL);
 	writer_record(&w, RECORD_READY, NULL, 0, NULL, 0, NULL);
 	writer_record(&w, RECORD_RUNNING, NULL, 0, NULL, 0, NULL);
 	memory_channel(&y.back, memory_channel_written(answers), answers->bytes, NULL);

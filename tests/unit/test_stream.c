@@ -17,9 +17,21 @@
 #define N(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
 static const char say_failed[] = { 'A' + RECORD_CHECKED, 'A' + RECORD_FAILED, 0 };
-static const char say_all[] = { 'A' + RECORD_CHECKED, 'A' + RECORD_READY, 'A' + RECORD_RUNNING, 0 };
+static const char say_all[] = { 'A' + RECORD_CHECKED, 'A' + RECORD_ROUND,   'A' + RECORD_ROUND,
+				'A' + RECORD_READY,   'A' + RECORD_RUNNING, 0 };
 static const char say_ready[] = { 'A' + RECORD_CHECKED, 'A' + RECORD_READY, 'A' + RECORD_FAILED,
 				  0 };
+
+/* How many rounds were taken in is no matter of some tests. */
+static void forget_rounds(char *answers)
+{
+	char *to = answers;
+
+	for (; *answers; answers++)
+		if (*answers != 'A' + RECORD_ROUND)
+			*to++ = *answers;
+	*to = 0;
+}
 
 static void whole(struct maker *m)
 {
@@ -336,6 +348,7 @@ START_TEST(bad_record_is_refused_with_the_reason)
 	ck_assert_int_eq(maker_take(memory_channel_written(m.ch), m.ch->bytes, false, answers, &e),
 			 -1);
 	ck_assert_msg(strstr(e.text, bad_rest_errors[_i]), "%s", e.text);
+	forget_rounds(answers);
 	ck_assert_str_eq(answers, say_failed);
 	maker_unmake(&m);
 }
@@ -384,6 +397,7 @@ START_TEST(anything_but_go_keeps_the_guest_from_running)
 		maker_record(&m, types[_i], NULL, 0);
 	ck_assert_int_eq(maker_take(memory_channel_written(m.ch), m.ch->bytes, false, answers, &e),
 			 -1);
+	forget_rounds(answers);
 	ck_assert_str_eq(answers, say_ready);
 	maker_unmake(&m);
 }
