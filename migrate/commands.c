@@ -64,10 +64,10 @@ static json_t *ram(const struct migration_report *r)
 /* Where the milliseconds of the pause went, in microseconds. */
 static json_t *downtime_parts(const struct stats *st)
 {
-	return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "park-us", number(st->park_us), "pages-us",
-			 number(st->pages_us), "states-us", number(st->states_us), "load-us",
-			 number(st->load_us), "start-us", number(st->start_us), "total-us",
-			 number(st->downtime_us));
+	return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "park-us", number(st->park_us),
+			 "pages-us", number(st->pages_us), "sync-us", number(st->sync_us),
+			 "states-us", number(st->states_us), "load-us", number(st->load_us),
+			 "start-us", number(st->start_us), "total-us", number(st->downtime_us));
 }
 
 static int query_migrate(void *context, json_t *arguments, json_t **result, struct err *e)

@@ -28,7 +28,7 @@
 #define LANES_MS      10000
 
 /* How long what the source said last may take to be read, when the connection is lost. */
-#define LAST_WORDS_MS 200
+#define LAST_WORDS_MS 200u
 
 static bool is_stopped(int stop_fd)
 {
@@ -288,6 +288,9 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 
 	for (;;) {
 		before = lane->reader.bytes;
+		/* Data that always come, from a file above all, would never let it be seen. */
+		if (is_stopped(d->stop_fd))
+			return err_set(e, "cancelled");
 		if (reader_record(&lane->reader, rec, e)) {
 			lane->ended = !lane->in_round && lane->reader.bytes == before;
 			return -1;
@@ -458,20 +461,22 @@ static int load(struct destination *d, struct err *e)
 		return -1;
 	}
 	stats_add(&d->stats->meta_bytes, r->bytes - before);
-	return 0;
+	/* The last moment: the source hears FAILED and has the guest again. */
+	return is_stopped(d->stop_fd) ? err_set(e, "cancelled") : 0;
 }
 
 /* An answer could not be sent: the source has gone, and may have said before why. */
 static void hear_why(struct destination *d, struct err *e)
 {
 	struct reader *r = &d->lane[0].reader;
+	uint64_t end_us = clock_us() + LAST_WORDS_MS * 1000;
 	struct record rec;
 	char text[400];
 
 	if (d->cold || d->told || !d->writer.broken)
 		return;
 	channel_set_deadline(r->channel, LAST_WORDS_MS);
-	while (reader_record(r, &rec, NULL) == 0) {
+	while (clock_us() < end_us && reader_record(r, &rec, NULL) == 0) {
 		if (rec.type == RECORD_FAILED) {
 			record_text(&rec, text, sizeof(text));
 			d->told = true;
@@ -519,8 +524,7 @@ int destination_start(struct destination *d, bool paused, struct err *e)
 {
 	struct err why;
 
-	/* A saved machine runs when it is taken out, whatever it did when it was put away. */
-	if (d->guest->ops->start(d->guest, (d->run || d->cold) && !paused, &why)) {
+	if (d->guest->ops->start(d->guest, d->run && !paused, &why)) {
 		tell_failed(d, &why);
 		return err_set(e, "%s", why.text);
 	}

@@ -47,6 +47,16 @@ int lanes_check(struct lanes *l, struct err *e)
 	return nap(l, 0, e);
 }
 
+static bool has_failed(struct lanes *l)
+{
+	bool failed;
+
+	pthread_mutex_lock(&l->lock);
+	failed = l->failed;
+	pthread_mutex_unlock(&l->lock);
+	return failed;
+}
+
 /* Sleeps until `bytes` may go; in short naps, since the rate may change meanwhile. */
 static int keep_rate(struct lanes *l, uint64_t bytes, struct err *e)
 {
@@ -58,6 +68,8 @@ static int keep_rate(struct lanes *l, uint64_t bytes, struct err *e)
 	for (until = now + wait; now < until; now = clock_us()) {
 		uint64_t actual = __atomic_load_n(l->rate, __ATOMIC_RELAXED);
 
+		if (has_failed(l))
+			return err_set(e, "another connection has failed");
 		if (!actual || actual > rate)
 			until = now + pace_rescale(until - now, rate, actual);
 		rate = actual;

@@ -449,6 +449,8 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 	if (s != MACHINE_RUNNING && s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH)
 		return err_set(e, "the VM cannot be migrated: its status is '%s'",
 			       machine_status_name(s));
+	if (parsed.kind == URI_FD && mig->parameters.multifd && mig->parameters.channels > 1)
+		return err_set(e, "%s is one connection: several channels need tcp: or unix:", uri);
 	mig->uri = parsed;
 	mig->destination = NULL;
 	mig->used = mig->parameters;
@@ -489,6 +491,11 @@ int migration_force_resume(struct migration *mig, struct err *e)
 {
 	if (mig->status != MIGRATION_UNDECIDED)
 		return err_set(e, "there is nothing to force: it is known where the guest runs");
+	/* While the other side holds what only one may have, nothing changes here. */
+	if (machine_acquire(mig->machine, e)) {
+		machine_release(mig->machine);
+		return -1;
+	}
 	machine_log_stop(mig->machine);
 	if (machine_unhold(mig->machine, e))
 		return -1;

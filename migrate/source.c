@@ -31,15 +31,21 @@
 /* How long the destination may take to make the machine, to take in what is still on the way at the
  * end of a round, to load it while the guest is parked, and to say that the guest runs. */
 #define CHECKED_MS 60000
-#define ROUND_MS   60000
+#define ROUND_MS   120000
 #define READY_MS   60000
 #define RUNNING_MS 30000
 
 /* How long the destination may take to say why it failed; the guest runs again by then. */
-#define LAST_WORDS_MS 200
+#define LAST_WORDS_MS 200u
 
-/* A sample shorter than this says nothing about the link. */
-#define RATE_SAMPLE_US 2000u
+/*
+ * What says something about the link: enough bytes for it to be at its full speed, or enough time.
+ * At the end of a round the destination has answered, so no buffer flatters.
+ */
+#define RATE_SAMPLE_BYTES (16u << 20)
+#define RATE_SAMPLE_US	  2000u
+#define RATE_LONG_BYTES	  (1u << 20)
+#define RATE_LONG_US	  50000u
 
 static void decide(struct source *s, const char *action, const char *reason)
 {
@@ -319,9 +325,12 @@ static int send_round(struct source *s, struct reader *r, uint64_t round, struct
 		return -1;
 	took = clock_us() - start;
 	bytes = stats_get(&s->stats->data_bytes) - before;
-	/* A short round is over before the link is at its full speed: it says nothing. */
-	if (took >= RATE_SAMPLE_US && (bytes >= 16u << 20 || !stats_get(&s->stats->send_rate)))
+	if ((took >= RATE_SAMPLE_US && bytes >= RATE_SAMPLE_BYTES) ||
+	    (took >= RATE_LONG_US && bytes >= RATE_LONG_BYTES) ||
+	    (took >= RATE_SAMPLE_US && !stats_get(&s->stats->send_rate))) {
 		stats_set(&s->stats->send_rate, bytes * 1000000 / took);
+		s->rate_limit = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
+	}
 	return 0;
 }
 
@@ -331,7 +340,8 @@ static uint64_t rate_bytes(const struct source *s)
 	uint64_t rate = stats_get(&s->stats->send_rate);
 	uint64_t limit = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
 
-	if (!rate) /* so little was sent that no rate is known */
+	/* So little was sent that no rate is known; or it was measured under another limit. */
+	if (!rate || (s->rate_limit && s->rate_limit != limit))
 		rate = 256u << 20;
 	return limit && limit < rate ? limit : rate;
 }
@@ -465,9 +475,16 @@ static int hand_over(struct source *s, struct reader *r, uint64_t last_round, st
 	uint64_t start = clock_us();
 	struct record rec;
 
-	/* While the destination loads the states. */
-	if (sync_disks(s, e) || await_round(s, r, last_round, e) ||
-	    expect(s, r, RECORD_READY, s->ready_ms, &rec, e))
+	/* While the last pages are on their way. */
+	if (sync_disks(s, e))
+		return -1;
+	stats_set(&s->stats->sync_us, clock_us() - start);
+	start = clock_us();
+	if (await_round(s, r, last_round, e))
+		return -1;
+	stats_add(&s->stats->pages_us, clock_us() - start);
+	start = clock_us();
+	if (expect(s, r, RECORD_READY, s->ready_ms, &rec, e))
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
@@ -549,6 +566,7 @@ static void share(struct source *s, bool on)
 /* When a connection was lost, the destination's last word is a better reason than that. */
 static void hear_why(struct source *s, struct reader *r, struct err *e)
 {
+	uint64_t end_us = clock_us() + LAST_WORDS_MS * 1000;
 	struct record rec;
 	struct err why;
 	unsigned int i;
@@ -557,8 +575,12 @@ static void hear_why(struct source *s, struct reader *r, struct err *e)
 		;
 	if (s->cold || s->answered || i == s->n_lanes)
 		return;
-	if (read_answer(s, r, &rec, LAST_WORDS_MS, NULL) == 0 && is_refusal(s, &rec, &why))
-		*e = why;
+	/* Before it there may be answers that were not waited for. */
+	while (clock_us() < end_us && read_answer(s, r, &rec, LAST_WORDS_MS, NULL) == 0)
+		if (is_refusal(s, &rec, &why)) {
+			*e = why;
+			return;
+		}
 }
 
 /*

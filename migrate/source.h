@@ -57,6 +57,8 @@ struct source {
 	const uint8_t *fixed_id; /* 16 bytes */
 	const char *program;
 
+	uint64_t rate_limit; /* the bandwidth that was allowed when the rate was measured */
+
 	/* Atomic: read by anybody. */
 	enum owner owner;
 

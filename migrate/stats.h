@@ -21,7 +21,8 @@ struct stats {
 	uint64_t expected_us;	  /* the pause if the guest were parked now */
 	/* The parts of the pause, in us. */
 	uint64_t park_us;     /* vCPUs and devices stop */
-	uint64_t pages_us;    /* the last pages are sent */
+	uint64_t pages_us;    /* the last pages are sent, and arrive */
+	uint64_t sync_us;     /* the source's disks are synced, meanwhile */
 	uint64_t states_us;   /* the states are collected and sent */
 	uint64_t load_us;     /* the destination loads them and says READY */
 	uint64_t start_us;    /* GO until RUNNING */

@@ -668,8 +668,9 @@ void machine_park(struct machine *m)
 		vcpu_park(&m->vcpus[i]);
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_wait(&m->vcpus[i]);
-	stand_now(m);
 	loop_call(&m->io, quiesce_devices, m);
+	/* Not before the devices have ended their work: to a guest that would be time lost. */
+	stand_now(m);
 	m->running = false;
 	m->status = MACHINE_PAUSED;
 }

@@ -53,11 +53,12 @@ struct vm {
 	struct command_context commands;
 	struct control_table tables[3];
 	struct loop_watch signals, last_words;
-	bool receiving;	   /* the guest is not here yet */
-	struct uri listen; /* receive: where it comes from */
-	int listen_fd;	   /* -1: none, or no longer */
-	pid_t attendant;   /* the process that cleans up after this one; 0: none */
-	int notes_fd;	   /* for it: the sockets that were made; closed when the rights go */
+	bool receiving;			/* the guest is not here yet */
+	struct uri listen;		/* receive: where it comes from */
+	int listen_fd;			/* -1: none, or no longer */
+	pid_t attendant;		/* the process that cleans up after this one; 0: none */
+	struct destination destination; /* as long as its migration: receive, restore */
+	int notes_fd; /* for it: the sockets that were made; closed when the rights go */
 	int exit_code;
 };
 
@@ -86,7 +87,9 @@ static void reset(struct vm *vm, bool by_guest)
 		end(vm, 1);
 		return;
 	}
-	control_event(vm->control, "RESET", json_pack("{s:b}", "guest", by_guest));
+	control_event(vm->control, "RESET",
+		      json_pack("{s:b,s:s}", "guest", by_guest, "reason",
+				by_guest ? "guest-reset" : "host-qmp-system-reset"));
 }
 
 static void on_request(void *arg, enum machine_request r)
@@ -324,8 +327,9 @@ static int go(struct vm *vm, const struct config *c, struct err *e)
 
 static void vm_free(struct vm *vm)
 {
-	stop_listening(vm);
+	/* First: its thread may still be taking in. */
 	migration_free(vm->migration);
+	stop_listening(vm);
 	if (vm->machine)
 		machine_destroy(vm->machine);
 	control_close(vm->control);
@@ -351,10 +355,10 @@ static int boot_new(struct vm *vm, const struct config *c, struct err *e)
 	return rc ? -1 : 0;
 }
 
-/* The machine that `d` brings, waiting for its guest. */
-static int make_arriving(struct vm *vm, const struct config *c, struct destination *d,
-			 struct tree *t, struct err *e)
+/* The machine that the destination brings, waiting for its guest. */
+static int make_arriving(struct vm *vm, const struct config *c, struct tree *t, struct err *e)
 {
+	struct destination *d = &vm->destination;
 	int rc = config_override_tree(c, t, e) ||
 		 make_machine(vm, c, t, d->cold ? ORIGIN_FILE : ORIGIN_INCOMING, e);
 
@@ -375,12 +379,11 @@ static int make_arriving(struct vm *vm, const struct config *c, struct destinati
 
 static int restore_saved(struct vm *vm, const struct config *c, struct err *e)
 {
-	struct destination d;
 	struct channel *ch;
 	struct tree t;
 
-	if (file_channel_open(&ch, c->operand, e) || destination_open(&d, ch, true, -1, &t, e) ||
-	    make_arriving(vm, c, &d, &t, e))
+	if (file_channel_open(&ch, c->operand, e) ||
+	    destination_open(&vm->destination, ch, true, -1, &t, e) || make_arriving(vm, c, &t, e))
 		return -1;
 	loop_run(&vm->loop);
 	return 0;
@@ -389,7 +392,6 @@ static int restore_saved(struct vm *vm, const struct config *c, struct err *e)
 /* Listens, takes one migration in, and runs what came. */
 static int receive(struct vm *vm, const struct config *c, struct err *e)
 {
-	struct destination d;
 	struct tree t;
 	char name[300];
 
@@ -399,8 +401,8 @@ static int receive(struct vm *vm, const struct config *c, struct err *e)
 	if (vm->listen_fd < 0)
 		return -1;
 	log_warn("waiting for a guest on %s", name);
-	if (destination_accept(&d, vm->listen_fd, vm->signals.fd, &t, e) ||
-	    make_arriving(vm, c, &d, &t, e))
+	if (destination_accept(&vm->destination, vm->listen_fd, vm->signals.fd, &t, e) ||
+	    make_arriving(vm, c, &t, e))
 		return -1;
 	loop_run(&vm->loop);
 	return 0;

@@ -198,7 +198,7 @@ static void offer_room(struct chardev *c)
 
 static void drain(struct chardev *c)
 {
-	bool waits;
+	bool waits, again;
 	int rc;
 
 	if (c->out.fd >= 0) {
@@ -208,8 +208,10 @@ static void drain(struct chardev *c)
 			loop_remove(c->env->io, &c->out);
 		pthread_mutex_lock(&c->lock);
 		c->out_waits = waits;
+		/* Also what was put while the ring was empty and out_waits still stood. */
+		again = rc == 2 || (!waits && c->head != c->tail);
 		pthread_mutex_unlock(&c->lock);
-		if (rc == 2)
+		if (again)
 			wake(c);
 	}
 	offer_room(c);

@@ -89,6 +89,7 @@ static void finish(struct blk *b, struct blk_request *r, uint8_t status)
 	uint32_t written = 1;
 	struct err e;
 
+	b->flight_bytes -= r->bytes;
 	b->of_head[r->chain.head] = 0;
 	b->free[b->n_free++] = (uint16_t)(r - b->requests);
 	/* A broken device touches nothing any more. */
@@ -107,6 +108,11 @@ static void go_on(struct blk *b, struct blk_request *r, enum blk_next next, uint
 {
 	struct io_uring_sqe *sqe;
 
+	if (next == BLK_HELD) {
+		r->held = true;
+		b->n_held++;
+		return;
+	}
 	if (next == BLK_STEP && !(b->v.st.status & VIRTIO_STATUS_NEEDS_RESET)) {
 		sqe = io_uring_get_sqe(&b->uring);
 		if (sqe) {
@@ -145,9 +151,28 @@ static int take(struct blk *b)
 	if (next == BLK_BROKEN)
 		return -1;
 	b->n_free--;
+	b->flight_bytes += r->bytes;
 	b->of_head[r->chain.head] = (uint16_t)(r - b->requests + 1);
 	go_on(b, r, next, status);
 	return 1;
+}
+
+/* A flush that was under way beside a settle ends with it: the kernel tells one of them of an
+ * error. */
+static void end_held(struct blk *b)
+{
+	uint8_t status = b->unsynced ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
+	unsigned int i;
+
+	if (!b->n_held)
+		return;
+	for (i = 0; i < BLK_REQUESTS; i++)
+		if (b->requests[i].held) {
+			b->requests[i].held = false;
+			go_on(b, &b->requests[i], BLK_DONE, status);
+		}
+	b->n_held = 0;
+	b->unsynced = 0;
 }
 
 static void reap_one(struct blk *b, struct io_uring_cqe *cqe)
@@ -163,6 +188,7 @@ static void reap_one(struct blk *b, struct io_uring_cqe *cqe)
 		b->settling = false;
 		if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECANCELED)
 			b->unsynced = -result;
+		end_held(b);
 		return;
 	}
 	r = &b->requests[which];
@@ -186,6 +212,10 @@ static void end_turn(struct blk *b, bool again)
 	reap(b);
 	submit(b);
 	virtio_interrupt(&b->v, 0);
+	if (b->full && b->flight_bytes < BLK_FLIGHT_BYTES) {
+		b->full = false;
+		again = true;
+	}
 	if (again || io_uring_sq_ready(&b->uring))
 		virtio_ring_later(&b->v, 0);
 }
@@ -202,10 +232,11 @@ static void blk_ring(struct virtio_device *v, unsigned int index)
 		queue_ask_rings(q, false);
 		do {
 			again = turn_is_over(b) || !has_room(b);
-			if (!again)
+			b->full = b->flight_bytes >= BLK_FLIGHT_BYTES;
+			if (!again && !b->full)
 				rc = take(b);
-		} while (!again && rc > 0);
-	} while (!again && rc == 0 && queue_ask_rings(q, true));
+		} while (!again && !b->full && rc > 0);
+	} while (!again && !b->full && rc == 0 && queue_ask_rings(q, true));
 	end_turn(b, again);
 }
 
@@ -232,13 +263,14 @@ static void blk_stop(struct virtio_device *v)
 		submit(b);
 		/* Nothing is with the kernel: it is short of memory, and takes it sooner or later.
 		 */
-		if (io_uring_sq_ready(&b->uring) == in_flight(b) + b->settling)
+		if (io_uring_sq_ready(&b->uring) == in_flight(b) - b->n_held + b->settling)
 			sched_yield();
 		else if (io_uring_peek_cqe(&b->uring, &cqe) == 0 ||
 			 io_uring_wait_cqe(&b->uring, &cqe) == 0)
 			if (has_room(b))
 				reap_one(b, cqe);
 	}
+	b->full = false;
 	virtio_interrupt(v, 0);
 }
 
@@ -463,7 +495,7 @@ static int fill_config(struct blk *b, const struct tree *t, const char *path, st
 	c->max_discard_sectors = htole32(BLK_RANGE_SECTORS);
 	c->max_discard_seg = htole32(1);
 	c->discard_sector_alignment = htole32(block_bytes / DISK_SECTOR);
-	c->max_write_zeroes_sectors = htole32(BLK_RANGE_SECTORS);
+	c->max_write_zeroes_sectors = htole32(BLK_ZERO_SECTORS);
 	c->max_write_zeroes_seg = htole32(1);
 	c->write_zeroes_may_unmap = 1;
 	b->v.config = c;

@@ -20,13 +20,18 @@
 #define BLK_STEP_BYTES (1u << 20)
 /* The same for discards and zeroes, which only waiting for them at a stop makes long. */
 #define BLK_RANGE_STEP_BYTES (64u << 20)
-/* The largest discard or write of zeroes in sectors that a driver may ask for. */
+/* The largest discard or write of zeroes in sectors that a driver may ask for; zeroes may have to
+ * be written, so drivers are told of less. */
 #define BLK_RANGE_SECTORS (1u << 21)
+#define BLK_ZERO_SECTORS  (1u << 17)
 
 /* A request moves at most so much, in segments of at most so much: parking waits for all that is
  * in flight, so a guest must not be able to make that long. */
 #define BLK_SEGMENT_BYTES  (64u << 10)
 #define BLK_TRANSFER_BYTES ((uint64_t)QUEUE_BUFFERS_MAX * BLK_SEGMENT_BYTES)
+
+/* While so much is in flight no further request is begun, for the same reason. */
+#define BLK_FLIGHT_BYTES (64u << 20)
 
 /* How zeroes get onto the disk: the first way that the host can is taken. */
 enum blk_way { BLK_PUNCH, BLK_ZERO_RANGE, BLK_WRITE_ZEROES };
@@ -35,6 +40,7 @@ struct blk_request {
 	uint32_t type;	 /* VIRTIO_BLK_T_* */
 	uint64_t offset; /* on the disk, bytes */
 	uint64_t bytes, done;
+	bool held;	    /* a flush that waits for the outcome of a settle */
 	uint32_t step;	    /* bytes of `bytes` that the kernel works on */
 	enum blk_way way;   /* of discards and zeroes */
 	unsigned int tries; /* of a step that was to be tried again */
@@ -60,6 +66,9 @@ struct blk {
 	uint16_t free[BLK_REQUESTS];	  /* a stack, so that few are ever touched */
 	uint16_t of_head[QUEUE_SIZE_MAX]; /* the request of a chain in flight, + 1; 0: none */
 	unsigned int n_free;
+	uint64_t flight_bytes; /* of all requests that have begun */
+	bool full;	       /* no further one was begun for that reason */
+	unsigned int n_held;   /* flushes */
 	unsigned int turn_requests;
 	uint64_t turn_bytes;
 	bool cannot[BLK_WRITE_ZEROES + 1]; /* ways that this host refused */
@@ -78,6 +87,7 @@ struct blk {
 
 enum blk_next {
 	BLK_STEP,   /* blk_request_step() is to be called */
+	BLK_HELD,   /* with nothing to do until the settle that is under way has ended */
 	BLK_DONE,   /* finished: with *status */
 	BLK_BROKEN, /* no request at all: virtio_fail was called */
 };

@@ -257,6 +257,13 @@ enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int resu
 		return other_way(b, r, -result, status);
 	if (result < 0)
 		return failed(b, r, strerror(-result), status);
+	if (r->type == VIRTIO_BLK_T_FLUSH && b->settling)
+		return BLK_HELD;
+	if (r->type == VIRTIO_BLK_T_FLUSH && b->unsynced) {
+		result = -b->unsynced;
+		b->unsynced = 0;
+		return failed(b, r, strerror(-result), status);
+	}
 	if (r->type == VIRTIO_BLK_T_FLUSH)
 		return done(status, VIRTIO_BLK_S_OK);
 	if (transfer && (result == 0 || (uint32_t)result > r->step))

@@ -23,9 +23,13 @@
 /* The same when the other side is there, but takes nothing. */
 #define STALL_MS 120000
 
+/* Read in one go, before it is looked whether to go on. */
+#define READ_BYTES (4u << 20)
+
 struct socket_channel {
 	struct channel ch; /* first */
 	int fd, stop_fd;
+	size_t unlooked; /* bytes read since it was looked whether to go on */
 };
 
 static int lost(int error, struct err *e)
@@ -76,6 +80,19 @@ static int wait_on(struct socket_channel *s, short events, struct err *e)
 	return rc ? (rc < 0 ? -1 : 0) : err_set(e, "the other side has been silent for too long");
 }
 
+/* The same while data come so fast that there is never anything to wait for. */
+static int check_in_passing(struct socket_channel *s, struct err *e)
+{
+	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
+
+	s->unlooked = 0;
+	if (s->stop_fd >= 0 && poll(&stop, 1, 0) > 0)
+		return err_set(e, "cancelled");
+	if (s->ch.deadline_us && clock_us() >= s->ch.deadline_us)
+		return err_set(e, "the other side took too long");
+	return 0;
+}
+
 static int socket_write(struct channel *ch, struct iovec *iov, int n, struct err *e)
 {
 	struct socket_channel *s = (struct socket_channel *)ch;
@@ -118,6 +135,9 @@ static int socket_read(struct channel *ch, void *buf, size_t len, struct err *e)
 
 		if (n > 0) {
 			got += (size_t)n;
+			s->unlooked += (size_t)n;
+			if (s->unlooked >= READ_BYTES && check_in_passing(s, e))
+				return -1;
 			continue;
 		}
 		if (n == 0)
@@ -151,6 +171,9 @@ static void socket_close(struct channel *ch)
 {
 	struct socket_channel *s = (struct socket_channel *)ch;
 
+	/* A descriptor that was given to us may be open elsewhere: the other side hears of the end.
+	 */
+	shutdown(s->fd, SHUT_RDWR);
 	close(s->fd);
 	free(s);
 }

@@ -144,12 +144,15 @@ def memory_above_4_gib_is_saved_and_restored(place):
 
 
 @test
-def restore_runs_a_machine_that_was_saved_paused(place):
+def machine_that_was_saved_paused_is_paused_when_it_is_restored(place):
     vm = place.bare("fill=4", *SMALL)
     bare.ready(vm)
     check(vm.cli("pause").returncode == 0, "pause")
     save(vm, place.path("saved"))
-    bare.works_on(place.restore(place.path("saved")))
+    vm = place.restore(place.path("saved"))
+    vm.wait_status("paused")
+    check(vm.cli("resume").returncode == 0, "resume")
+    bare.works_on(vm)
 
 
 @test
@@ -159,8 +162,7 @@ def restore_paused_waits_for_resume(place):
     save(vm, place.path("saved"))
     vm = place.restore(place.path("saved"), "--paused")
     vm.send("p")
-    qmp = vm.qmp()
-    godwit.wait_until(lambda: qmp.execute("query-status")["status"] == "paused", "paused")
+    vm.wait_status("paused")
     check(vm.output.text == "", "the guest has run")
     check(vm.cli("resume").returncode == 0, "resume")
     bare.line(vm, "progress")
@@ -174,6 +176,8 @@ def machine_that_never_ran_is_saved_and_restored(place):
     check(save_ok, "not prelaunch")
     save(vm, place.path("saved"))
     vm = place.restore(place.path("saved"))
+    vm.wait_status("paused")
+    check(vm.cli("resume").returncode == 0, "resume")
     bare.ready(vm)
     bare.works_on(vm)
 

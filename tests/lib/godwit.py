@@ -396,6 +396,11 @@ class VM:
                                 fields[0]))
         return found
 
+    def wait_status(self, status):
+        """Waits until query-status says so: "running", "paused"..."""
+        qmp = self.qmp()
+        wait_until(lambda: qmp.execute("query-status")["status"] == status, f"status {status}")
+
     def status(self, field):
         """A field of /proc/PID/status, as text."""
         with open(f"/proc/{self.machine_pid()}/status") as f:

@@ -259,8 +259,12 @@ class Guest:
         check(code == 0, f"after save, run ended with {code}: {self.vm.stderr()}")
         return path
 
-    def restore(self, path, *words):
+    def restore(self, path, *words, paused=False):
         self.vm = self.place.restore(path, *words)
+        if paused:
+            self.vm.wait_status("paused")
+            done = self.vm.cli("resume")
+            check(done.returncode == 0, f"resume: {done.stderr}")
         self.sh("true")
         os.unlink(path)
 

@@ -38,7 +38,7 @@ def save_and_restore(g):
 
 def save_paused_and_restore(g):
     path = g.save(paused=True)
-    g.restore(path)
+    g.restore(path, paused=True)
     g.await_progress()
 
 

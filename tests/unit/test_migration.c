@@ -49,6 +49,17 @@ int machine_unhold(struct machine *m, struct err *e)
 	return err_set(e, "not held");
 }
 
+int machine_acquire(struct machine *m, struct err *e)
+{
+	(void)m;
+	return err_set(e, "not held");
+}
+
+void machine_release(struct machine *m)
+{
+	(void)m;
+}
+
 void machine_log_stop(struct machine *m)
 {
 	(void)m;

@@ -258,7 +258,8 @@ static const char completed[] =
 	"\"expected-downtime\":5,\"x-godwit-uri\":\"tcp:b:1\",\"ram\":{\"transferred\":1073741824,"
 	"\"remaining\":0,\"total\":2147483648,\"duplicate\":77,\"normal\":262144,\"normal-bytes\":"
 	"1073741824,\"dirty-pages-rate\":12,\"dirty-sync-count\":4,\"page-size\":4096},"
-	"\"x-godwit-downtime\":{\"park-us\":500,\"pages-us\":1500,\"states-us\":600,\"load-us\":"
+	"\"x-godwit-downtime\":{\"park-us\":500,\"pages-us\":1500,\"sync-us\":0,\"states-us\":600,"
+	"\"load-us\":"
 	"700,"
 	"\"start-us\":200,\"total-us\":7500}}";
 
@@ -286,8 +287,9 @@ END_TEST
 
 START_TEST(parts_of_the_downtime_add_up)
 {
-	static const char *const parts[] = { "park the guest:", "last pages:",	"states:",
-					     "load there:",	"start there:", "the rest:" };
+	static const char *const parts[] = { "park the guest:", "last pages:", "disks synced:",
+					     "states:",		"load there:", "start there:",
+					     "the rest:" };
 	char text[SUMMARY_BYTES];
 	struct figures f;
 	double sum = 0;
@@ -311,7 +313,7 @@ START_TEST(summary_of_any_figures_fits)
 
 	memset(&f, 0xff, sizeof(f));
 	f.end = FIGURES_GOES_ON;
-	f.park_us = f.pages_us = f.states_us = f.load_us = f.start_us = 0;
+	f.park_us = f.pages_us = f.sync_us = f.states_us = f.load_us = f.start_us = 0;
 	summary_write(&f, text);
 	HAS("the rest:", text);
 }

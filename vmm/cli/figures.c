@@ -53,6 +53,7 @@ static void read_pause(struct figures *f, const json_t *parts)
 {
 	f->park_us = number(parts, "park-us");
 	f->pages_us = number(parts, "pages-us");
+	f->sync_us = number(parts, "sync-us");
 	f->states_us = number(parts, "states-us");
 	f->load_us = number(parts, "load-us");
 	f->start_us = number(parts, "start-us");

@@ -31,7 +31,7 @@ struct figures {
 	uint64_t throttle_pct;
 
 	/* The parts of the pause. */
-	uint64_t park_us, pages_us, states_us, load_us, start_us, pause_us;
+	uint64_t park_us, pages_us, sync_us, states_us, load_us, start_us, pause_us;
 };
 
 void figures_read(struct figures *f, const json_t *answer);

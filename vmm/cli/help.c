@@ -51,7 +51,8 @@ static const char overview[] =
 	"  --control PATH      the control socket (default: NAME.sock in the runtime directory:\n" \
 	"                      $GODWIT_RUNTIME_DIR, /run/godwit for root, or\n"                    \
 	"                      $XDG_RUNTIME_DIR/godwit)\n"                                         \
-	"  --paused            do not start the guest before godwit resume\n"                      \
+	"  --paused            do not start the guest before godwit resume (a guest that was\n"    \
+	"                      paused when it was saved or moved is paused in any case)\n"         \
 	"  --user NAME         drop to this user once everything is open\n"                        \
 	"  --verbose           tell decisions and events on stderr\n"                              \
 	"  --help              this text\n"

@@ -50,12 +50,14 @@ static const char *outcome(enum figures_end end)
 
 static void downtime(struct lines *l, const struct figures *f)
 {
-	uint64_t parts = f->park_us + f->pages_us + f->states_us + f->load_us + f->start_us;
+	uint64_t parts = f->park_us + f->pages_us + f->sync_us + f->states_us + f->load_us +
+			 f->start_us;
 	char text[FIGURES_TEXT];
 
 	line(l, "Total downtime:", "%s", figures_us(text, f->pause_us));
 	line(l, "  park the guest:", "%s", figures_us(text, f->park_us));
 	line(l, "  last pages:", "%s", figures_us(text, f->pages_us));
+	line(l, "  disks synced:", "%s", figures_us(text, f->sync_us));
 	line(l, "  states:", "%s", figures_us(text, f->states_us));
 	line(l, "  load there:", "%s", figures_us(text, f->load_us));
 	line(l, "  start there:", "%s", figures_us(text, f->start_us));

@@ -414,14 +414,18 @@ int arch_vcpu_save(const struct arch *a, struct vcpu *v, const struct arch_momen
 	struct kvm_xcrs xcrs = { 0 };
 	struct kvm_regs regs = { 0 };
 
-	/* MP state first: KVM turns a pending INIT or SIPI into it while it answers. */
+	/*
+	 * MP state first: KVM turns a pending INIT or SIPI into it while it answers. Then the
+	 * events: that of a pending page fault or debug exception puts its address into CR2, or
+	 * DR6.
+	 */
 	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &mp, e) < 0 ||
+	    VCPU_IOCTL(v, KVM_GET_VCPU_EVENTS, &st->events, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_GET_REGS, &regs, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_GET_SREGS, &sregs, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_GET_XCRS, &xcrs, e) < 0 || save_xsave(a, v, st, e) < 0 ||
 	    save_msrs(a, v, st, e) || save_tsc(a, v, now, &st->tsc, e) ||
 	    VCPU_IOCTL(v, KVM_GET_LAPIC, &st->lapic, e) < 0 ||
-	    VCPU_IOCTL(v, KVM_GET_VCPU_EVENTS, &st->events, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_GET_DEBUGREGS, &debug, e) < 0)
 		return -1;
 	regs_to_state(&regs, st->regs);
