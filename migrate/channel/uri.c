@@ -70,6 +70,8 @@ int uri_parse(const char *text, struct uri *u, struct err *e)
 	if (strlen(text) >= sizeof(u->text))
 		return err_set(e, "a URI of %zu characters is too long", strlen(text));
 	memcpy(u->text, text, strlen(text) + 1);
+	if (strstr(text, "://"))
+		return err_set(e, "'%s': it is written without slashes: tcp:HOST:PORT", text);
 	if (!strncmp(text, "tcp:", 4)) {
 		u->kind = URI_TCP;
 		return parse_tcp(text + 4, u, e);

@@ -29,11 +29,19 @@ static void drop_oldest(struct progress *p)
 	p->n--;
 }
 
-/* Writes faster than the link, and what is left does not fit into the allowed pause either. */
+/*
+ * A round that leaves less than 5 % less than the one before is stalled (oVirt's measure), which is
+ * to say that the guest writes nearly as fast as the link or faster.
+ */
+static bool keeps_up(const struct progress *p)
+{
+	return figures_dirty_bytes(&p->now) >= p->rate - p->rate / 20;
+}
+
+/* Writes as fast as the link, and what is left does not fit into the allowed pause either. */
 static bool outruns(const struct progress *p)
 {
-	return p->now.round > 1 && p->rate && figures_dirty_bytes(&p->now) >= p->rate &&
-	       p->now.expected_ms > p->now.limit_ms;
+	return p->now.round > 1 && p->rate && keeps_up(p) && p->now.expected_ms > p->now.limit_ms;
 }
 
 void progress_add(struct progress *p, const struct figures *f, uint64_t ms)
@@ -69,7 +77,7 @@ static void put_time_left(const struct progress *p, char *to, size_t size)
 	if (!p->rate || !p->now.round ||
 	    p->window[p->n - 1].ms - p->window[0].ms < PROGRESS_SURE_MS)
 		return;
-	if (dirty < p->rate) {
+	if (!keeps_up(p)) {
 		seconds = (double)p->now.left_bytes / (double)(p->rate - dirty);
 		if (seconds < 1e9)
 			put(to, size, ", %s left", figures_seconds(a, (uint64_t)(seconds + 0.999)));
