@@ -265,7 +265,7 @@ def other_tests():
 
     @promise("two")
     def serial_port_loses_nothing_on_its_way_out(g):
-        n = 24 << 10
+        n = 6 << 10
         said = g.sh(f"pattern put - 31 {n}; echo; echo end").removesuffix("\nend")
         done = subprocess.run([PATTERN, "get", "-", "31", str(n)], capture_output=True,
                               input=said.encode("latin-1"), timeout=GUARD_S)
@@ -274,7 +274,7 @@ def other_tests():
 
     @promise("two")
     def serial_port_loses_nothing_on_its_way_in(g):
-        n = 12 << 10
+        n = 1 << 10
         done = subprocess.run([PATTERN, "put", "-", "32", str(n)], capture_output=True,
                               timeout=GUARD_S)
         g.sh(f"echo @send; pattern get - 32 {n}", send=done.stdout.decode("latin-1"))
