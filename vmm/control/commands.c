@@ -171,6 +171,7 @@ static int system_powerdown(void *context, json_t *arguments, json_t **result, s
 	if (is_lent(s) || s == MACHINE_SHUTDOWN || s == MACHINE_INTERNAL_ERROR)
 		return refuse(c->machine, "press the power button of", e);
 	machine_press_power_button(c->machine);
+	tell(c, "POWERDOWN");
 	return 0;
 }
 
