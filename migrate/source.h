@@ -51,8 +51,9 @@ struct source {
 	struct stats *stats;
 	struct source_events events;
 
-	/* For tests; 0 and NULL: what is usual. How long to wait for CHECKED, for READY (from the
-	 * moment that the guest is parked, beside the downtime that is allowed), for RUNNING. */
+	/* For tests; 0 and NULL: what is usual. How long to wait for CHECKED, for ROUND, for READY
+	 * (from the moment that the guest is parked, beside the downtime that is allowed), for
+	 * RUNNING. */
 	int checked_ms, round_ms, ready_ms, running_ms;
 	const uint8_t *fixed_id; /* 16 bytes */
 	const char *program;

@@ -116,6 +116,15 @@ static enum blk_next parse_range(struct blk *b, struct blk_request *r, uint8_t *
 	return sectors ? BLK_STEP : done(status, VIRTIO_BLK_S_OK);
 }
 
+/* An fdatasync that no request asked for has failed: this flush does in its place. */
+static enum blk_next lost_writes(struct blk *b, struct blk_request *r, uint8_t *status)
+{
+	int errnum = b->unsynced;
+
+	b->unsynced = 0;
+	return failed(b, r, strerror(errnum), status);
+}
+
 enum blk_next blk_request_parse(struct blk *b, struct blk_request *r, uint8_t *status)
 {
 	struct queue *q = &b->v.queues[0];
@@ -143,12 +152,7 @@ enum blk_next blk_request_parse(struct blk *b, struct blk_request *r, uint8_t *s
 		return parse_transfer(b, r, sector, r->chain.out_bytes - HEADER_BYTES, status);
 	case VIRTIO_BLK_T_FLUSH:
 		/* The kernel tells of lost writes once, and it was not the guest who asked. */
-		if (b->unsynced) {
-			room = (uint64_t)b->unsynced;
-			b->unsynced = 0;
-			return failed(b, r, strerror((int)room), status);
-		}
-		return BLK_STEP;
+		return b->unsynced ? lost_writes(b, r, status) : BLK_STEP;
 	case VIRTIO_BLK_T_GET_ID:
 		if (room > sizeof(b->id))
 			room = sizeof(b->id);
@@ -259,11 +263,8 @@ enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int resu
 		return failed(b, r, strerror(-result), status);
 	if (r->type == VIRTIO_BLK_T_FLUSH && b->settling)
 		return BLK_HELD;
-	if (r->type == VIRTIO_BLK_T_FLUSH && b->unsynced) {
-		result = -b->unsynced;
-		b->unsynced = 0;
-		return failed(b, r, strerror(-result), status);
-	}
+	if (r->type == VIRTIO_BLK_T_FLUSH && b->unsynced)
+		return lost_writes(b, r, status);
 	if (r->type == VIRTIO_BLK_T_FLUSH)
 		return done(status, VIRTIO_BLK_S_OK);
 	if (transfer && (result == 0 || (uint32_t)result > r->step))

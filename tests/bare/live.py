@@ -126,8 +126,7 @@ def paused_guest_arrives_paused(place):
     target, uri = destination(place, vm)
     check(migrate(vm, uri)["status"] == "completed", "not completed")
     check(vm.wait() == 0, "the source did not end with 0")
-    other = target.qmp()
-    wait_until(lambda: other.execute("query-status")["status"] == "paused", "paused")
+    target.wait_status("paused")
     check(target.cli("resume").returncode == 0, "resume")
     bare.works_on(target)
 
