@@ -522,15 +522,17 @@ int main(int argc, char **argv)
 {
 	uint8_t *buf = aligned_alloc(4096, BLOCK_MAX_BYTES);
 	uint8_t *scratch = aligned_alloc(4096, BLOCK_MAX_BYTES);
-	struct sigaction action = { .sa_handler = on_signal };
+	struct sigaction asks = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	struct sigaction ends = { .sa_handler = on_signal };
 	struct options o;
 	const char *verb = argc > 1 ? argv[1] : "";
 	int rc;
 
 	if (!buf || !scratch)
 		return 2;
-	sigaction(SIGUSR1, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	/* A question must not cut short what is waited for, a connection above all. */
+	sigaction(SIGUSR1, &asks, NULL);
+	sigaction(SIGTERM, &ends, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	if (!strcmp(verb, "clock"))
 		return clock_all() ? 1 : 0;
