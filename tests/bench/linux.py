@@ -4,15 +4,13 @@ import base64
 import hashlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 
 from common import MICROVM_ACPI, Run, godwit, median, qemu, row
 
-KERNEL, INITRD = sys.argv[1:3]
+KERNEL, INITRD, PATTERN = sys.argv[1:4]
 RUNS = 3
 DISK_MIB = 64
 NET_MIB = 48
@@ -88,40 +86,31 @@ def disk_speed(machine, disk, results):
 
 
 def net_speed(machine, tap):
-    """The guest sends so many MiB by TCP, then receives as many; both sums are compared."""
-    server = socket.create_server((HOST, 0))
-    port = server.getsockname()[1]
-    data = os.urandom(1 << 20)
-    got = {}
-
-    def serve():
-        conn, _ = server.accept()
-        h = hashlib.sha256()
-        while chunk := conn.recv(1 << 18):
-            h.update(chunk)
-        got["sum"] = h.hexdigest()
-        conn.close()
-        conn, _ = server.accept()
-        for _ in range(NET_MIB):
-            conn.sendall(data)
-        conn.close()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
+    """The guest sends so many MiB by TCP, then receives as many; every byte is checked, afterwards."""
+    port = 7010
+    mib = f"{NET_MIB}M"
     script = (
-        "t() { cut -d' ' -f1 /proc/uptime; }\n"
-        "dd if=/dev/urandom of=/tmp/r bs=1M count=4 2>/dev/null; "
-        f"i=0; while [ $i -lt {NET_MIB // 4} ]; do cat /tmp/r; i=$((i+1)); done >/tmp/big\n"
-        f"a=$(t); nc {HOST} {port} </tmp/big; b=$(t); rm -f /tmp/x; nc {HOST} {port} >/tmp/x </dev/null; c=$(t)\n"
-        "echo tx=$(sha256sum </tmp/big | cut -c1-64) rx=$(sha256sum </tmp/x | cut -c1-64) "
-        "snd=$(echo $b $a | awk '{print $1-$2}') rcv=$(echo $c $b | awk '{print $1-$2}') end-$((40+2))\n")
-    with Run(machine(command_line(script, f"godwit.ip={GUEST}/24"), tap=tap)) as vm:
-        vm.until(b"end-42")
-        text = vm.text.decode(errors="replace")
-    server.close()
-    if re.search(r"tx=(\w+)", text).group(1) != got.get("sum"):
-        raise SystemExit("the host did not receive what the guest sent")
-    if re.search(r"rx=(\w+)", text).group(1) != hashlib.sha256(data * NET_MIB).hexdigest():
+        f"t() {{ cut -d' ' -f1 /proc/uptime; }}; P=/programs/pattern\n"
+        f"$P put /tmp/sent 41 {mib}; a=$(t); $P put tcp:{HOST}:{port} 41 {mib} from=/tmp/sent; b=$(t)\n"
+        f"rm /tmp/sent; c=$(t); $P get tcp:{HOST}:{port + 1} 42 {mib} into=/tmp/got; d=$(t)\n"
+        f"$P get /tmp/got 42 {mib} && echo got=right; "
+        "echo snd=$(echo $b $a | awk '{print $1-$2}') rcv=$(echo $d $c | awk '{print $1-$2}') end-$((40+2))\n")
+    with tempfile.TemporaryDirectory() as directory:
+        received, sent = os.path.join(directory, "received"), os.path.join(directory, "sent")
+        subprocess.run([PATTERN, "put", sent, "42", mib], check=True)
+        here = [subprocess.Popen([PATTERN, "get", f"listen:{port}", "41", mib, f"into={received}"]),
+                subprocess.Popen([PATTERN, "put", f"listen:{port + 1}", "42", mib, f"from={sent}"])]
+        try:
+            with Run(machine(command_line(script, f"godwit.ip={GUEST}/24"), tap=tap)) as vm:
+                vm.until(b"end-42")
+                text = vm.text.decode(errors="replace")
+            if any(p.wait(60) for p in here) or \
+                    subprocess.run([PATTERN, "get", received, "41", mib], check=False).returncode:
+                raise SystemExit("the host did not receive what the guest sent")
+        finally:
+            for p in here:
+                p.kill()
+    if "got=right" not in text:
         raise SystemExit("the guest did not receive what the host sent")
     return NET_MIB / timed(text, "snd"), NET_MIB / timed(text, "rcv")
 
@@ -158,4 +147,4 @@ def bench_net():
         row(what, median([m[i] for m, _ in nets]), median([o[i] for _, o in nets]), "MiB/s", 1, 1, False)
 
 
-{"boot": bench_boot, "disk": bench_disk, "net": bench_net}[sys.argv[3]]()
+{"boot": bench_boot, "disk": bench_disk, "net": bench_net}[sys.argv[4]]()

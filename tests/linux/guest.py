@@ -18,7 +18,7 @@ from godwit import Failed, Place, ROOT, Skip, check, test, wait_until
 GUARD_S = 180.0
 CACHE = os.environ.get("GODWIT_CACHE", os.path.join(ROOT, ".cache"))
 MADE = os.path.join(CACHE, "linux")
-PATTERN = os.path.join(MADE, "pattern")
+PATTERN = os.path.join(ROOT, "build/guest/pattern")
 CHANNEL = "org.qemu.guest_agent.0"
 PORT = f"/dev/virtio-ports/{CHANNEL}"
 MIB = 1 << 20

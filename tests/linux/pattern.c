@@ -14,10 +14,10 @@
  *   pattern clock                              read the clocks on all processors: never backwards
  *
  * WHERE is - (stdin, stdout), tcp:HOST:PORT (tries until somebody listens), listen:PORT, unix:PATH
- * (the same) or a file. Options: at=OFFSET, block=BYTES, from=FILE (sendfile its bytes instead),
- * and the words direct and sync. BYTES and OFFSET take K and M. talk, churn and clock go on until
- * SIGTERM, say where they are at SIGUSR1, and at their end what they did. Exit status 0: all was
- * right.
+ * (the same) or a file. Options: at=OFFSET, block=BYTES, from=FILE (put: sendfile its bytes
+ * instead), into=FILE (get: keep the bytes there, to be checked later), and the words direct and
+ * sync. BYTES and OFFSET take K and M. talk, churn and clock go on until SIGTERM, say where they
+ * are at SIGUSR1, and at their end what they did. Exit status 0: all was right.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -45,7 +45,7 @@
 
 struct options {
 	uint64_t at, block;
-	const char *from;
+	const char *from, *into;
 	bool direct, sync;
 };
 
@@ -254,6 +254,23 @@ static int send_file(int fd, const char *path, uint64_t bytes)
 	return from < 0 || bytes ? complain("cannot send", path) : 0;
 }
 
+static int keep(int fd, const char *path, uint64_t bytes, uint8_t *buf)
+{
+	int to = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	ssize_t n = 0;
+
+	if (to < 0)
+		return complain("cannot open", path);
+	for (; bytes; bytes -= (uint64_t)n) {
+		n = read(fd, buf, bytes < BLOCK_MAX_BYTES ? bytes : BLOCK_MAX_BYTES);
+		if (n <= 0)
+			return complain("cannot read from", "the other side");
+		if (write_all(to, buf, (size_t)n))
+			return -1;
+	}
+	return 0;
+}
+
 static int put(const char *where, uint64_t seed, uint64_t bytes, const struct options *o,
 	       uint8_t *buf)
 {
@@ -275,6 +292,8 @@ static int get(const char *where, uint64_t seed, uint64_t bytes, const struct op
 
 	if (fd < 0)
 		return -1;
+	if (o->into)
+		return keep(fd, o->into, bytes, buf);
 	if (o->at && lseek(fd, (off_t)o->at, SEEK_SET) < 0)
 		return complain("cannot seek in", where);
 	return get_range(fd, seed, bytes, o, buf, scratch);
@@ -502,6 +521,8 @@ static int parse_options(struct options *o, char **words)
 			o->block = number(*words + 6);
 		else if (!strncmp(*words, "from=", 5))
 			o->from = *words + 5;
+		else if (!strncmp(*words, "into=", 5))
+			o->into = *words + 5;
 		else if (!strcmp(*words, "direct"))
 			o->direct = true;
 		else if (!strcmp(*words, "sync"))

@@ -11,7 +11,7 @@ import sys
 sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)),
                 os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "lib")]
 import godwit  # noqa: E402
-from guest import Guest, guests, kernel_dir, kernel_version, MADE  # noqa: E402
+from guest import Guest, guests, kernel_dir, kernel_version, MADE, PATTERN  # noqa: E402
 
 
 def option(name, default):
@@ -28,7 +28,7 @@ def missing():
     """A reason why nothing can be tested, or None."""
     if not godwit.doctor().get("kvm"):
         return "this host has no KVM"
-    if not os.path.exists(os.path.join(MADE, "pattern")):
+    if not (os.path.exists(PATTERN) and os.path.isdir(MADE)):
         return "its guests are not prepared; start it by tests/linux/run"
     return None
 
