@@ -12,7 +12,8 @@ struct err;
 /* Attaches to an interface that exists; the fd, or -1 with a sentence that names it. */
 int tap_open(const char *name, struct err *e);
 
-/* What the kernel may leave to the reader of the fd: TUN_F_* of <linux/if_tun.h>. */
+/* What the kernel may leave to the reader of the fd: TUN_F_* of <linux/if_tun.h>. On -1 errno is
+ * EBADFD when the interface was removed. */
 int tap_set_offload(int fd, unsigned int flags, struct err *e);
 
 #endif

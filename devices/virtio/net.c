@@ -85,7 +85,8 @@
 
 struct net_state {
 	struct virtio_state virtio;
-	bool announce; /* the guest was asked to, and has not yet */
+	bool announce;	 /* the guest was asked to, and has not yet */
+	uint8_t link_up; /* what it was told of its link */
 };
 
 struct net {
@@ -121,6 +122,15 @@ static void net_set_status(struct net *n, uint16_t bits, bool on)
 	n->config.status = htole16((uint16_t)(on ? status | bits : status & ~bits));
 }
 
+/* What the guest sees of its link becomes `up`; it is told when that is news. */
+static void net_set_link(struct net *n, bool up)
+{
+	if (up == !!(le16toh(n->config.status) & NET_STATUS_LINK_UP))
+		return;
+	net_set_status(n, NET_STATUS_LINK_UP, up);
+	virtio_config_changed(&n->v);
+}
+
 /* Watches the tap for what can be worked on now. */
 static void net_watch(struct net *n)
 {
@@ -146,17 +156,18 @@ static void net_unwatch(struct net *n)
 	n->watched = 0;
 }
 
-/* The interface was removed on the host: as a cable that was pulled out. */
+/*
+ * The interface was removed on the host: as a cable that was pulled out. The next net_watch sees
+ * to the watch.
+ */
 static void net_lose_tap(struct net *n)
 {
 	if (n->gone)
 		return;
 	n->gone = true;
 	n->blocked = false;
-	net_unwatch(n);
 	log_warn("%s: its tap interface was removed; the guest's network is down", n->v.dev.id);
-	net_set_status(n, NET_STATUS_LINK_UP, false);
-	virtio_config_changed(&n->v);
+	net_set_link(n, false);
 }
 
 /* ---- receive ---- */
@@ -575,7 +586,12 @@ static int net_start(struct virtio_device *v, struct err *e)
 	struct net *n = (struct net *)v;
 
 	n->starved = n->blocked = false;
-	return n->gone ? 0 : tap_set_offload(n->tap, net_offload(v->st.driver_features), e);
+	if (n->gone || tap_set_offload(n->tap, net_offload(v->st.driver_features), e) == 0)
+		return 0;
+	if (errno != EBADFD)
+		return -1;
+	net_lose_tap(n); /* while the guest was parked, or had no driver */
+	return 0;
 }
 
 static void net_reset(struct virtio_device *v)
@@ -680,11 +696,17 @@ static void net_fields(struct state *s, void *p)
 
 	virtio_fields(s, &st->virtio);
 	state_bool(s, "announce", &st->announce);
+	/* Later than the rest: nearly every guest that was saved before had its link. */
+	state_u8_optional(s, "link-up", &st->link_up, 1);
 }
 
 static int net_check(const void *p, struct err *e)
 {
-	return virtio_state_check(&((const struct net_state *)p)->virtio, e);
+	const struct net_state *st = p;
+
+	if (st->link_up > 1)
+		return err_set(e, "link-up is %u, expected 0 or 1", st->link_up);
+	return virtio_state_check(&st->virtio, e);
 }
 
 static void net_save(struct device *d, void *p)
@@ -694,6 +716,7 @@ static void net_save(struct device *d, void *p)
 
 	virtio_save(&n->v, &st->virtio);
 	st->announce = le16toh(n->config.status) & NET_STATUS_ANNOUNCE;
+	st->link_up = !!(le16toh(n->config.status) & NET_STATUS_LINK_UP);
 }
 
 static int net_fits(struct device *d, const void *p, struct err *e)
@@ -707,7 +730,12 @@ static void net_load(struct device *d, const void *p)
 	const struct net_state *st = p;
 
 	virtio_load(&n->v, &st->virtio);
+	pthread_mutex_lock(&n->v.lock);
 	net_set_status(n, NET_STATUS_ANNOUNCE, st->announce);
+	/* It remembers the link of the host where it was; this host's may be another. */
+	net_set_status(n, NET_STATUS_LINK_UP, st->link_up);
+	net_set_link(n, !n->gone);
+	pthread_mutex_unlock(&n->v.lock);
 }
 
 static const struct state_desc net_state_desc = {

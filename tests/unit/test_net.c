@@ -7,6 +7,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libfdt.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
@@ -541,27 +542,102 @@ START_TEST(guest_is_asked_to_announce_itself_until_it_has)
 }
 END_TEST
 
+/* Takes the tap away, and waits until the guest sees that; false: no iproute2. */
+static bool pull_the_cable(void)
+{
+	usleep(10000);
+	if (system("ip link del " TAP))
+		return false;
+	while ((bench_read(&b, 0x104) >> 16) & 1)
+		usleep(1000);
+	return true;
+}
+
 START_TEST(a_removed_interface_is_a_pulled_cable)
 {
 	static uint8_t frame[60];
-	struct ifreq ifr = { .ifr_name = TAP };
 	uint32_t head, written;
-	char cmd[64];
-	int i;
 
 	start(F_STATUS);
-	usleep(10000);
-	snprintf(cmd, sizeof(cmd), "ip link del %s", ifr.ifr_name);
-	if (system(cmd))
-		return; /* no iproute2 */
-	for (i = 0; i < 1000 && (bench_read(&b, 0x104) >> 16) & 1; i++)
-		usleep(1000);
+	if (!pull_the_cable())
+		return;
 	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 0);
 	make_frame(frame, 60, 1);
 	guest_sends(BUFFERS, frame, 60);
 	bench_ring(&b, 1);
 	ck_assert(bench_wait_used(&b, &tx, &head, &written));
 	bench_park(&b);
+}
+END_TEST
+
+START_TEST(an_interface_removed_while_the_guest_stands_is_a_pulled_cable_too)
+{
+	start(F_STATUS);
+	bench_park(&b);
+	if (system("ip link del " TAP))
+		return; /* no iproute2 */
+	ck_assert_int_eq(bench_run(&b, &e), 0);
+	ck_assert_uint_eq(bench_read(&b, 0x70) & VIRTIO_STATUS_NEEDS_RESET, 0);
+	ck_assert_uint_eq(bench_read(&b, 0x60) & 2, 2);
+	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 0);
+	bench_park(&b);
+}
+END_TEST
+
+/* The parked device's state, as another host would get it, with another word about the link. */
+static void load_again(struct tree *states, const char *link_up)
+{
+	const struct state_desc *d = virtio_net_model.state;
+	void *st = calloc(1, d->size);
+
+	if (!link_up) {
+		fdt_delprop(states->fdt, fdt_path_offset(states->fdt, BENCH_PATH), "link-up");
+	} else {
+		ck_assert_int_eq(tree_set_bytes(states, BENCH_PATH, "link-up", link_up, 1, &e), 0);
+	}
+	ck_assert_msg(!state_load(states, BENCH_PATH, d, st, &e), "%s", e.text);
+	virtio_net_model.load(b.device, st);
+	free(st);
+}
+
+START_TEST(a_guest_learns_that_its_link_is_another_at_the_new_host)
+{
+	const struct state_desc *d = virtio_net_model.state;
+	void *st = calloc(1, d->size);
+	struct tree states;
+	uint32_t generation;
+
+	start(F_STATUS);
+	bench_park(&b);
+	virtio_net_model.save(b.device, st);
+	ck_assert_int_eq(tree_init(&states, &e), 0);
+	ck_assert_int_eq(state_save(&states, BENCH_PATH, d, st, &e), 0);
+	free(st);
+	generation = bench_read(&b, 0xfc);
+
+	load_again(&states, "\1");
+	ck_assert_uint_eq(bench_read(&b, 0x60), 0);
+	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 1);
+	load_again(&states, "\0");
+	ck_assert_uint_eq(bench_read(&b, 0x60), 2);
+	ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 1);
+	ck_assert_uint_ne(bench_read(&b, 0xfc), generation);
+	load_again(&states, NULL);
+	ck_assert_uint_eq(bench_read(&b, 0x60), 0);
+
+	ck_assert_int_eq(bench_run(&b, &e), 0);
+	if (pull_the_cable()) {
+		bench_park(&b);
+		load_again(&states, "\1");
+		ck_assert_uint_eq(bench_read(&b, 0x60), 2);
+		ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 0);
+		load_again(&states, "\0");
+		ck_assert_uint_eq(bench_read(&b, 0x60), 0);
+		ck_assert_uint_eq(bench_read(&b, 0x104) >> 16, 0);
+	} else {
+		bench_park(&b);
+	}
+	tree_free(&states);
 }
 END_TEST
 
@@ -634,6 +710,8 @@ int main(void)
 	tcase_add_test(t, guest_that_arrives_is_announced_five_times);
 	tcase_add_test(t, guest_is_asked_to_announce_itself_until_it_has);
 	tcase_add_test(t, a_removed_interface_is_a_pulled_cable);
+	tcase_add_test(t, an_interface_removed_while_the_guest_stands_is_a_pulled_cable_too);
+	tcase_add_test(t, a_guest_learns_that_its_link_is_another_at_the_new_host);
 	tcase_add_test(t, taps_that_cannot_be_used_are_refused_with_a_sentence);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
