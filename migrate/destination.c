@@ -9,12 +9,11 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 #include <zlib.h>
 
+#include "migrate/callers.h"
 #include "migrate/channel/channel.h"
-#include "migrate/channel/uri.h"
 #include "migrate/codec/zero.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
@@ -23,9 +22,8 @@
 /* Who connects must have said HELLO, and what its machine is, within this. */
 #define HELLO_MS 10000
 
-/* The same for further connections, whose HELLO comes at once; and all must be there within... */
-#define LANE_HELLO_MS 3000
-#define LANES_MS      10000
+/* All further connections must be there, and have said HELLO, within this. */
+#define LANES_MS 10000
 
 /* How long what the source said last may take to be read, when the connection is lost. */
 #define LAST_WORDS_MS 200u
@@ -38,39 +36,6 @@ static bool is_stopped(int stop_fd)
 }
 
 /* -- the beginning -- */
-
-static int read_hello(struct reader *r, struct hello *h, struct err *e)
-{
-	char here[sizeof(h->arch)] = "";
-	struct utsname u;
-	struct record rec;
-
-	if (reader_record(r, &rec, e))
-		return -1;
-	if (hello_decode(&rec, h, e))
-		return err_context(e, "%s", r->channel->name);
-	if (uname(&u) == 0)
-		memcpy(here, u.machine, strnlen(u.machine, sizeof(here) - 1));
-	if (strcmp(h->arch, here))
-		return err_set(e, "%s: made on %s, this host is %s", r->channel->name, h->arch,
-			       here);
-	return 0;
-}
-
-int destination_begin(struct reader *r, struct hello *hello, struct tree *machine, struct err *e)
-{
-	struct record rec;
-
-	if (read_hello(r, hello, e))
-		return -1;
-	if (hello->role != ROLE_MAIN || !hello->lanes || hello->lanes > LANES_MAX)
-		return err_set(e, "%s: not the beginning of a migration", r->channel->name);
-	if (reader_expect(r, RECORD_MACHINE, &rec, e))
-		return -1;
-	if (tree_copy(machine, rec.body, rec.body_bytes, e))
-		return err_context(e, "%s: the machine", r->channel->name);
-	return 0;
-}
 
 static void init(struct destination *d, int stop_fd)
 {
@@ -92,7 +57,7 @@ int destination_open(struct destination *d, struct channel *ch, bool cold, int s
 	d->writer.channel = ch;
 	d->n_lanes = 1;
 	channel_set_deadline(ch, HELLO_MS);
-	if (destination_begin(&d->lane[0].reader, &d->hello, machine, e)) {
+	if (caller_begin(&d->lane[0].reader, &d->hello, machine, e)) {
 		/* Who speaks in records is told why: another version, another architecture. */
 		if (d->lane[0].reader.sequence && e)
 			destination_answer(d, e->text, NULL);
@@ -106,26 +71,24 @@ int destination_open(struct destination *d, struct channel *ch, bool cold, int s
 int destination_accept(struct destination *d, int listen_fd, int stop_fd, struct tree *machine,
 		       struct err *e)
 {
-	struct channel *ch;
-	struct err why;
-	int fd;
+	struct callers callers;
+	struct heard h;
+	int rc;
 
-	for (;;) {
-		fd = uri_accept(listen_fd, stop_fd, -1, e);
-		if (fd < 0)
-			return -1;
-		if (socket_channel(&ch, fd, "source", stop_fd, e)) {
-			close(fd);
-			return -1;
-		}
-		if (destination_open(d, ch, false, stop_fd, machine, &why) == 0) {
-			d->listen_fd = listen_fd;
-			return 0;
-		}
-		if (is_stopped(stop_fd))
-			return err_set(e, "cancelled");
-		log_warn("a connection that is no migration was closed: %s", why.text);
-	}
+	if (callers_init(&callers, listen_fd, stop_fd, HELLO_MS, true, e))
+		return -1;
+	rc = callers_next(&callers, -1, &h, e);
+	callers_free(&callers);
+	if (rc)
+		return -1;
+	init(d, stop_fd);
+	d->listen_fd = listen_fd;
+	d->lane[0].reader = h.reader;
+	d->writer.channel = h.reader.channel;
+	d->n_lanes = 1;
+	d->hello = h.hello;
+	*machine = h.machine;
+	return 0;
 }
 
 void destination_set_stop(struct destination *d, int stop_fd)
@@ -334,47 +297,25 @@ static void *lane_thread(void *arg)
 	return NULL;
 }
 
-static void refuse(struct channel *ch, const char *why)
-{
-	struct writer w = { .channel = ch };
-
-	writer_record(&w, RECORD_CHECKED, why, strlen(why), NULL, 0, NULL);
-}
-
 /* The next connection of this migration, before `deadline_us`; others are sent away. */
-static int accept_lane(struct destination *d, struct destination_lane *lane, uint64_t deadline_us,
-		       struct err *e)
+static int accept_lane(struct destination *d, struct callers *callers,
+		       struct destination_lane *lane, uint64_t deadline_us, struct err *e)
 {
+	struct heard h;
 	uint64_t now;
-	struct hello h;
-	struct err why;
-	int fd, rc;
 
 	for (;;) {
 		now = clock_us();
-		fd = uri_accept(d->listen_fd, d->stop_fd,
-				now < deadline_us ? (int)((deadline_us - now) / 1000) : 0, e);
-		if (fd < 0)
+		if (callers_next(callers, now < deadline_us ? (int)((deadline_us - now) / 1000) : 0,
+				 &h, e))
 			return err_context(e, "further connections");
-		if (socket_channel(&lane->reader.channel, fd, "source", d->stop_fd, e)) {
-			close(fd);
-			return -1;
-		}
-		channel_set_deadline(lane->reader.channel, LANE_HELLO_MS);
-		rc = read_hello(&lane->reader, &h, &why);
-		channel_set_deadline(lane->reader.channel, -1);
-		if (!rc && h.role == ROLE_PAGES && !memcmp(h.id, d->hello.id, sizeof(h.id)))
+		if (h.hello.role == ROLE_PAGES &&
+		    !memcmp(h.hello.id, d->hello.id, sizeof(h.hello.id)))
 			break;
-		if (!rc && h.role == ROLE_MAIN)
-			refuse(lane->reader.channel, "another guest is just coming in here");
-		channel_close(lane->reader.channel);
-		reader_free(&lane->reader);
-		memset(&lane->reader, 0, sizeof(lane->reader));
-		if (is_stopped(d->stop_fd))
-			return err_set(e, "cancelled");
-		log_warn("a connection that is none of this migration was closed%s%s",
-			 rc ? ": " : "", rc ? why.text : "");
+		heard_dismiss(&h, h.hello.role == ROLE_MAIN ? CALLERS_BUSY : NULL);
+		log_warn("a connection that is none of this migration was closed");
 	}
+	lane->reader = h.reader;
 	stats_add(&d->stats->meta_bytes, lane->reader.bytes);
 	return 0;
 }
@@ -395,13 +336,21 @@ static int start_lane(struct destination_lane *lane, struct err *e)
 static int accept_lanes(struct destination *d, struct err *e)
 {
 	uint64_t deadline_us = clock_us() + (uint64_t)d->lanes_ms * 1000;
+	struct callers callers;
 	unsigned int i;
+	int rc = 0;
 
-	if (d->hello.lanes > 1 && d->listen_fd < 0)
+	if (d->hello.lanes == 1)
+		return 0;
+	if (d->listen_fd < 0)
 		return err_set(e, "further connections cannot come in on this one");
-	for (i = 1; i < d->hello.lanes; i++)
-		if (accept_lane(d, &d->lane[i], deadline_us, e))
-			return -1;
+	if (callers_init(&callers, d->listen_fd, d->stop_fd, d->lanes_ms, false, e))
+		return -1;
+	for (i = 1; i < d->hello.lanes && !rc; i++)
+		rc = accept_lane(d, &callers, &d->lane[i], deadline_us, e);
+	callers_free(&callers);
+	if (rc)
+		return -1;
 	/* All are there before the first thread looks at them: see round_barrier, lane_failed. */
 	d->n_lanes = d->hello.lanes;
 	for (i = 1; i < d->n_lanes; i++)

@@ -55,8 +55,8 @@ struct destination {
 };
 
 /*
- * Waits on a listening socket until a migration begins: HELLO and MACHINE. Whoever connects and
- * says something else is sent away and the wait goes on. -1 when stopped.
+ * Waits on a listening socket until a migration begins: HELLO and MACHINE. Whoever says
+ * something else is sent away, and whoever says nothing keeps no one else waiting. -1 when stopped.
  */
 int destination_accept(struct destination *d, int listen_fd, int stop_fd, struct tree *machine,
 		       struct err *e);
@@ -64,9 +64,6 @@ int destination_accept(struct destination *d, int listen_fd, int stop_fd, struct
 /* The same for a connection or file that is open already (owned by d from here on, also on -1). */
 int destination_open(struct destination *d, struct channel *ch, bool cold, int stop_fd,
 		     struct tree *machine, struct err *e);
-
-/* HELLO and MACHINE, what every stream begins with; `machine` is made. For whoever only looks. */
-int destination_begin(struct reader *r, struct hello *hello, struct tree *machine, struct err *e);
 
 /* What stops the waits from here on. */
 void destination_set_stop(struct destination *d, int stop_fd);

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "migrate/callers.h"
 #include "migrate/channel/channel.h"
-#include "migrate/destination.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
@@ -138,7 +138,7 @@ int inspect_stream(struct channel *ch, enum inspect_what what, FILE *out, struct
 	struct tree t;
 	int rc;
 
-	if (destination_begin(&r, &hello, &t, e)) {
+	if (caller_begin(&r, &hello, &t, e)) {
 		reader_free(&r);
 		return -1;
 	}

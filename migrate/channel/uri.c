@@ -246,21 +246,3 @@ int uri_listen(const struct uri *u, char *name, unsigned int size, struct err *e
 	snprintf(name, size, "%s", u->text);
 	return fd;
 }
-
-int uri_accept(int listen_fd, int stop_fd, int timeout_ms, struct err *e)
-{
-	int fd, rc;
-
-	for (;;) {
-		rc = wait_fd(listen_fd, POLLIN, stop_fd, timeout_ms, e);
-		if (rc < 0)
-			return -1;
-		if (rc == 0)
-			return err_set(e, "no connection came within %d s", timeout_ms / 1000);
-		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (fd >= 0)
-			return fd;
-		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-			return err_errno(e, errno, "cannot accept a connection");
-	}
-}

@@ -30,7 +30,4 @@ int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct 
 /* A listening socket; `name` becomes what it listens on, with the port the system chose for 0. */
 int uri_listen(const struct uri *u, char *name, unsigned int size, struct err *e);
 
-/* The next connection to a listening socket, within `timeout_ms` (-1: for ever). */
-int uri_accept(int listen_fd, int stop_fd, int timeout_ms, struct err *e);
-
 #endif

@@ -167,12 +167,27 @@ static void tame(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 }
 
+/* The next connection; -1 when stopped. */
+static int accept_one(const struct proxy *p)
+{
+	struct pollfd fds[2] = { { p->listen_fd, POLLIN, 0 }, { p->stop_fd, POLLIN, 0 } };
+	int fd = -1;
+
+	while (fd < 0) {
+		poll(fds, 2, -1);
+		if (fds[1].revents)
+			return -1;
+		fd = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	}
+	return fd;
+}
+
 static void *accept_thread(void *arg)
 {
 	struct proxy *p = arg;
 
 	for (;;) {
-		int from = uri_accept(p->listen_fd, p->stop_fd, -1, NULL), to;
+		int from = accept_one(p), to;
 
 		if (from < 0)
 			return NULL;

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "migrate/callers.h"
 #include "migrate/channel/channel.h"
 #include "migrate/stream/record.h"
 #include "tests/unit/engine_rig.h"
@@ -90,6 +91,28 @@ END_TEST
 
 static struct channel *(*connect_real)(void *arg, struct err *e);
 
+/* They connect and say nothing, or half a word, until the test is over. */
+static int silent[2 * CALLERS_MAX];
+static unsigned int n_silent;
+
+static void connect_silent(const struct uri *u, unsigned int n)
+{
+	while (n--) {
+		int fd = uri_connect(u, NULL, -1, NULL);
+
+		ck_assert_int_ge(fd, 0);
+		if (n % 2)
+			ck_assert_int_eq(write(fd, "\1", 1), 1);
+		silent[n_silent++] = fd;
+	}
+}
+
+static void end_silent(void)
+{
+	while (n_silent)
+		close(silent[--n_silent]);
+}
+
 /* Before each further lane: somebody else, who says what the index means. */
 static struct channel *connect_after_strangers(void *arg, struct err *e)
 {
@@ -127,6 +150,7 @@ static struct channel *connect_after_strangers(void *arg, struct err *e)
 			writer_record(&w, RECORD_PAGES, NULL, 0, NULL, 0, NULL);
 		channel_close(w.channel);
 	}
+	connect_silent(&r->uri, 4);
 	return connect_real(arg, e);
 }
 
@@ -141,8 +165,67 @@ START_TEST(strangers_at_the_door_are_sent_away_and_the_lanes_come_in)
 	r.lanes_ms = 10000;
 	rig_run(&r);
 	ck_assert_msg(r.source_rc == 0, "%s, %s", r.source_error.text, r.destination_error.text);
+	end_silent();
 	rig_check(&r);
 	rig_free(&r);
+}
+END_TEST
+
+struct sayer {
+	const struct uri *uri;
+	struct channel *channel;
+};
+
+/* HELLO and MACHINE, as a source says them. */
+static void *say_machine(void *arg)
+{
+	struct hello h = { .version = STREAM_VERSION,
+			   .page_bytes = 4096,
+			   .role = ROLE_MAIN,
+			   .lanes = 1,
+			   .arch = "x86_64" };
+	struct sayer *s = arg;
+	struct writer w = { 0 };
+	uint8_t body[HELLO_BYTES];
+	struct tree t;
+
+	ck_assert_int_eq(tree_init(&t, NULL), 0);
+	socket_channel(&s->channel, uri_connect(s->uri, NULL, -1, NULL), "destination", -1, NULL);
+	w.channel = s->channel;
+	hello_encode(&h, body);
+	writer_record(&w, RECORD_HELLO, body, sizeof(body), NULL, 0, NULL);
+	writer_record(&w, RECORD_MACHINE, t.fdt, tree_bytes_used(&t), NULL, 0, NULL);
+	tree_free(&t);
+	return NULL;
+}
+
+/* If it waited for each of them, the time limit of the test would pass. */
+START_TEST(silent_strangers_keep_no_source_waiting)
+{
+	struct uri any, there;
+	struct sayer s = { .uri = &there };
+	struct destination d;
+	unsigned int fds, threads;
+	struct tree machine;
+	pthread_t thread;
+	char name[300];
+	struct err e;
+	int listen_fd;
+
+	rig_count(&fds, &threads);
+	uri_parse("tcp:127.0.0.1:0", &any, NULL);
+	listen_fd = uri_listen(&any, name, sizeof(name), NULL);
+	ck_assert_int_eq(uri_parse(name, &there, NULL), 0);
+	connect_silent(&there, CALLERS_MAX + 5);
+	pthread_create(&thread, NULL, say_machine, &s);
+	ck_assert_msg(destination_accept(&d, listen_fd, -1, &machine, &e) == 0, "%s", e.text);
+	pthread_join(thread, NULL);
+	tree_free(&machine);
+	destination_free(&d);
+	channel_close(s.channel);
+	end_silent();
+	close(listen_fd);
+	rig_check_count(fds, threads);
 }
 END_TEST
 
@@ -384,6 +467,7 @@ int main(void)
 	tcase_add_test(c, guest_that_cannot_be_resumed_is_paused_and_both_reasons_are_told);
 	tcase_add_test(c, lanes_that_cannot_connect_end_it_on_both_sides);
 	tcase_add_test(c, strangers_at_the_door_are_sent_away_and_the_lanes_come_in);
+	tcase_add_test(c, silent_strangers_keep_no_source_waiting);
 	tcase_add_test(c, several_migrations_run_at_the_same_time_in_one_process);
 	tcase_add_loop_test(c, destination_that_lies_never_costs_the_guest, 0, N(lies));
 	suite_add_tcase(s, c);
