@@ -334,7 +334,6 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 		free(mig);
 		return err_errno(e, errno, "cannot make an eventfd");
 	}
-	mig->machine = m;
 	mig->owner_loop = owner_loop;
 	mig->events = *events;
 	mig->timeout = (struct loop_watch){ .fn = on_timeout, .arg = mig };
@@ -355,9 +354,16 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 							 .channels = DEFAULT_CHANNELS };
 	mig->limits.downtime_us = DEFAULT_DOWNTIME_MS * 1000;
 	pthread_mutex_init(&mig->lock, NULL);
-	guest_machine_init(&mig->guest, m, owner_loop);
+	if (m)
+		migration_set_machine(mig, m);
 	*out = mig;
 	return 0;
+}
+
+void migration_set_machine(struct migration *mig, struct machine *m)
+{
+	mig->machine = m;
+	guest_machine_init(&mig->guest, m, mig->owner_loop);
 }
 
 static void join(struct migration *mig)
@@ -432,12 +438,16 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 
 int migration_start(struct migration *mig, const char *uri, struct err *e)
 {
-	enum machine_status s = machine_status(mig->machine);
 	enum migration_status now;
+	enum machine_status s;
 	struct uri parsed;
 
 	if (uri_parse(uri, &parsed, e))
 		return -1;
+	if (!mig->machine)
+		return err_set(e, "the VM cannot be migrated: its guest has not arrived yet "
+				  "(inmigrate)");
+	s = machine_status(mig->machine);
 	pthread_mutex_lock(&mig->lock);
 	now = mig->status;
 	pthread_mutex_unlock(&mig->lock);

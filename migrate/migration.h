@@ -57,9 +57,11 @@ struct migration_parameters {
 	char bind[64]; /* local address, "": any */
 };
 
-/* One for each machine, for all its migrations, one after the other. */
+/* One for each machine, for all its migrations, one after the other. Without a machine (NULL: it
+ * comes later, by migration_set_machine) there can be parameters and questions. */
 int migration_new(struct migration **out, struct machine *m, struct loop *owner_loop,
 		  const struct migration_events *events, struct err *e);
+void migration_set_machine(struct migration *mig, struct machine *m);
 /* Cancels what is under way and waits for its end; when the owner's loop does not run any more
  * (else each would wait for the other). NULL is allowed. */
 void migration_free(struct migration *mig);

@@ -6,6 +6,7 @@
  * A VM comes up in this order, and each step that fails undoes the ones before it:
  *   name claimed (control socket), machine built, rights given up, threads started, kernel or
  *   saved state loaded, guest running.
+ * One that receives waits for its guest between the name and the machine, and can be asked then.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
@@ -54,6 +56,7 @@ struct vm {
 	struct control_table tables[3];
 	struct loop_watch signals, last_words;
 	bool receiving;			/* the guest is not here yet */
+	bool ended;			/* somebody wants it to end */
 	struct uri listen;		/* receive: where it comes from */
 	int listen_fd;			/* -1: none, or no longer */
 	pid_t attendant;		/* the process that cleans up after this one; 0: none */
@@ -67,6 +70,7 @@ struct vm {
 static void end(struct vm *vm, int exit_code)
 {
 	vm->exit_code = exit_code;
+	vm->ended = true;
 	loop_stop(&vm->loop);
 }
 
@@ -230,21 +234,41 @@ static int watch_signals(struct vm *vm, struct err *e)
 	return loop_add(&vm->loop, &vm->signals, EPOLLIN, e);
 }
 
+/* One that waited for its guest may have a name already; it keeps it, or takes its guest's. */
 static int claim_name(struct vm *vm, const struct config *c, const char *name, struct err *e)
 {
-	char path[RUNTIME_PATH_MAX];
+	char by_name[RUNTIME_PATH_MAX];
+	const char *path = c->control;
 	int rc;
 
-	vm->tables[0] = (struct control_table){ machine_commands, &vm->commands };
-	if (c->control)
-		return control_open(&vm->control, &vm->loop, c->control, vm->tables, e);
-	if (runtime_name_path(name, true, path, e))
+	if (!path && runtime_name_path(name, true, by_name, e))
 		return -1;
-	rc = control_open(&vm->control, &vm->loop, path, vm->tables, e);
-	if (rc && errno == EADDRINUSE)
+	path = path ? path : by_name;
+	if (vm->control && !strcmp(control_path(vm->control), path))
+		return 0;
+	vm->tables[0] = (struct control_table){ machine_commands, &vm->commands };
+	rc = vm->control ? control_move(vm->control, path, e)
+			 : control_open(&vm->control, &vm->loop, path, vm->tables, e);
+	if (rc && !c->control && errno == EADDRINUSE)
 		return err_set(e, "the name '%s' is in use by another VM on this host (%s)", name,
 			       path);
 	return rc;
+}
+
+/* For the machine, or before there is one. */
+static int make_migration(struct vm *vm, struct err *e)
+{
+	const struct migration_events events = { on_migration_status, on_pass, on_decision,
+						 on_moved, vm };
+
+	if (vm->migration) {
+		migration_set_machine(vm->migration, vm->machine);
+		return 0;
+	}
+	if (migration_new(&vm->migration, vm->machine, &vm->loop, &events, e))
+		return -1;
+	vm->tables[1] = (struct control_table){ migrate_commands, vm->migration };
+	return 0;
 }
 
 static void note(struct vm *vm, const char *path)
@@ -291,8 +315,6 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 			enum machine_origin origin, struct err *e)
 {
 	const struct machine_events machine_events = { on_request, vm };
-	const struct migration_events migration_events = { on_migration_status, on_pass,
-							   on_decision, on_moved, vm };
 	struct sandbox_user user;
 	const char *name;
 	struct err later;
@@ -302,11 +324,10 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 		return -1;
 	if ((!vm->signals.fn && watch_signals(vm, e)) || claim_name(vm, c, name, e) ||
 	    machine_build(t, origin, device_models, &vm->loop, &machine_events, &vm->machine, e) ||
-	    migration_new(&vm->migration, vm->machine, &vm->loop, &migration_events, e))
+	    make_migration(vm, e))
 		return -1;
 	note_sockets(vm);
-	vm->commands = (struct command_context){ vm->machine, vm->control };
-	vm->tables[1] = (struct control_table){ migrate_commands, vm->migration };
+	vm->commands = (struct command_context){ .machine = vm->machine, .control = vm->control };
 	if (machine_open_boot(vm->machine, &later)) {
 		if (origin == ORIGIN_FRESH)
 			return err_set(e, "%s", later.text);
@@ -389,20 +410,91 @@ static int restore_saved(struct vm *vm, const struct config *c, struct err *e)
 	return 0;
 }
 
+/* `quit`, before there is a machine. */
+static void quit_waiting(void *arg)
+{
+	struct vm *vm = arg;
+
+	tell_shutdown(vm, false, "host-qmp-quit");
+	end(vm, 0);
+}
+
+struct wait {
+	struct vm *vm;
+	int stop_fd; /* eventfd */
+	struct tree *machine;
+	int rc;
+	struct err *e;
+};
+
+static void *wait_thread(void *arg)
+{
+	struct wait *w = arg;
+
+	w->rc = destination_accept(&w->vm->destination, w->vm->listen_fd, w->stop_fd, w->machine,
+				   w->e);
+	loop_stop(&w->vm->loop);
+	return NULL;
+}
+
+/*
+ * Waits for a source on a thread of its own, while this one answers at the control socket. The
+ * thread is gone when this returns, because the rights are still to be given up. 0 also when
+ * somebody has ended the VM meanwhile.
+ */
+static int await_source(struct vm *vm, struct tree *machine, struct err *e)
+{
+	struct wait w = { .vm = vm, .machine = machine, .e = e };
+	uint64_t one = 1;
+	pthread_t thread;
+	int rc;
+
+	w.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w.stop_fd < 0)
+		return err_errno(e, errno, "cannot make an eventfd");
+	rc = pthread_create(&thread, NULL, wait_thread, &w);
+	if (rc) {
+		close(w.stop_fd);
+		return err_errno(e, rc, "cannot start a thread");
+	}
+	pthread_setname_np(thread, "migrate");
+	loop_run(&vm->loop);
+	while (write(w.stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	pthread_join(thread, NULL);
+	close(w.stop_fd);
+	if (w.rc)
+		return vm->ended ? 0 : -1;
+	destination_set_stop(&vm->destination, vm->signals.fd);
+	if (vm->ended) {
+		destination_answer(&vm->destination, "the VM that waited was ended", NULL);
+		destination_free(&vm->destination);
+		tree_free(machine);
+	}
+	return 0;
+}
+
 /* Listens, takes one migration in, and runs what came. */
 static int receive(struct vm *vm, const struct config *c, struct err *e)
 {
 	struct tree t;
 	char name[300];
 
-	if (uri_parse(c->listen, &vm->listen, e) || watch_signals(vm, e))
+	if (uri_parse(c->listen, &vm->listen, e) || watch_signals(vm, e) ||
+	    claim_name(vm, c, c->name, e) || make_migration(vm, e))
 		return -1;
+	vm->commands = (struct command_context){
+		.control = vm->control, .name = c->name, .quit = quit_waiting, .arg = vm
+	};
 	vm->listen_fd = uri_listen(&vm->listen, name, sizeof(name), e);
 	if (vm->listen_fd < 0)
 		return -1;
 	log_warn("waiting for a guest on %s", name);
-	if (destination_accept(&vm->destination, vm->listen_fd, vm->signals.fd, &t, e) ||
-	    make_arriving(vm, c, &t, e))
+	if (await_source(vm, &t, e))
+		return -1;
+	if (vm->ended)
+		return 0;
+	if (make_arriving(vm, c, &t, e))
 		return -1;
 	loop_run(&vm->loop);
 	return 0;

@@ -1,6 +1,7 @@
 """Live migration of the bare guest on one host: it arrives whole, and no failure loses or doubles it."""
 import os
 import re
+import signal
 import socket
 import threading
 
@@ -191,14 +192,73 @@ def destination_that_lacks_the_disk_refuses_before_a_page_moves(place):
     refused(place, vm, ["disk0", "missing"], "--disk", f"disk0={place.path('missing')}")
 
 
+def nameless(place):
+    """A waiting `godwit receive` without --name, and the URI to reach it."""
+    target = place.vm("receive", "--listen", "tcp:127.0.0.1:0", keep_name=True, console="unix")
+    target.name = f"vm-{target.pid}"
+    target.socket_path = place.socket_path(target.name)
+    return target, target.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S).group(1)
+
+
 @test
 def destination_where_the_name_is_in_use_refuses(place):
     vm = start(place)
     target = place.vm("receive", "--listen", "tcp:127.0.0.1:0", name=vm.name, console="null")
-    uri = target.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S).group(1)
+    check(target.wait() == 1 and "is in use by another VM" in target.stderr(), target.stderr())
+    target, uri = nameless(place)
     reply = migrate(vm, uri)
     check(reply["status"] == "failed" and "in use" in reply["error-desc"], str(reply))
     stays(vm, target)
+
+
+@test
+def waiting_destination_answers_and_quits(place):
+    target, _ = destination(place, None)
+    qmp = target.qmp()
+    check(qmp.execute("query-status") == {"status": "inmigrate", "singlestep": False, "running": False},
+          str(qmp.execute("query-status")))
+    check(qmp.execute("query-name") == {"name": target.name}, "another name")
+    check(qmp.execute("query-cpus-fast") == [] and qmp.execute("query-migrate") == {}, "before it has a machine")
+    qmp.execute("migrate-set-parameters", {"downtime-limit": 77})
+    check(qmp.execute("query-migrate-parameters")["downtime-limit"] == 77, "not kept")
+    qmp.execute("migrate_cancel")
+    for command, arguments in (("cont", None), ("stop", None), ("system_reset", None), ("system_powerdown", None),
+                               ("migrate", {"uri": "tcp:127.0.0.1:1"})):
+        try:
+            qmp.execute(command, arguments)
+            check(False, f"{command} was done")
+        except QmpError as error:
+            check("has not arrived" in str(error), f"{command}: {error}")
+    check(re.search(rf"^{target.name} +inmigrate +{target.pid}$", place.godwit("list").stdout, re.MULTILINE),
+          place.godwit("list").stdout)
+    check(re.search(r"^status: +inmigrate$", target.cli("status").stdout, re.MULTILINE), "status")
+    check(target.cli("quit").returncode == 0 and target.wait() == 0, target.stderr())
+    check(any(e["event"] == "SHUTDOWN" for e in qmp.wait_end()), "no SHUTDOWN")
+
+
+@test
+def waiting_destination_ends_by_a_signal(place):
+    target, _ = destination(place, None)
+    target.signal(signal.SIGTERM)
+    check(target.wait() == 0, target.stderr())
+
+
+@test
+def destination_without_a_name_takes_its_guests(place):
+    control = place.path("elsewhere.sock")  # so that the name is free
+    vm = place.bare(WORDS, *MEMORY, "--name", "web", "--control", control)
+    vm.socket_path = control
+    bare.ready(vm)
+    target, uri = nameless(place)
+    client = target.qmp()
+    check(client.execute("query-name") == {"name": target.name}, "it has no name of its own")
+    check(migrate(vm, uri)["status"] == "completed", "not completed")
+    check(vm.wait() == 0, "the source did not end with 0")
+    check(not os.path.exists(target.socket_path), "its first socket is still there")
+    target.name, target.socket_path = "web", place.socket_path("web")
+    check(target.qmp().execute("query-status")["status"] == "running", "not by its new name")
+    check(client.execute("query-name") == {"name": "web"}, "who asked before is cut off")
+    bare.works_on(target)
 
 
 @test

@@ -189,7 +189,9 @@ static void set_up(void)
 	snprintf(owner.uri, sizeof(owner.uri), "tcp:127.0.0.1:%u", ntohs(sa.sin_port));
 	ck_assert_int_eq(tree_init(&tree, &e), 0);
 	ck_assert_int_eq(loop_init(&owner.loop, &e), 0);
-	ck_assert_int_eq(migration_new(&owner.migration, NULL, &owner.loop, &events, &e), 0);
+	ck_assert_int_eq(
+		migration_new(&owner.migration, (struct machine *)page, &owner.loop, &events, &e),
+		0);
 	ck_assert_int_eq(loop_start(&owner.loop, "owner", &e), 0);
 }
 

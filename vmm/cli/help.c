@@ -104,6 +104,8 @@ static const struct help helps[] = {
 	  "\n"
 	  "Waits for a VM that godwit migrate moves here, and runs it until it ends. What the\n"
 	  "guest sees comes with it; the host's side is as it was there, or as these options say.\n"
+	  "While it waits its status is inmigrate, and godwit quit ends it. Without --name it is\n"
+	  "called vm- and the process id until the guest brings a name.\n"
 	  "\n"
 	  "  --listen URI        tcp:HOST:PORT (HOST may be empty: all addresses; port 0: any, "
 	  "and\n"

@@ -10,17 +10,27 @@
 #include "vmm/control/dispatch.h"
 #include "vmm/machine.h"
 
+static enum machine_status status_of(const struct command_context *c)
+{
+	return c->machine ? machine_status(c->machine) : MACHINE_INMIGRATE;
+}
+
+static const char *name_of(const struct command_context *c)
+{
+	return c->machine ? machine_name(c->machine) : c->name;
+}
+
 static bool is_lent(enum machine_status s)
 {
 	return s == MACHINE_INMIGRATE || s == MACHINE_FINISH_MIGRATE || s == MACHINE_POSTMIGRATE;
 }
 
 /* Why nothing can be done with the guest in that status; always -1. */
-static int refuse(const struct machine *m, const char *what, struct err *e)
+static int refuse(const struct command_context *c, const char *what, struct err *e)
 {
-	const char *name = machine_name(m);
+	const char *name = name_of(c);
 
-	switch (machine_status(m)) {
+	switch (status_of(c)) {
 	case MACHINE_INMIGRATE:
 		return err_set(e, "cannot %s '%s': its guest has not arrived yet (inmigrate)", what,
 			       name);
@@ -44,7 +54,7 @@ static int refuse(const struct machine *m, const char *what, struct err *e)
 			       what, name);
 	default:
 		return err_set(e, "cannot %s '%s': its status is %s", what, name,
-			       machine_status_name(machine_status(m)));
+			       machine_status_name(status_of(c)));
 	}
 }
 
@@ -64,7 +74,7 @@ static int query_version(void *context, json_t *arguments, json_t **result, stru
 static int query_status(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	const struct command_context *c = context;
-	enum machine_status s = machine_status(c->machine);
+	enum machine_status s = status_of(c);
 
 	(void)arguments;
 	return pack(json_pack("{s:s,s:b,s:b}", "status", machine_status_name(s), "singlestep", 0,
@@ -77,7 +87,7 @@ static int query_name(void *context, json_t *arguments, json_t **result, struct 
 	const struct command_context *c = context;
 
 	(void)arguments;
-	return pack(json_pack("{s:o}", "name", dispatch_text(machine_name(c->machine))), result, e);
+	return pack(json_pack("{s:o}", "name", dispatch_text(name_of(c))), result, e);
 }
 
 static int query_cpus_fast(void *context, json_t *arguments, json_t **result, struct err *e)
@@ -88,6 +98,8 @@ static int query_cpus_fast(void *context, json_t *arguments, json_t **result, st
 	char path[32];
 
 	(void)arguments;
+	if (!c->machine)
+		return pack(list, result, e);
 	if (tree_str(machine_tree(c->machine), "/", "compatible", &compatible, e)) {
 		json_decref(list);
 		return -1;
@@ -117,12 +129,12 @@ static void tell(const struct command_context *c, const char *event)
 static int stop(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	const struct command_context *c = context;
-	enum machine_status s = machine_status(c->machine);
+	enum machine_status s = status_of(c);
 
 	(void)arguments;
 	(void)result;
 	if (is_lent(s))
-		return refuse(c->machine, "pause", e);
+		return refuse(c, "pause", e);
 	/* What does not run needs no stopping, and keeps the status that says why. */
 	if (s == MACHINE_RUNNING) {
 		machine_park(c->machine);
@@ -134,14 +146,14 @@ static int stop(void *context, json_t *arguments, json_t **result, struct err *e
 static int cont(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	const struct command_context *c = context;
-	enum machine_status s = machine_status(c->machine);
+	enum machine_status s = status_of(c);
 
 	(void)arguments;
 	(void)result;
 	if (s == MACHINE_RUNNING)
 		return 0;
 	if (s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH)
-		return refuse(c->machine, "resume", e);
+		return refuse(c, "resume", e);
 	if (machine_resume(c->machine, e))
 		return -1;
 	tell(c, "RESUME");
@@ -151,12 +163,12 @@ static int cont(void *context, json_t *arguments, json_t **result, struct err *e
 static int system_reset(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	const struct command_context *c = context;
-	enum machine_status s = machine_status(c->machine);
+	enum machine_status s = status_of(c);
 
 	(void)arguments;
 	(void)result;
 	if (is_lent(s) || s == MACHINE_SHUTDOWN)
-		return refuse(c->machine, "reset", e);
+		return refuse(c, "reset", e);
 	machine_request(c->machine, REQUEST_HOST_RESET);
 	return 0;
 }
@@ -164,12 +176,12 @@ static int system_reset(void *context, json_t *arguments, json_t **result, struc
 static int system_powerdown(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	const struct command_context *c = context;
-	enum machine_status s = machine_status(c->machine);
+	enum machine_status s = status_of(c);
 
 	(void)arguments;
 	(void)result;
 	if (is_lent(s) || s == MACHINE_SHUTDOWN || s == MACHINE_INTERNAL_ERROR)
-		return refuse(c->machine, "press the power button of", e);
+		return refuse(c, "press the power button of", e);
 	machine_press_power_button(c->machine);
 	tell(c, "POWERDOWN");
 	return 0;
@@ -182,7 +194,10 @@ static int quit(void *context, json_t *arguments, json_t **result, struct err *e
 	(void)arguments;
 	(void)result;
 	(void)e;
-	machine_request(c->machine, REQUEST_QUIT);
+	if (c->machine)
+		machine_request(c->machine, REQUEST_QUIT);
+	else
+		c->quit(c->arg);
 	return 0;
 }
 

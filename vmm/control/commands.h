@@ -9,11 +9,17 @@
 
 struct machine;
 
-/* The context of the table. `control` is filled in once the server is open; it gets the events
- * STOP and RESUME of the commands stop and cont. */
+/*
+ * The context of the table. `control` is filled in once the server is open; it gets the events
+ * STOP and RESUME of the commands stop and cont. As long as there is no machine, because its guest
+ * has not come yet, there is a name, and `quit` for the command.
+ */
 struct command_context {
 	struct machine *machine;
 	struct control *control;
+	const char *name;
+	void (*quit)(void *arg);
+	void *arg;
 };
 
 extern const struct control_command machine_commands[];

@@ -440,6 +440,19 @@ fail:
 	return -1;
 }
 
+int control_move(struct control *ctl, const char *path, struct err *e)
+{
+	struct runtime_socket listener;
+
+	if (runtime_listen(&listener, path, e))
+		return -1;
+	loop_remove(ctl->loop, &ctl->listen_watch);
+	runtime_unlisten(&ctl->listener);
+	ctl->listener = listener;
+	ctl->listen_watch.fd = listener.fd;
+	return loop_add(ctl->loop, &ctl->listen_watch, EPOLLIN, e);
+}
+
 void control_close(struct control *ctl)
 {
 	if (!ctl)

@@ -58,6 +58,12 @@ int control_open(struct control **out, struct loop *loop, const char *path,
 		 const struct control_table *tables, struct err *e);
 
 /*
+ * Listens at another path in place of its own; connections stay. -1 as control_open: when
+ * somebody answers there, nothing has changed. On the loop's thread, or when the loop does not run.
+ */
+int control_move(struct control *c, const char *path, struct err *e);
+
+/*
  * Closes all connections after their last answers and events were tried, and removes the socket if
  * it is still ours. On the loop's thread or when it does not run; not from inside a command; when
  * no other thread can call control_event() any more. NULL does nothing.
