@@ -50,7 +50,7 @@ static json_t *ram(const struct migration_report *r)
 	json_object_set_new(o, "normal", number(st->normal_pages));
 	json_object_set_new(o, "normal-bytes", number(st->normal_pages * PAGE_SIZE));
 	json_object_set_new(o, "dirty-pages-rate", number(st->dirty_rate));
-	json_object_set_new(o, "mbps", json_real((double)st->send_rate * 8 / 1e6));
+	json_object_set_new(o, "mbps", json_real((double)r->rate_bytes * 8 / 1e6));
 	json_object_set_new(o, "dirty-sync-count", number(st->round));
 	json_object_set_new(o, "pages-per-second", number(st->normal_pages * 1000 / ms));
 	json_object_set_new(o, "page-size", number(PAGE_SIZE));
@@ -86,11 +86,14 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 	json_object_set_new(o, "total-time", number(r.total_ms));
 	json_object_set_new(o, "setup-time", number(r.stats.setup_us / 1000));
 	json_object_set_new(o, "expected-downtime", number(r.stats.expected_us / 1000));
-	if (r.status == MIGRATION_COMPLETED)
+	if (r.status == MIGRATION_COMPLETED && r.stats.downtime_us)
 		json_object_set_new(o, "downtime", number((r.stats.downtime_us + 999) / 1000));
 	json_object_set_new(o, "ram", ram(&r));
 	json_object_set_new(o, "x-godwit-downtime", downtime_parts(&r.stats));
-	json_object_set_new(o, "x-godwit-uri", dispatch_text(r.uri));
+	if (r.incoming)
+		json_object_set_new(o, "x-godwit-incoming", json_true());
+	else
+		json_object_set_new(o, "x-godwit-uri", dispatch_text(r.uri));
 	json_object_set_new(o, "x-godwit-downtime-limit", number(r.parameters.downtime_ms));
 	json_object_set_new(o, "x-godwit-max-bandwidth", number(r.parameters.bandwidth));
 	if (r.status == MIGRATION_UNDECIDED)

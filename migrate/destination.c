@@ -187,6 +187,18 @@ static int take_run(struct reader *r, const struct pages *p, uint8_t *host, uint
 	return 0;
 }
 
+/* How much is still to come is known in the first round, at most: what was never touched does not.
+ */
+static void count_pages(struct stats *st, enum pages_codec codec, uint64_t n)
+{
+	uint64_t total = stats_get(&st->total_pages), here;
+
+	stats_add(codec == CODEC_ZERO ? &st->zero_pages : &st->normal_pages, n);
+	here = stats_get(&st->zero_pages) + stats_get(&st->normal_pages);
+	if (stats_get(&st->round) == 1)
+		stats_set(&st->remaining_pages, here < total ? total - here : 0);
+}
+
 static int take_pages(struct destination *d, struct reader *r, const struct record *rec,
 		      struct err *e)
 {
@@ -211,8 +223,7 @@ static int take_pages(struct destination *d, struct reader *r, const struct reco
 				       r->channel->name, p.block);
 		if (take_run(r, &p, block->host + first * PAGE_SIZE, n, &crc, checked, e))
 			return -1;
-		stats_add(p.codec == CODEC_ZERO ? &d->stats->zero_pages : &d->stats->normal_pages,
-			  n);
+		count_pages(d->stats, p.codec, n);
 	}
 	stats_add(&d->stats->data_bytes, rec->data_bytes);
 	if (checked && p.codec == CODEC_PLAIN && (uint32_t)crc != p.data_crc)
@@ -243,6 +254,15 @@ static int say_round(struct destination *d, struct err *e)
 	return writer_record(&d->writer, RECORD_ROUND, body, sizeof(body), NULL, 0, e);
 }
 
+/* The main connection begins a round when all have ended the one before. */
+static void note_round(struct destination_lane *lane)
+{
+	struct stats *st = lane->all->stats;
+
+	if (lane == &lane->all->lane[0] && stats_get(&st->round) != lane->round + 1u)
+		stats_begin_round(st, lane->round + 1u, clock_us());
+}
+
 /* PAGES and ROUND records, up to the first other one, which is left in `rec`. */
 static int take_rounds(struct destination_lane *lane, struct record *rec, struct err *e)
 {
@@ -260,12 +280,15 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 		}
 		stats_add(&d->stats->meta_bytes, lane->reader.bytes - before);
 		if (rec->type == RECORD_PAGES) {
+			note_round(lane);
 			if (check_open(lane, e) || take_pages(d, &lane->reader, rec, e))
 				return -1;
 		} else if (rec->type == RECORD_ROUND && rec->body_bytes == 4 && !d->cold) {
+			note_round(lane);
 			if (round_barrier(lane, get_u32(rec->body), e) ||
 			    (lane == &d->lane[0] && say_round(d, e)))
 				return -1;
+			stats_set(&d->stats->remaining_pages, 0);
 		} else {
 			return 0;
 		}
@@ -380,6 +403,7 @@ static int take_states(struct destination *d, const struct record *rec, struct e
 	pthread_mutex_lock(&d->lock);
 	d->complete = true;
 	pthread_mutex_unlock(&d->lock);
+	stats_set(&d->stats->remaining_pages, 0);
 	d->states_at_us = clock_us();
 	d->advance_ns = get_u64(rec->body);
 	d->run = get_u64(rec->body + 8) != 0;
@@ -403,6 +427,7 @@ static int load(struct destination *d, struct err *e)
 		return -1;
 	if (d->guest->ops->states_load(d->guest, &d->states, advance_ns, e))
 		return err_context(e, "%s", r->channel->name);
+	stats_set(&d->stats->load_us, clock_us() - d->states_at_us);
 	if (!d->cold && writer_record(&d->writer, RECORD_READY, NULL, 0, NULL, 0, e))
 		return -1;
 	if (!d->cold && reader_expect(r, RECORD_GO, &rec, e)) {
@@ -445,6 +470,7 @@ static void tell_failed(struct destination *d, const struct err *e)
 
 int destination_receive(struct destination *d, struct guest *g, struct stats *stats, struct err *e)
 {
+	uint64_t start = clock_us();
 	struct err first = { "" };
 	struct record rec;
 	unsigned int i;
@@ -455,8 +481,11 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 	stats_add(&stats->meta_bytes, d->lane[0].reader.bytes);
 	for (i = 0; i < g->n_blocks; i++)
 		stats_add(&stats->total_pages, g->blocks[i].pages);
-	rc = (d->cold ? 0 : accept_lanes(d, &first)) || take_rounds(&d->lane[0], &rec, &first) ||
-	     take_states(d, &rec, &first) || load(d, &first);
+	stats_set(&stats->remaining_pages, stats_get(&stats->total_pages));
+	rc = d->cold ? 0 : accept_lanes(d, &first);
+	stats_set(&stats->setup_us, clock_us() - start);
+	rc = rc || take_rounds(&d->lane[0], &rec, &first) || take_states(d, &rec, &first) ||
+	     load(d, &first);
 	if (!rc)
 		return 0;
 	hear_why(d, &first);
@@ -471,12 +500,18 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 
 int destination_start(struct destination *d, bool paused, struct err *e)
 {
+	uint64_t start = clock_us();
 	struct err why;
 
 	if (d->guest->ops->start(d->guest, d->run && !paused, &why)) {
 		tell_failed(d, &why);
 		return err_set(e, "%s", why.text);
 	}
+	stats_set(&d->stats->start_us, clock_us() - start);
+	/* As far as it can be seen from here: without the time that the states were on the wire. */
+	if (!d->cold)
+		stats_set(&d->stats->downtime_us,
+			  d->advance_ns / 1000 + clock_us() - d->states_at_us);
 	/* The guest runs here, whether or not the source hears of it. */
 	if (!d->cold && writer_record(&d->writer, RECORD_RUNNING, NULL, 0, NULL, 0, NULL))
 		log_warn("the source could not be told that the guest runs here");

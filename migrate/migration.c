@@ -515,6 +515,7 @@ int migration_force_resume(struct migration *mig, struct err *e)
 
 void migration_query(struct migration *mig, struct migration_report *out)
 {
+	struct stats *st = &out->stats;
 	uint64_t end;
 
 	*out = (struct migration_report){ 0 };
@@ -531,4 +532,9 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	/* Each member is one atomic word. */
 	for (size_t i = 0; i < sizeof(out->stats) / sizeof(uint64_t); i++)
 		((uint64_t *)&out->stats)[i] = stats_get((uint64_t *)&mig->stats + i);
+	out->incoming = mig->destination;
+	out->rate_bytes = is_under_way(out->status) ? stats_rate(st, clock_us()) : st->send_rate;
+	/* One that was too short to measure a round, or not measured here. */
+	if (!is_under_way(out->status) && !out->rate_bytes && out->total_ms)
+		out->rate_bytes = st->data_bytes * 1000 / out->total_ms;
 }

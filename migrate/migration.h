@@ -90,7 +90,9 @@ struct migration_report {
 	char uri[512];
 	uint64_t total_ms;
 	struct migration_parameters parameters;
-	struct stats stats; /* a copy */
+	struct stats stats;  /* a copy */
+	uint64_t rate_bytes; /* a second: in the round under way, at the end over the last one */
+	bool incoming;
 };
 
 void migration_query(struct migration *mig, struct migration_report *out);

@@ -316,7 +316,7 @@ static int send_round(struct source *s, struct reader *r, uint64_t round, struct
 {
 	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
 
-	stats_set(&s->stats->round, round);
+	stats_begin_round(s->stats, round, start);
 	if (s->events.round)
 		s->events.round(s->events.arg, round);
 	if (send_pending(s, round == 1, e) ||

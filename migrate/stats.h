@@ -28,7 +28,12 @@ struct stats {
 	uint64_t start_us;    /* GO until RUNNING */
 	uint64_t downtime_us; /* park to RUNNING */
 	uint64_t setup_us;    /* start to the first page */
+	/* The round under way: when it began (0: none yet), and data_bytes then. */
+	uint64_t round_at_us, round_from_bytes;
 };
+
+/* A round must have lasted so long to say more of the rate than the one before it. */
+#define STATS_RATE_US 20000u
 
 static inline void stats_add(uint64_t *counter, uint64_t n)
 {
@@ -43,6 +48,23 @@ static inline void stats_set(uint64_t *value, uint64_t n)
 static inline uint64_t stats_get(const uint64_t *value)
 {
 	return __atomic_load_n(value, __ATOMIC_RELAXED);
+}
+
+static inline void stats_begin_round(struct stats *st, uint64_t round, uint64_t now_us)
+{
+	stats_set(&st->round_from_bytes, stats_get(&st->data_bytes));
+	stats_set(&st->round_at_us, now_us);
+	stats_set(&st->round, round);
+}
+
+/* Bytes a second in the round under way, of a copy. Pure. */
+static inline uint64_t stats_rate(const struct stats *st, uint64_t now_us)
+{
+	uint64_t us = now_us > st->round_at_us ? now_us - st->round_at_us : 0;
+
+	if (!st->round_at_us || (us < STATS_RATE_US && st->send_rate))
+		return st->send_rate;
+	return us ? (st->data_bytes - st->round_from_bytes) * 1000000 / us : 0;
 }
 
 #endif

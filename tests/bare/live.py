@@ -150,6 +150,31 @@ def cancelled_migration_keeps_guest_running_and_can_be_repeated(place):
 
 
 @test
+def both_sides_tell_how_far_it_is(place):
+    vm = start(place)
+    target, uri = destination(place, vm)
+    qmp, other = vm.qmp(), target.qmp()
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 2 << 20})
+    qmp.execute("migrate", {"uri": uri})
+    wait_until(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 1 << 20, "some bytes")
+    reply = qmp.execute("query-migrate")
+    check(reply["ram"]["dirty-sync-count"] == 1 and 0 < reply["ram"]["mbps"] < 100, str(reply))
+    wait_until(lambda: other.execute("query-migrate").get("ram", {}).get("normal"), "some pages there")
+    reply = other.execute("query-migrate")
+    ram = reply["ram"]
+    check(reply["status"] == "active" and reply["x-godwit-incoming"] and ram["mbps"] > 0, str(reply))
+    check(0 < ram["remaining"] < ram["total"] and ram["transferred"] > ram["normal-bytes"] > 0, str(reply))
+    check(re.search(r"^migration: active, coming in, \d+ %, .* received, ", target.cli("status").stdout, re.MULTILINE),
+          target.cli("status").stdout)
+    qmp.execute("migrate-set-parameters", {"max-bandwidth": 0})
+    check(follow(qmp)["status"] == "completed", "not completed")
+    wait_until(lambda: other.execute("query-migrate")["status"] == "completed", "the other's end")
+    reply = other.execute("query-migrate")
+    check(reply["ram"]["remaining"] == 0 and reply["ram"]["dirty-sync-count"] > 1, str(reply))
+    check(reply["downtime"] > 0 and reply["total-time"] >= reply["setup-time"], str(reply))
+
+
+@test
 def second_migration_of_one_vm_is_refused(place):
     vm = start(place)
     target, uri = destination(place, vm)

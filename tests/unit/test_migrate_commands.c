@@ -252,6 +252,31 @@ START_TEST(undecided_is_told_with_a_status_that_qemu_knows)
 }
 END_TEST
 
+START_TEST(rate_is_that_of_the_round_under_way)
+{
+	struct stats st = { .round_at_us = 1000000, .data_bytes = 5000 };
+	json_t *answer, *ram;
+
+	ck_assert_uint_eq(stats_rate(&st, 1000000), 0);
+	ck_assert_uint_eq(stats_rate(&st, 1000100), 50000000);
+	st.send_rate = 7; /* a later round: its first moments say less than the round before */
+	ck_assert_uint_eq(stats_rate(&st, 1000100), 7);
+	stats_begin_round(&st, 2, 2000000);
+	ck_assert_uint_eq(stats_rate(&st, 2000000 + STATS_RATE_US), 0);
+	st.data_bytes += 1 << 20;
+	ck_assert_uint_eq(stats_rate(&st, 3000000), 1 << 20);
+	st.round_at_us = 0;
+	ck_assert_uint_eq(stats_rate(&st, 3000000), 7);
+
+	mig.report.status = MIGRATION_ACTIVE;
+	mig.report.rate_bytes = 1000000;
+	answer = ask("{\"execute\":\"query-migrate\"}");
+	ram = json_object_get(json_object_get(answer, "return"), "ram");
+	ck_assert_double_eq(json_real_value(json_object_get(ram, "mbps")), 8);
+	json_decref(answer);
+}
+END_TEST
+
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
 int main(void)
@@ -269,6 +294,7 @@ int main(void)
 	tcase_add_test(all, migrate_takes_what_qemu_clients_send);
 	tcase_add_test(all, error_from_a_hostile_destination_is_still_told);
 	tcase_add_test(all, undecided_is_told_with_a_status_that_qemu_knows);
+	tcase_add_test(all, rate_is_that_of_the_round_under_way);
 	suite_add_tcase(s, all);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);

@@ -21,6 +21,7 @@ enum figures_end {
 struct figures {
 	char status[32]; /* printable; "none" before the first migration */
 	char error[512], uri[512];
+	bool incoming;	      /* told by the side that the guest comes to */
 	enum figures_end end; /* what the status means */
 
 	uint64_t total_ms, setup_ms, downtime_ms, expected_ms;

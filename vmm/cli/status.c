@@ -71,11 +71,14 @@ static void print_migration(const struct figures *f)
 	printf("migration: %s", f->end == FIGURES_UNDECIDED ? "undecided" : f->status);
 	if (f->uri[0])
 		printf(", to %s", f->uri);
+	else if (f->incoming)
+		printf(", coming in");
 	if (f->end == FIGURES_GOES_ON && f->round) {
-		printf(", %u %%, %s sent, %s left, %s/s", figures_percent(f),
-		       figures_bytes(sent, f->sent_bytes), figures_bytes(left, f->left_bytes),
+		printf(", %u %%, %s %s, %s left, %s/s", figures_percent(f),
+		       figures_bytes(sent, f->sent_bytes), f->incoming ? "received" : "sent",
+		       figures_bytes(left, f->left_bytes),
 		       figures_bytes(rate, figures_rate(f->sent_bytes, f->total_ms - f->setup_ms)));
-		if (f->round > 1)
+		if (f->round > 1 && !f->incoming)
 			printf(", guest writes %s/s", figures_bytes(rate, figures_dirty_bytes(f)));
 		printf(", round %" PRIu64 ", since %s", f->round,
 		       figures_seconds(elapsed, f->total_ms / 1000));
