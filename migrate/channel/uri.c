@@ -226,15 +226,22 @@ static int listen_tcp(const struct uri *u, char *name, unsigned int size, struct
 	return fd;
 }
 
+int uri_check_listen(const struct uri *u, struct err *e)
+{
+	if (u->kind == URI_TCP || u->kind == URI_UNIX)
+		return 0;
+	return err_set(e, "%s: not a place to listen on (expected tcp: or unix:)", u->text);
+}
+
 int uri_listen(const struct uri *u, char *name, unsigned int size, struct err *e)
 {
 	struct sockaddr_un sun;
 	int fd;
 
+	if (uri_check_listen(u, e))
+		return -1;
 	if (u->kind == URI_TCP)
 		return listen_tcp(u, name, size, e);
-	if (u->kind != URI_UNIX)
-		return err_set(e, "%s: not a place to listen on (expected tcp: or unix:)", u->text);
 	unix_address(u, &sun);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&sun, sizeof(sun)) || listen(fd, 64)) {
