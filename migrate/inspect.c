@@ -12,6 +12,7 @@
 #include "migrate/channel/channel.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/err.h"
+#include "vmm/base/words.h"
 #include "vmm/memory.h"
 
 struct totals {
@@ -73,10 +74,34 @@ static int print_states(struct reader *r, const struct record *rec, FILE *out, s
 	return 0;
 }
 
+/* A line of the summary: what it is of, and what its node below /host says of this host. */
+static void print_host(const struct tree *t, const char *what, const char *node, FILE *out)
+{
+	static const char *const props[] = { "path", "tap", "console", "kernel", "initrd" };
+	const unsigned int n = sizeof(props) / sizeof(props[0]);
+	const char *text, *between = ": ";
+	char prop[32], printable[512];
+
+	fputs(what, out);
+	/* Channels have a socket each, counted from 1. */
+	for (unsigned int i = 0;; i++) {
+		snprintf(prop, sizeof(prop), "socket-%u", i < n ? 0 : i - n + 1);
+		if (tree_str(t, node, i < n ? props[i] : prop, &text, NULL)) {
+			if (i < n)
+				continue;
+			break;
+		}
+		word_printable(printable, sizeof(printable), text);
+		fprintf(out, "%s%s %s", between, i < n ? props[i] : "socket", printable);
+		between = ", ";
+	}
+	fputc('\n', out);
+}
+
 static void print_summary(const struct hello *h, const struct tree *t, const struct totals *n,
 			  uint64_t bytes, FILE *out)
 {
-	char path[TREE_PATH_MAX];
+	char path[TREE_PATH_MAX], host[TREE_PATH_MAX + 8], what[TREE_PATH_MAX + 96];
 	const char *text;
 	unsigned int it = 0;
 	uint64_t gpa, size, memory = 0;
@@ -99,8 +124,12 @@ static void print_summary(const struct hello *h, const struct tree *t, const str
 		const char *model = "?";
 
 		tree_str(t, path, "model", &model, NULL);
-		fprintf(out, "device:  %s (%s)\n", strrchr(path, '/') + 1, model);
+		snprintf(what, sizeof(what), "device:  %s (%.64s)", strrchr(path, '/') + 1, model);
+		snprintf(host, sizeof(host), "/host%s", strrchr(path, '/'));
+		print_host(t, what, host, out);
 	}
+	if (!tree_str(t, "/host/boot", "kernel", &text, NULL))
+		print_host(t, "reboots", "/host/boot", out);
 }
 
 static int read_rest(struct reader *r, enum inspect_what what, struct totals *n, FILE *out,

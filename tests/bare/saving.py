@@ -236,11 +236,15 @@ def untouched_and_zero_pages_take_no_space(place):
 
 @test
 def inspect_tells_of_a_real_file(place):
-    vm = place.bare("fill=4", *SMALL, "--cpus", "2", name="looked-at")
+    disk, channel = place.file("disk", bytes(1 << 20)), place.path("channel")
+    vm = place.bare("fill=4", *SMALL, "--cpus", "2", "--disk", disk, "--channel", f"a.0,socket={channel}",
+                    "--channel", f"b.0,socket={channel}2", name="looked-at")
     bare.ready(vm)
     save(vm, place.path("saved"))
     told = place.godwit("inspect", place.path("saved"))
-    for word in ("looked-at", "memory:  32 MiB", "cpus:    2", "serial0"):
+    for word in ("looked-at", "memory:  32 MiB", "cpus:    2", "serial0 (serial-8250): console stdio\n",
+                 f"disk0 (virtio-blk): path {disk}\n", f": socket {channel}, socket {channel}2\n",
+                 f"reboots: kernel {godwit.BARE}\n"):
         check(told.returncode == 0 and word in told.stdout, f"no '{word}': {told.stdout}")
     told = place.godwit("inspect", place.path("saved"), "--pages").stdout
     listed = sum(int(line.split()[5]) for line in told.splitlines() if line.startswith("block"))
