@@ -588,6 +588,30 @@ START_TEST(set_sets_all_or_nothing)
 }
 END_TEST
 
+START_TEST(set_without_values_lists_them)
+{
+	json_t *o, *row;
+
+	start(&moves);
+	ck_assert_int_eq(verb("set fake channels=3 downtime=50"), VERB_DONE);
+	ck_assert_int_eq(verb("set fake"), VERB_DONE);
+	HAS("\ndowntime     50                   ms\n", out);
+	HAS("\nchannels     3                    connections\n", out);
+	ck_assert_int_eq(verb("set fake --json"), VERB_DONE);
+	o = json_loads(out, 0, NULL);
+	row = json_array_get(o, 1);
+	ck_assert_str_eq(json_string_value(json_object_get(row, "name")), "downtime");
+	ck_assert_int_eq(json_integer_value(json_object_get(row, "value")), 50);
+	json_decref(o);
+	/* Without the capability their number does not count. */
+	ck_assert_int_eq(verb("set fake channels=1"), VERB_DONE);
+	ck_assert_int_eq(verb("set fake"), VERB_DONE);
+	HAS("\nchannels     1                    connections\n", out);
+	ck_assert_int_eq(verb("set fake downtime=1 --json"), VERB_USAGE);
+	stop();
+}
+END_TEST
+
 static const struct {
 	const char *answer, *says;
 } shown[] = {
@@ -640,7 +664,7 @@ static const struct {
 	{ "migrate a tcp:b:1 --check", "--check is not there yet" },
 	{ "cancel", "cancel: the VM's name is missing" },
 	{ "set", "set: the VM's name is missing" },
-	{ "set a", "set: PARAM=VALUE is missing" },
+	{ "set a bandwidth=1 --json", "set: --json is for the list" },
 	{ "set a bandwidth", "expected PARAM=VALUE in place of 'bandwidth'" },
 	{ "set a =3", "expected PARAM=VALUE" },
 	{ "set a bandwith=3", "did you mean bandwidth?" },
@@ -686,6 +710,7 @@ int main(void)
 	tcase_add_loop_test(verbs, cancel_that_comes_too_late_says_so, 0, 2);
 	tcase_add_test(verbs, cancel_without_a_migration_fails);
 	tcase_add_test(verbs, set_sets_all_or_nothing);
+	tcase_add_test(verbs, set_without_values_lists_them);
 	tcase_add_loop_test(verbs, status_shows_the_migration, 0, COUNT(shown));
 	tcase_add_loop_test(verbs, misuse_is_a_sentence_and_2, 0, COUNT(misused));
 	suite_add_tcase(s, verbs);

@@ -147,11 +147,11 @@ static const struct help helps[] = {
 		    "guest runs\n"
 		    "on here at full speed. Too late (the guest has moved) is a failure.\n" },
 	{ "set",
-	  "usage: godwit set VM PARAM=VALUE...\n"
+	  "usage: godwit set VM [PARAM=VALUE... | --json]\n"
 	  "\n"
 	  "Sets parameters of a VM's migrations. bandwidth, downtime and timeout also count for "
 	  "the\n"
-	  "one that is under way.\n"
+	  "one that is under way. Without PARAM=VALUE: lists them as they are.\n"
 	  "\n"
 	  "  bandwidth=RATE      bytes a second; RATE takes K, M, G; 0: no limit (max-bandwidth)\n"
 	  "  downtime=MS         0 to 2000000 (downtime-limit)\n"
@@ -163,7 +163,7 @@ static const struct help helps[] = {
 	{ "inspect",
 	  "usage: godwit inspect FILE [--tree|--states|--pages]\n"
 	  "\n"
-	  "Tells what a saved VM holds: a summary, or\n"
+	  "Tells what a saved VM holds: a summary, with the host's side of its devices, or\n"
 	  "  --tree              the machine, as device tree source\n"
 	  "  --states            the states of its devices and processors, as device tree source\n"
 	  "  --pages             which pages of its memory are in the file\n" },

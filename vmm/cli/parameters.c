@@ -19,12 +19,13 @@ static const struct row {
 	const char *name, *qmp;
 	enum kind kind;
 	uint64_t min, max;
+	const char *unit;
 } rows[] = {
-	{ "bandwidth", "max-bandwidth", KIND_RATE, 0, INT64_MAX },
-	{ "downtime", "downtime-limit", KIND_MS, 0, 2000000 },
-	{ "timeout", "x-godwit-timeout", KIND_NUMBER, 0, 31536000 },
-	{ "channels", "multifd-channels", KIND_CHANNELS, 1, 16 },
-	{ "bind", "x-godwit-bind", KIND_TEXT, 0, 63 },
+	{ "bandwidth", "max-bandwidth", KIND_RATE, 0, INT64_MAX, "bytes a second, 0: no limit" },
+	{ "downtime", "downtime-limit", KIND_MS, 0, 2000000, "ms" },
+	{ "timeout", "x-godwit-timeout", KIND_NUMBER, 0, 31536000, "s, 0: none" },
+	{ "channels", "multifd-channels", KIND_CHANNELS, 1, 16, "connections" },
+	{ "bind", "x-godwit-bind", KIND_TEXT, 0, 63, "local address, empty: any" },
 };
 
 #define N_ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -180,4 +181,25 @@ void parameters_put_back(struct parameters *p, struct client *c)
 	}
 	json_decref(now);
 	json_decref(back);
+}
+
+json_t *parameters_now(struct client *c, struct err *e)
+{
+	json_t *now, *list, *value;
+	int multifd = multifd_now(c, e);
+
+	if (multifd < 0 || client_execute(c, "query-migrate-parameters", NULL, &now, e))
+		return NULL;
+	list = json_array();
+	for (size_t i = 0; i < N_ROWS; i++) {
+		const struct row *r = &rows[i];
+
+		value = json_object_get(now, r->qmp);
+		/* The number counts only with the capability. */
+		value = r->kind == KIND_CHANNELS && !multifd ? json_integer(1) : json_incref(value);
+		json_array_append_new(list, json_pack("{s:s,s:s,s:o?,s:s}", "name", r->name, "qmp",
+						      r->qmp, "value", value, "unit", r->unit));
+	}
+	json_decref(now);
+	return list;
 }

@@ -28,6 +28,9 @@ int parameters_add(struct parameters *p, const char *name, const char *value, st
 /* Asks for the present values of those that are wanted, to be put back later. */
 int parameters_remember(struct parameters *p, struct client *c, struct err *e);
 
+/* All as they are now: an array of {name, qmp, value, unit}; NULL with a sentence. */
+json_t *parameters_now(struct client *c, struct err *e);
+
 int parameters_apply(const struct parameters *p, struct client *c, struct err *e);
 
 /* Puts back what was remembered, except where somebody has changed it meanwhile. */

@@ -1,17 +1,22 @@
 /*
  * godwit set VM PARAM=VALUE...: parameters of the migration that is under way, and of later ones.
- * All or none of them. Main thread of a short-lived process.
+ * All or none of them; without any, what they are. Main thread of a short-lived process.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "vmm/base/err.h"
 #include "vmm/base/options.h"
+#include "vmm/base/words.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/parameters.h"
 #include "vmm/cli/verb.h"
 
+enum { OPT_HELP, OPT_JSON };
+
 static const struct option_spec set_options[] = {
-	{ "help", false, 1 },
+	[OPT_HELP] = { "help", false, 1 },
+	[OPT_JSON] = { "json", false, 1 },
 	{ NULL, false, 0 },
 };
 
@@ -32,26 +37,34 @@ static int take_pair(struct parameters *p, const char *word, struct err *e)
 }
 
 /* 1: help is wanted. */
-static int parse(struct parameters *p, const char **vm, int argc, char **argv, struct err *e)
+static int parse(struct parameters *p, const char **vm, bool *json, int argc, char **argv,
+		 struct err *e)
 {
 	struct options o = { .argc = argc, .argv = argv, .group = 1, .table = set_options };
 	const char *value;
 
 	*vm = NULL;
+	*json = false;
 	for (;;) {
 		switch (option_next(&o, &value, e)) {
 		case OPTION_ERROR:
 			return err_context(e, "set");
 		case OPTION_END:
-			if (*vm && json_object_size(p->wanted) > 0)
-				return 0;
-			return err_set(e, "set: %s is missing (see godwit set --help)",
-				       *vm ? "PARAM=VALUE" : "the VM's name");
+			if (!*vm)
+				return err_set(e, "set: the VM's name is missing (see godwit set "
+						  "--help)");
+			if (*json && json_object_size(p->wanted) > 0)
+				return err_set(e,
+					       "set: --json is for the list, without PARAM=VALUE");
+			return 0;
 		case OPTION_OPERAND:
 			if (!*vm)
 				*vm = value;
 			else if (take_pair(p, value, e))
 				return -1;
+			break;
+		case OPT_JSON:
+			*json = true;
 			break;
 		default:
 			return 1;
@@ -59,11 +72,51 @@ static int parse(struct parameters *p, const char **vm, int argc, char **argv, s
 	}
 }
 
-static int set(const struct parameters *p, const char *vm, struct err *e)
+static void print_table(const json_t *list)
+{
+	char value[80];
+	size_t i;
+	json_t *p;
+
+	printf("%-12s %-20s %s\n", "PARAM", "VALUE", "UNIT");
+	json_array_foreach(list, i, p)
+	{
+		const json_t *v = json_object_get(p, "value");
+
+		if (json_is_integer(v))
+			snprintf(value, sizeof(value), "%" JSON_INTEGER_FORMAT,
+				 json_integer_value(v));
+		else
+			word_printable(value, sizeof(value),
+				       json_string_length(v) ? json_string_value(v) : "-");
+		printf("%-12s %-20s %s\n", json_string_value(json_object_get(p, "name")), value,
+		       json_string_value(json_object_get(p, "unit")));
+	}
+}
+
+static int list(struct client *c, bool json, struct err *e)
+{
+	json_t *now = parameters_now(c, e);
+
+	if (!now)
+		return -1;
+	if (json) {
+		json_dumpf(now, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		print_table(now);
+	}
+	json_decref(now);
+	return 0;
+}
+
+static int set(const struct parameters *p, const char *vm, bool json, struct err *e)
 {
 	struct client c;
-	int rc = client_open(&c, vm, CLIENT_TIMEOUT_MS, e) || parameters_apply(p, &c, e);
+	int rc = client_open(&c, vm, CLIENT_TIMEOUT_MS, e);
 
+	if (!rc)
+		rc = json_object_size(p->wanted) ? parameters_apply(p, &c, e) : list(&c, json, e);
 	client_close(&c);
 	return rc ? VERB_FAILED : VERB_DONE;
 }
@@ -73,15 +126,16 @@ int verb_set(int argc, char **argv)
 	struct parameters p;
 	const char *vm;
 	struct err e;
+	bool json;
 	int rc;
 
 	parameters_init(&p);
-	rc = parse(&p, &vm, argc, argv, &e);
+	rc = parse(&p, &vm, &json, argc, argv, &e);
 	if (rc > 0)
 		rc = help_print("set");
 	else if (rc < 0)
 		rc = verb_fail(&e, VERB_USAGE);
-	else if (set(&p, vm, &e))
+	else if (set(&p, vm, json, &e))
 		rc = verb_fail(&e, VERB_FAILED);
 	parameters_free(&p);
 	return rc;
