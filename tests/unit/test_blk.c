@@ -765,6 +765,125 @@ START_TEST(lost_writes_forbid_the_move_and_are_told_to_the_guest)
 }
 END_TEST
 
+static int bad_fd; /* of a pipe, which cannot be synced */
+
+/*
+ * A settle that fails (as blk_settle begins it, but for its fd), and while it is with the kernel a
+ * flush that does not: the error is one of writes that were made before either, and the kernel
+ * tells only one of them.
+ */
+static void fail_settle_beside_flush(void *arg)
+{
+	struct virtio_device *v = arg;
+	struct blk *b = arg;
+	struct io_uring_sqe *sqe;
+
+	pthread_mutex_lock(&v->lock);
+	sqe = io_uring_get_sqe(&b->uring);
+	io_uring_prep_fsync(sqe, bad_fd, IORING_FSYNC_DATASYNC);
+	io_uring_sqe_set_data64(sqe, UINT64_MAX);
+	b->settling = true;
+	v->ops->ring(v, 0);
+	pthread_mutex_unlock(&v->lock);
+}
+
+START_TEST(flush_beside_a_failing_settle_fails_too)
+{
+	struct vring_buffer b[] = { { HEADER, 16, false }, { STATUS, 1, true } };
+	uint32_t head, written;
+	int fds[2];
+
+	run(false, PLAIN);
+	ck_assert_int_eq(pipe(fds), 0);
+	bad_fd = fds[1];
+	/* Either of them may be over first. */
+	for (unsigned int i = 0; i < 100; i++) {
+		put_header(HEADER, VIRTIO_BLK_T_FLUSH, 0);
+		*(uint8_t *)memory_host(&bench.memory, STATUS, 1) = 0xee;
+		vring_add(&vring, b, 2);
+		on_io(fail_settle_beside_flush);
+		ck_assert(bench_wait_used(&bench, &vring, &head, &written));
+		ck_assert_uint_eq(status_at(STATUS), VIRTIO_BLK_S_IOERR);
+		ck_assert_uint_eq(request(VIRTIO_BLK_T_FLUSH, 0, AREA, 0, &written),
+				  VIRTIO_BLK_S_OK);
+	}
+	close(fds[0]);
+	close(fds[1]);
+}
+END_TEST
+
+/* Reads of nearly 16 MiB each, all into the same 64 KiB, by tables of descriptors. */
+#define LARGE_READS    8u
+#define LARGE_SEGMENTS 254u
+#define LARGE_TABLES   0x40000u
+
+static void offer_large_read(unsigned int i)
+{
+	struct {
+		uint64_t gpa;
+		uint32_t len;
+		uint16_t flags, next;
+	} table[LARGE_SEGMENTS + 2];
+	uint64_t gpa = LARGE_TABLES + i * sizeof(table);
+
+	for (uint16_t k = 0; k < LARGE_SEGMENTS + 2; k++) {
+		table[k].gpa = AREA;
+		table[k].len = BLK_SEGMENT_BYTES;
+		table[k].flags = 1 | 2; /* another one follows; written by the device */
+		table[k].next = (uint16_t)(k + 1);
+	}
+	table[0].gpa = HEADER;
+	table[0].len = 16;
+	table[0].flags = 1;
+	table[LARGE_SEGMENTS + 1].gpa = 0xa000 + i;
+	table[LARGE_SEGMENTS + 1].len = 1;
+	table[LARGE_SEGMENTS + 1].flags = 2;
+	memcpy(memory_host(&bench.memory, gpa, sizeof(table)), table, sizeof(table));
+	*(uint8_t *)memory_host(&bench.memory, 0xa000 + i, 1) = 0xee;
+	vring_desc(&vring, i, gpa, sizeof(table), 4, 0);
+	vring_offer(&vring, (uint16_t)i);
+}
+
+/* The first turn: the most that it may take, by its bytes in flight. */
+static void first_turn(void *arg)
+{
+	const uint64_t bytes = LARGE_SEGMENTS * BLK_SEGMENT_BYTES;
+	struct virtio_device *v = arg;
+	struct blk *b = arg;
+
+	pthread_mutex_lock(&v->lock);
+	v->ops->ring(v, 0);
+	ck_assert_uint_eq(v->queues[0].st.next_avail, BLK_FLIGHT_BYTES / bytes + 1);
+	ck_assert_uint_eq(b->flight_bytes, (BLK_FLIGHT_BYTES / bytes + 1) * bytes);
+	ck_assert(b->full);
+	pthread_mutex_unlock(&v->lock);
+}
+
+START_TEST(so_much_is_in_flight_and_no_more)
+{
+	struct blk *b;
+	uint32_t head, written;
+
+	ck_assert_int_eq(ftruncate(image, 16 << 20), 0);
+	run(false, PLAIN | VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC));
+	b = (struct blk *)bench.device;
+	put_header(HEADER, VIRTIO_BLK_T_IN, 0);
+	for (unsigned int i = 0; i < LARGE_READS; i++)
+		offer_large_read(i);
+	on_io(first_turn);
+	/* The others are begun when there is room again, without another ring. */
+	for (unsigned int i = 0; i < LARGE_READS; i++) {
+		ck_assert(bench_wait_used(&bench, &vring, &head, &written));
+		ck_assert_uint_eq(written, LARGE_SEGMENTS * BLK_SEGMENT_BYTES + 1);
+		ck_assert_uint_eq(status_at(0xa000 + head), VIRTIO_BLK_S_OK);
+	}
+	bench_park(&bench);
+	ck_assert_uint_eq(b->flight_bytes, 0);
+	ck_assert(!b->full);
+	ck_assert_int_eq(bench_run(&bench, &e), 0);
+}
+END_TEST
+
 static unsigned int cached_pages(void)
 {
 	unsigned char there[SECTORS * 512 / PAGE_SIZE];
@@ -878,6 +997,8 @@ int main(void)
 	tcase_add_test(t, readonly_disk_is_open_at_both_ends);
 	tcase_add_test(t, requests_go_on_while_the_disk_settles);
 	tcase_add_test(t, lost_writes_forbid_the_move_and_are_told_to_the_guest);
+	tcase_add_test(t, flush_beside_a_failing_settle_fails_too);
+	tcase_add_test(t, so_much_is_in_flight_and_no_more);
 	tcase_add_test(t, destination_reads_nothing_that_was_cached_before);
 	tcase_add_test(t, cache_of_a_local_file_is_kept);
 	suite_add_tcase(s, t);
