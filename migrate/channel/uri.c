@@ -7,8 +7,12 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -127,13 +131,108 @@ static int finish_connect(int fd, int stop_fd, struct err *e)
 	return 0;
 }
 
-static int bind_to(int fd, int family, const char *host, struct err *e)
-{
-	struct addrinfo hints = { .ai_family = family, .ai_socktype = SOCK_STREAM }, *found;
-	int rc = getaddrinfo(host, NULL, &hints, &found);
+/*
+ * A question to a name server, which cannot be taken back. So it is asked on a thread that nobody
+ * joins: who is stopped goes, and the last of the two frees what they share.
+ */
+struct lookup {
+	char host[256], port[8];
+	struct addrinfo hints, *found;
+	int rc;
+	int done_fd; /* eventfd */
+	int users;   /* atomic */
+};
 
+static void lookup_put(struct lookup *l)
+{
+	if (__atomic_sub_fetch(&l->users, 1, __ATOMIC_ACQ_REL))
+		return;
+	if (l->found)
+		freeaddrinfo(l->found);
+	if (l->done_fd >= 0)
+		close(l->done_fd);
+	free(l);
+}
+
+static void *lookup_thread(void *arg)
+{
+	struct lookup *l = arg;
+	uint64_t one = 1;
+
+	l->rc = getaddrinfo(l->host, l->port[0] ? l->port : NULL, &l->hints, &l->found);
+	while (write(l->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	lookup_put(l);
+	return NULL;
+}
+
+/* Starts the thread and waits for it, or for the stop fd; -1 with an error. */
+static int lookup_wait(struct lookup *l, int stop_fd, struct err *e)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	uint64_t done;
+	int rc;
+
+	l->done_fd = eventfd(0, EFD_CLOEXEC);
+	if (l->done_fd < 0)
+		return err_errno(e, errno, "cannot make an eventfd");
+	rc = pthread_attr_init(&attr);
 	if (rc)
-		return err_set(e, "cannot use the local address '%s': %s", host, gai_strerror(rc));
+		return err_errno(e, rc, "cannot start a thread");
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	l->users++;
+	rc = pthread_create(&thread, &attr, lookup_thread, l);
+	pthread_attr_destroy(&attr);
+	if (rc) {
+		l->users--;
+		return err_errno(e, rc, "cannot start a thread");
+	}
+	if (wait_fd(l->done_fd, POLLIN, stop_fd, -1, e) < 0)
+		return -1;
+	/* The read is also what makes the thread's writes be seen here. */
+	return read(l->done_fd, &done, sizeof(done)) < 0 ? err_errno(e, errno, "read") : 0;
+}
+
+/* As getaddrinfo, but that the stop fd ends it. `port` may be "". */
+static int resolve(const char *host, const char *port, int family, int stop_fd,
+		   struct addrinfo **found, struct err *e)
+{
+	struct addrinfo hints = { .ai_family = family,
+				  .ai_socktype = SOCK_STREAM,
+				  .ai_flags = AI_NUMERICHOST };
+	struct lookup *l;
+	int rc;
+
+	/* What is an address already needs nobody's answer. */
+	if (getaddrinfo(host, port[0] ? port : NULL, &hints, found) == 0)
+		return 0;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return err_set(e, "out of memory");
+	snprintf(l->host, sizeof(l->host), "%s", host);
+	snprintf(l->port, sizeof(l->port), "%s", port);
+	l->hints = hints;
+	l->hints.ai_flags = 0;
+	l->users = 1;
+	rc = lookup_wait(l, stop_fd, e);
+	if (!rc && l->rc)
+		rc = err_set(e, "%s", gai_strerror(l->rc));
+	if (!rc) {
+		*found = l->found;
+		l->found = NULL;
+	}
+	lookup_put(l);
+	return rc;
+}
+
+static int bind_to(int fd, int family, const char *host, int stop_fd, struct err *e)
+{
+	struct addrinfo *found;
+	int rc;
+
+	if (resolve(host, "", family, stop_fd, &found, e))
+		return err_context(e, "cannot use the local address '%s'", host);
 	rc = bind(fd, found->ai_addr, found->ai_addrlen);
 	freeaddrinfo(found);
 	return rc ? err_errno(e, errno, "cannot bind to '%s'", host) : 0;
@@ -146,7 +245,8 @@ static int try_connect(const struct sockaddr *sa, socklen_t len, const char *bin
 
 	if (fd < 0)
 		return err_errno(e, errno, "cannot make a socket");
-	if (bind_host && sa->sa_family != AF_UNIX && bind_to(fd, sa->sa_family, bind_host, e))
+	if (bind_host && sa->sa_family != AF_UNIX &&
+	    bind_to(fd, sa->sa_family, bind_host, stop_fd, e))
 		goto fail;
 	if (connect(fd, sa, len) == 0)
 		return fd;
@@ -170,9 +270,9 @@ static void unix_address(const struct uri *u, struct sockaddr_un *sa)
 
 int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct err *e)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *all, *at;
+	struct addrinfo *all, *at;
 	struct sockaddr_un sun;
-	int fd = -1, rc;
+	int fd = -1;
 
 	switch (u->kind) {
 	case URI_FD:
@@ -183,9 +283,8 @@ int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct 
 		fd = try_connect((struct sockaddr *)&sun, sizeof(sun), NULL, stop_fd, e);
 		break;
 	case URI_TCP:
-		rc = getaddrinfo(u->host, u->port, &hints, &all);
-		if (rc)
-			return err_set(e, "%s: %s", u->text, gai_strerror(rc));
+		if (resolve(u->host, u->port, AF_UNSPEC, stop_fd, &all, e))
+			return err_context(e, "%s", u->text);
 		for (at = all; at && fd < 0; at = at->ai_next)
 			fd = try_connect(at->ai_addr, at->ai_addrlen, bind_host, stop_fd, e);
 		freeaddrinfo(all);

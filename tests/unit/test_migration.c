@@ -5,6 +5,9 @@
  */
 #include <arpa/inet.h>
 #include <check.h>
+#include <dlfcn.h>
+#include <netdb.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +77,27 @@ void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop 
 				     .machine = m,
 				     .owner_loop = owner_loop };
 	g->guest.blocks[0] = (struct guest_block){ page, 1 };
+}
+
+/* -- in place of the resolver: one name is never answered until it is allowed -- */
+
+static sem_t answer;
+static unsigned int answers; /* atomic */
+
+int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+		struct addrinfo **found)
+{
+	int (*real)(const char *, const char *, const struct addrinfo *,
+		    struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+	int rc;
+
+	if (!host || strcmp(host, "slow.test") || hints->ai_flags & AI_NUMERICHOST)
+		return real(host, port, hints, found);
+	while (sem_wait(&answer))
+		;
+	rc = real("127.0.0.1", port, hints, found);
+	__atomic_add_fetch(&answers, 1, __ATOMIC_RELEASE);
+	return rc;
 }
 
 /* -- the owner -- */
@@ -275,6 +299,34 @@ START_TEST(cancel_of_a_silent_destination_takes_effect_at_once)
 }
 END_TEST
 
+/* The answer comes only when all is over; then the thread that waited for it frees everything. */
+START_TEST(cancel_does_not_wait_for_a_name_server)
+{
+	char uri[64];
+	struct err e;
+
+	sem_init(&answer, 0, 0);
+	snprintf(uri, sizeof(uri), "tcp:slow.test%s", strrchr(owner.uri, ':'));
+	for (unsigned int i = 0; i < 3; i++) {
+		ck_assert_int_eq(start(uri, &e), 0);
+		usleep(20000);
+		cancel();
+		ck_assert_int_eq(await_end(10000).status, MIGRATION_CANCELLED);
+	}
+	ck_assert_uint_eq(__atomic_load_n(&answers, __ATOMIC_ACQUIRE), 0);
+	for (unsigned int i = 0; i < 3; i++)
+		sem_post(&answer);
+	while (__atomic_load_n(&answers, __ATOMIC_ACQUIRE) < 3)
+		usleep(1000);
+	/* One that answers is gone to. */
+	sem_post(&answer);
+	ck_assert_int_eq(start(uri, &e), 0);
+	close(accept(owner.silent, NULL, NULL));
+	ck_assert_int_eq(await_end(10000).status, MIGRATION_FAILED);
+	usleep(50000); /* for the last thread to end, or a leak would be seen that is none */
+}
+END_TEST
+
 START_TEST(second_migration_is_refused_while_one_is_under_way)
 {
 	struct err e;
@@ -337,6 +389,7 @@ int main(void)
 	tcase_add_test(all, timeout_that_was_taken_back_does_nothing);
 	tcase_add_test(all, timeout_of_one_does_not_hit_the_next);
 	tcase_add_test(all, cancel_of_a_silent_destination_takes_effect_at_once);
+	tcase_add_test(all, cancel_does_not_wait_for_a_name_server);
 	tcase_add_test(all, second_migration_is_refused_while_one_is_under_way);
 	tcase_add_test(all, migration_may_begin_as_soon_as_the_last_is_over);
 	tcase_add_test(all, end_of_the_vm_ends_its_migration);
