@@ -221,6 +221,7 @@ static int take_pages(struct destination *d, struct reader *r, const struct reco
 		if (first >= block->pages || n > block->pages - first)
 			return err_set(e, "%s: pages outside memory block %" PRIu32,
 				       r->channel->name, p.block);
+		ahead_reached(&d->ahead, p.block, first + n - 1);
 		if (take_run(r, &p, block->host + first * PAGE_SIZE, n, &crc, checked, e))
 			return -1;
 		count_pages(d->stats, p.codec, n);
@@ -289,6 +290,9 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 			    (lane == &d->lane[0] && say_round(d, e)))
 				return -1;
 			stats_set(&d->stats->remaining_pages, 0);
+		} else if (rec->type == RECORD_AHEAD && lane == &d->lane[0] && !d->cold) {
+			if (ahead_take(&d->ahead, rec, e))
+				return err_context(e, "%s", lane->reader.channel->name);
 		} else {
 			return 0;
 		}
@@ -478,6 +482,7 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 
 	d->guest = g;
 	d->stats = stats;
+	ahead_init(&d->ahead, g);
 	stats_add(&stats->meta_bytes, d->lane[0].reader.bytes);
 	for (i = 0; i < g->n_blocks; i++)
 		stats_add(&stats->total_pages, g->blocks[i].pages);
@@ -538,6 +543,7 @@ void destination_free(struct destination *d)
 		channel_close(d->lane[i].reader.channel);
 		reader_free(&d->lane[i].reader);
 	}
+	ahead_free(&d->ahead);
 	tree_free(&d->states);
 	pthread_cond_destroy(&d->changed);
 	pthread_mutex_destroy(&d->lock);

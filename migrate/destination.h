@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/ahead.h"
 #include "migrate/guest.h"
 #include "migrate/lanes.h"
 #include "migrate/stats.h"
@@ -42,6 +43,7 @@ struct destination {
 
 	struct guest *guest;
 	struct stats *stats;
+	struct ahead ahead;
 	struct tree states;
 	uint64_t advance_ns, states_at_us;
 	bool run; /* the guest ran when it was parked */

@@ -14,6 +14,7 @@
 #include <sys/random.h>
 #include <sys/utsname.h>
 
+#include "migrate/ahead.h"
 #include "migrate/channel/channel.h"
 #include "migrate/policy/switchover.h"
 #include "vmm/base/bitmap.h"
@@ -24,6 +25,9 @@
 
 /* Dirty bits are cleared in steps of so many pages, just ahead of the lanes. */
 #define CLEAR_PAGES (8 * CHUNK_PAGES)
+
+/* Where nothing was ever touched, at most so many at once. */
+#define CLEAR_QUIET_PAGES (64 * CLEAR_PAGES)
 
 /* What the pause costs beside pages, before it was ever measured. */
 #define FIXED_US 5000u
@@ -275,6 +279,17 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 	return 0;
 }
 
+/* How many pages the step from `at` on has; a longer one over what seems to be untouched. */
+static uint64_t step_pages(const struct source *s, unsigned int block, uint64_t at)
+{
+	uint64_t pages = s->guest->blocks[block].pages;
+	uint64_t quiet = bitmap_next_set(s->pending[block], pages, at) - at;
+	uint64_t n = quiet - quiet % CLEAR_PAGES;
+
+	n = n < CLEAR_PAGES ? CLEAR_PAGES : n < CLEAR_QUIET_PAGES ? n : CLEAR_QUIET_PAGES;
+	return n < pages - at ? n : pages - at;
+}
+
 static int send_pending(struct source *s, bool first_round, struct err *e)
 {
 	unsigned int i;
@@ -287,12 +302,39 @@ static int send_pending(struct source *s, bool first_round, struct err *e)
 		for (; at < pages;
 		     at = first_round ? at + n : bitmap_next_set(s->pending[i], pages, at + n)) {
 			at -= at % CLEAR_PAGES;
-			n = pages - at < CLEAR_PAGES ? pages - at : CLEAR_PAGES;
+			n = step_pages(s, i, at);
 			if (send_step(s, i, at, n, first_round, e))
 				return -1;
 		}
 	}
 	return 0;
+}
+
+/*
+ * Before the first round: what was touched so far, roughly. The destination makes ready for it, and
+ * the round makes long steps elsewhere; what is to be sent is found out only when the log is clear.
+ */
+static int look_ahead(struct source *s, struct err *e)
+{
+	size_t bytes;
+	uint8_t *body;
+	unsigned int i;
+	uint64_t at;
+	int rc = 0;
+
+	body = malloc(AHEAD_BODY_MAX);
+	if (!body)
+		return err_set(e, "out of memory");
+	for (i = 0; i < s->guest->n_blocks && !rc; i++) {
+		const struct guest_block *b = &s->guest->blocks[i];
+
+		rc = s->guest->ops->touched(s->guest, i, 0, b->pages, s->pending[i], e);
+		for (at = 0;
+		     !rc && !s->cold && (bytes = ahead_encode(b, i, s->pending[i], &at, body));)
+			rc = send_record(s, RECORD_AHEAD, body, bytes, e);
+	}
+	free(body);
+	return rc;
 }
 
 /* The destination has taken in the round: nothing of it is on the way any more. */
@@ -537,7 +579,7 @@ static int live(struct source *s, struct reader *r, struct err *e)
 		return -1;
 	s->logging = true;
 	enter(s, SOURCE_PRECOPY);
-	if (precopy(s, r, e))
+	if (look_ahead(s, e) || precopy(s, r, e))
 		return -1;
 	return switchover(s, r, e);
 }
@@ -546,8 +588,9 @@ static int cold(struct source *s, struct err *e)
 {
 	enter(s, SOURCE_PRECOPY);
 	enter(s, SOURCE_SWITCHOVER);
-	if (park(s, e) || send_round(s, NULL, 1, e) || lanes_drain(&s->lanes, e) ||
-	    send_states(s, e) || send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||
+	if (park(s, e) || look_ahead(s, e) || send_round(s, NULL, 1, e) ||
+	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
+	    send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||
 	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
 	    channel_finish(s->channel, e))
 		return -1;

@@ -61,6 +61,8 @@ const char *record_name(uint16_t type)
 		return "RUNNING";
 	case RECORD_FAILED:
 		return "FAILED";
+	case RECORD_AHEAD:
+		return "AHEAD";
 	default:
 		return "unknown";
 	}

@@ -32,6 +32,7 @@ enum record_type {
 	RECORD_GO = 9,
 	RECORD_RUNNING = 10,
 	RECORD_FAILED = 11,
+	RECORD_AHEAD = 12,
 };
 
 /* Bits of a head's flags. */

@@ -155,6 +155,7 @@ static int fake_log_start(struct guest *g, struct err *e)
 	for (i = 0; i < g->n_blocks; i++)
 		for (page = 0; page < g->blocks[i].pages; page++)
 			bitmap_set_atomic(f->log[i], page);
+	memset(f->asked, 0, sizeof(f->asked));
 	__atomic_store_n(&f->logging, true, __ATOMIC_SEQ_CST);
 	return 0;
 }
@@ -201,8 +202,9 @@ static int fake_touched(struct guest *g, unsigned int block, uint64_t first, uin
 			    ((first + i) % 64) &
 		    1)
 			bitmap_set(touched, i);
-	if (f->on_touched)
+	if (f->on_touched && f->asked[block])
 		f->on_touched(f, block);
+	f->asked[block] = true;
 	return 0;
 }
 

@@ -47,7 +47,9 @@ struct fake {
 	const char *fail_log, *fail_park, *fail_save, *fail_sync, *fail_load, *fail_start;
 	const char *fail_unpark;
 
-	/* Called at the end of each question for touched pages, or NULL. */
+	/* Called at the end of each question for touched pages but the first one of a block, which
+	 * is before the first round; or NULL. */
+	bool asked[GUEST_BLOCKS_MAX];
 	void (*on_touched)(struct fake *f, unsigned int block);
 	void *arg;
 

@@ -1,0 +1,72 @@
+/*
+ * First touch is the dearest step of a destination: the kernel finds and zeroes memory before the
+ * data can be copied into it. So it is told where data will come (AHEAD records), and threads of
+ * its own touch those places in large pages, some way ahead of the data.
+ *
+ * A hint only: what is wrong or missing in it costs time or memory, never content.
+ */
+#ifndef GODWIT_MIGRATE_AHEAD_H
+#define GODWIT_MIGRATE_AHEAD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "migrate/guest.h"
+
+struct err;
+struct record;
+struct tree;
+
+/* What is touched at once. */
+#define AHEAD_UNIT_PAGES 512u
+
+/* How far ahead of the data: enough for the data never to wait, and little for a guest that does
+ * not come in the end. */
+#define AHEAD_WINDOW_UNITS 64u
+
+#define AHEAD_THREADS_MAX 4
+
+/* The body of an AHEAD record: u32 block, u32 number of runs, and runs of u64 first page, u64
+ * pages; rising, apart from each other. */
+#define AHEAD_HEAD_BYTES 8u
+#define AHEAD_RUN_BYTES	 16u
+#define AHEAD_RUNS_MAX	 1024u
+#define AHEAD_BODY_MAX	 (AHEAD_HEAD_BYTES + AHEAD_RUNS_MAX * AHEAD_RUN_BYTES)
+
+/*
+ * Source: the runs of units in which a page other than zero was seen, for `touched` bits of the
+ * block, from unit *at on; at most AHEAD_RUNS_MAX. Writes a body, moves *at on, returns its bytes;
+ * 0 at the end. Units of which less than half is touched do not count, and of
+ * each only a few pages are looked at.
+ */
+size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t *touched,
+		    uint64_t *at, uint8_t body[AHEAD_BODY_MAX]);
+
+struct ahead {
+	const struct guest *guest;
+	uint64_t *units[GUEST_BLOCKS_MAX]; /* bits: to be touched */
+	uint64_t first[GUEST_BLOCKS_MAX];  /* a block's first unit, counted over all blocks */
+	uint64_t reached;		   /* atomic: the furthest unit that data came for */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool waiting; /* atomic */
+	bool end;
+	unsigned int block; /* where the next thread goes on */
+	uint64_t unit;
+	pthread_t thread[AHEAD_THREADS_MAX];
+	unsigned int threads;
+};
+
+void ahead_init(struct ahead *a, const struct guest *g);
+
+/* An AHEAD record came; the first one starts the threads. -1 for what is no such record. */
+int ahead_take(struct ahead *a, const struct record *rec, struct err *e);
+
+/* Data for that page came. Any thread. */
+void ahead_reached(struct ahead *a, unsigned int block, uint64_t page);
+
+/* Ends the threads; also after an init alone. */
+void ahead_free(struct ahead *a);
+
+#endif
