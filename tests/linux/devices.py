@@ -232,7 +232,7 @@ def _check_segments(before, after, which):
 def channel_tests():
     @promise("two")
     def channel_carries_bytes_both_ways(g):
-        socket = f"unix:{g.place.path('channel')}"
+        socket = f"unix:{g.channel_path}"
         with Background("get", socket, 21, "4M") as host:
             g.sh(f"pattern put {PORT} 21 4M")
             host.end()
@@ -248,7 +248,7 @@ def channel_tests():
         for _ in range(2):
             wait_until(lambda: connected() == "0", "the guest sees that nobody is there", GUARD_S)
             client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            client.connect(g.place.path("channel"))
+            client.connect(g.channel_path)
             wait_until(lambda: connected() == "1", "the guest sees that somebody came", GUARD_S)
             client.close()
 

@@ -60,12 +60,13 @@ def pattern(*words):
 
 
 class Background:
-    """The program pattern on the host, running beside the test."""
+    """The program pattern on the host, running beside the test; prefix: words before it."""
 
-    def __init__(self, *words):
+    def __init__(self, *words, prefix=()):
         self.words = " ".join(map(str, words))
-        self.process = subprocess.Popen([PATTERN, *map(str, words)], stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self.process = subprocess.Popen([*prefix, PATTERN, *map(str, words)],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        start_new_session=True)
 
     def end(self):
         """Waits for its end; what it printed."""
@@ -98,13 +99,15 @@ class Guest:
         self.stages = [("booted", Guest.boot)]
         self.reached = 0
         self.lost = None
-        self.place = self.vm = self.peer = None
+        self.place = self.vm = self.peer = self.channel_path = None
         self.network = None  # why there is none
+        self.prefix = self.peer_prefix = ()  # before VMs, and before whom the guest talks to
         self.boot_id = None
         self.match = None  # of the last mark on the console
         self.commands = itertools.count(1)
         number = next(self._numbers)
         self.tap = f"gwt{os.getpid() % 100000}.{number}"
+        self.number = number
         self.host_address, self.address = f"10.213.{number}.1", f"10.213.{number}.2"
         self.mac = f"52:54:00:67:77:{number:02x}"
 
@@ -127,20 +130,21 @@ class Guest:
 
     def boot(self):
         self.place = Place()
+        self.channel_path = self.place.path("channel")
         words = ["--kernel", self.kernel, "--initrd", os.path.join(MADE, f"{self.kind}.cpio"),
                  "--cpus", self.cpus, "--memory", self.memory,
-                 "--channel", f"{CHANNEL},socket={self.place.path('channel')}"]
+                 "--channel", f"{CHANNEL},socket={self.channel_path}"]
         cmdline = CMDLINE
-        self.network = self._make_tap()
+        self.network = self.make_network()
         if not self.network:
             words += ["--net", f"tap={self.tap},mac={self.mac}"]
             cmdline += f" godwit.ip={self.address}/30"
         words += self.setup(self) if self.setup else []
-        self.vm = self.place.run(*words, "--cmdline", cmdline)
+        self.vm = self.place.run(*words, "--cmdline", cmdline, prefix=self.prefix)
         self.ready()
 
-    def _make_tap(self):
-        """None, or why there is none. It stays when a VM ends: a restored one goes on with it."""
+    def make_network(self):
+        """A tap; None, or why there is none. It stays when a VM ends: a restored one goes on with it."""
         for words in (("tuntap", "add", "dev", self.tap, "mode", "tap"),
                       ("address", "add", f"{self.host_address}/30", "dev", self.tap),
                       ("link", "set", self.tap, "up")):
@@ -205,32 +209,33 @@ class Guest:
 
     # -- load --
 
+    def talk_to(self, *words):
+        """The program pattern where the guest's network has its other end."""
+        return Background(*words, prefix=self.peer_prefix)
+
     def start(self, name, words):
         """The program pattern in the guest, beside what else it does."""
         output = f"/tmp/load-{name}.out"
-        pid = int(self.sh(f"pattern {words} >{output} 2>&1 & echo $!"))
+        pid = int(self.sh(f"pattern {words} >{output} 2>&1 & pid_{name}=$!; echo $!"))
         self.loads[name] = Load(pid, output)
 
     def progress(self):
-        """Asks all loads where they are; {name: the numbers of what it has said last}."""
-        ask = "; ".join(f"kill -USR1 {load.pid} || cat {load.output}" for load in self.loads.values())
-        tell = "; ".join(f"echo {name}: $(tail -n 1 {load.output})" for name, load in self.loads.items())
-        said = self.sh(f"{ask}; sleep 0.1; {tell}")
+        """Asks all loads where they are, and waits for their answers; {name: the numbers in it}."""
+        status, said = self.try_sh(f"progress {' '.join(self.loads)}")
+        check(status == 0, f"in the guest, a load has ended: {said}")
         found = {}
         for name in self.loads:
-            line = re.search(rf"^{name}:(.*)$", said, re.MULTILINE)
-            check("No such process" not in said and line, f"in the guest, a load has ended: {said}")
-            found[name] = [int(n) for n in re.findall(r"\d+", line.group(1))]
+            line = re.search(rf"^{name}: (.*)$", said, re.MULTILINE)
+            found[name] = [int(n) for n in re.findall(r"\d+", line.group(1))] if line else []
+            check(found[name], f"in the guest, {name} does not say where it is: {said}")
         return found
 
     def await_progress(self):
         """Every load does more than it has done up to now."""
-        def all_said():
-            found = self.progress()
-            return found if all(found.values()) else None
+        self.await_more(self.progress())
 
-        first = wait_until(all_said, "all loads say where they are", GUARD_S)
-
+    def await_more(self, first):
+        """Every load does more than that: what progress() said."""
         def all_go_on():
             now = self.progress()
             return all(b > a for name in first for a, b in zip(first[name], now[name]))

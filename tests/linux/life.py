@@ -7,6 +7,7 @@ from guest import Background, GUARD_S, PORT, pattern, promise
 
 BLOB_MIB = 24
 DISK_MIB = 128
+TURN = "1M"  # what is written and read back again and again
 
 
 def load_disk(guest):
@@ -23,10 +24,10 @@ def start_load(g):
     """Every device works, and what is in memory is known."""
     g.sh(f"pattern put /tmp/blob 41 {BLOB_MIB}M")
     g.start("clock", "clock")
-    g.start("direct", f"churn /dev/vda 1000 4M at={CHURNED}M block=64K direct")
-    g.start("cached", f"churn /dev/vda 2000 4M at={CHURNED_CACHED}M block=256K sync")
+    g.start("direct", f"churn /dev/vda 1000 {TURN} at={CHURNED}M block=64K direct")
+    g.start("cached", f"churn /dev/vda 2000 {TURN} at={CHURNED_CACHED}M block=256K sync")
     if not g.network:
-        g.peer = Background("talk", "listen:7010", 42, 43)
+        g.peer = g.talk_to("talk", "listen:7010", 42, 43)
         g.start("talk", f"talk tcp:{g.host_address}:7010 43 42")
     g.await_progress()
 
@@ -84,7 +85,7 @@ def goes_on(name, stage, how):
     def disk_work_goes_on(g):
         for load, seed, at in (("direct", 1000, CHURNED), ("cached", 2000, CHURNED_CACHED)):
             turns, = g.stop(load)
-            pattern("get", g.disks["main"], seed + turns - 1, "4M", f"at={at}M")
+            pattern("get", g.disks["main"], seed + turns - 1, TURN, f"at={at}M")
 
     @promise(name, stage, after("tcp_connection_goes_on"))
     def tcp_connection_goes_on(g):
@@ -100,10 +101,10 @@ def goes_on(name, stage, how):
 
     @promise(name, stage, after("channel_works"))
     def channel_works(g):
-        with Background("get", f"unix:{g.place.path('channel')}", 45, "256K") as host:
+        with Background("get", f"unix:{g.channel_path}", 45, "256K") as host:
             g.sh(f"pattern put {PORT} 45 256K")
             host.end()
-        with Background("put", f"unix:{g.place.path('channel')}", 46, "256K") as host:
+        with Background("put", f"unix:{g.channel_path}", 46, "256K") as host:
             g.sh(f"pattern get {PORT} 46 256K")
             host.end()
 
