@@ -555,6 +555,11 @@ def unmount(target):
     ctypes.CDLL(None).umount2(target.encode(), 2)
 
 
+def moves(usual):
+    """How often a test moves its guest: make soak asks for more than is usual."""
+    return int(os.environ.get("GODWIT_TEST_MOVES", usual))
+
+
 # -- the runner --
 
 _tests = []

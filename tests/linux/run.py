@@ -39,18 +39,21 @@ def main():
     other = "generic" if kind == "cloud" else "cloud"
     import devices
     import life
+    import live
     guests.update(
         one=Guest("one", cpus=1, kind=kind, setup=life.load_disk),
         two=Guest("two", cpus=2, kind=kind, setup=devices.disks),
         four=Guest("four", cpus=4, memory="5G", kind=kind, setup=life.load_disk),
         elf=Guest("elf", cpus=2, kind=kind,
                   kernel=os.path.join(MADE, f"vmlinux-{kernel_version(kind)}")),
+        moving=live.Moving("moving", cpus=2, memory="192M", kind=kind, setup=life.load_disk),
         other=Guest("other", cpus=2, kind=other, setup=life.load_disk))
     for name, times in (("one", 1), ("two", 2), ("four", 1)):
         life.add_stages(guests[name], times)
     for name in set(guests) - set(only.split(",") if only else guests):
         del guests[name]
     life.tests(kind, other, before_restore=devices.tests)
+    live.tests()
     try:
         godwit.main(missing)
     finally:
