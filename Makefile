@@ -1,4 +1,4 @@
-# godwit: make [all check bench lint install fuzz clean]; see README.md.
+# godwit: make [all check soak bench lint install fuzz clean]; see README.md.
 #
 # Every .c below vmm/, devices/ and migrate/ is part of the program (of vmm/<arch>/ only the folder
 # of the machine that builds); every tests/unit/test_*.c is a test program of its own.
@@ -47,7 +47,7 @@ unit_support := $(patsubst tests/%.c,$(BUILD)/obj/tests/%.o,\
 	$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
 fuzz_targets := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all check unit bench lint install fuzz clean
+.PHONY: all check soak unit bench lint install fuzz clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -94,6 +94,10 @@ unit: $(unit_tests)
 
 check:
 	scripts/check
+
+# SOAK_MOVES=N: how often guests are moved (200).
+soak:
+	scripts/soak
 
 bench: all
 	scripts/bench

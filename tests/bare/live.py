@@ -36,11 +36,12 @@ def follow(qmp):
 
 
 def migrate(source, uri, **parameters):
-    qmp = source.qmp()
-    if parameters:
-        qmp.execute("migrate-set-parameters", {k.replace("_", "-"): v for k, v in parameters.items()})
-    qmp.execute("migrate", {"uri": uri})
-    return follow(qmp)
+    with source.qmp() as qmp:
+        if parameters:
+            qmp.execute("migrate-set-parameters",
+                        {k.replace("_", "-"): v for k, v in parameters.items()})
+        qmp.execute("migrate", {"uri": uri})
+        return follow(qmp)
 
 
 def moved(source, target, before):
@@ -112,7 +113,7 @@ def memory_above_4_gib_moves(place):
 @test
 def guest_moves_back_and_forth(place):
     vm = start(place)
-    for _ in range(4):
+    for _ in range(godwit.moves(4)):
         before = bare.progress(vm)
         target, uri = destination(place, vm)
         check(migrate(vm, uri)["status"] == "completed", "not completed")
