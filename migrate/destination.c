@@ -274,7 +274,7 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 		before = lane->reader.bytes;
 		/* Data that always come, from a file above all, would never let it be seen. */
 		if (is_stopped(d->stop_fd))
-			return err_set(e, "cancelled");
+			return err_set(e, "%s: cancelled", lane->reader.channel->name);
 		if (reader_record(&lane->reader, rec, e)) {
 			lane->ended = !lane->in_round && lane->reader.bytes == before;
 			return -1;
