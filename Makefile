@@ -1,7 +1,7 @@
 # godwit: make [all check soak bench lint install fuzz clean]; see README.md.
 #
-# Every .c below vmm/, devices/ and migrate/ is part of the program (of vmm/<arch>/ only the folder
-# of the machine that builds); every tests/unit/test_*.c is a test program of its own.
+# Every .c below vmm/, devices/ and migrate/ is part of the program (of the folders named after an
+# architecture only that of the machine that builds); every tests/unit/test_*.c is a test program.
 # SANITIZE=address,undefined (or thread) builds beside the normal build, in build/san-*.
 
 CC ?= gcc
@@ -38,7 +38,8 @@ silent := $(findstring s,$(firstword -$(MAKEFLAGS)))
 say = $(if $(V)$(silent),,@printf '  %-4s %s\n' $(1) $@)
 
 all_sources := $(shell find vmm devices migrate -name '*.c')
-other_arch := $(filter-out vmm/$(ARCH)/%,$(filter vmm/x86_64/% vmm/aarch64/%,$(all_sources)))
+other_arch := $(foreach arch,$(filter-out $(ARCH),x86_64 aarch64),\
+	$(filter vmm/$(arch)/% migrate/codec/$(arch)/%,$(all_sources)))
 sources := $(filter-out $(other_arch),$(all_sources))
 objects := $(sources:%.c=$(BUILD)/obj/%.o)
 library := $(BUILD)/libgodwit.a
@@ -88,6 +89,12 @@ $(BUILD)/guest/pattern: tests/linux/pattern.c
 	$(call say,CC)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(WARNINGS) $(if $(WERROR),-Werror) -static -o $@ $<
+
+# How fast the codecs are: scripts/bench codec.
+$(BUILD)/bench/%: tests/bench/%.c $(library)
+	$(call say,LD)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(library) $(LDLIBS)
 
 unit: $(unit_tests)
 	@scripts/run-unit $(unit_tests)
