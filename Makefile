@@ -14,7 +14,7 @@ ARCH := $(shell uname -m)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 PKG_CONFIG ?= pkg-config
-PKGS := jansson liburing libcap-ng zlib
+PKGS := jansson liburing libcap-ng zlib libzstd
 
 WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes \
 	-Wimplicit-fallthrough -Wvla -Wformat=2

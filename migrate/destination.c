@@ -199,37 +199,80 @@ static void count_pages(struct stats *st, enum pages_codec codec, uint64_t n)
 		stats_set(&st->remaining_pages, here < total ? total - here : 0);
 }
 
-static int take_pages(struct destination *d, struct reader *r, const struct record *rec,
-		      struct err *e)
+/* Where a run is in guest memory. */
+static int find_run(struct destination_lane *lane, const struct pages *p, uint32_t i,
+		    struct iovec *out, struct err *e)
 {
-	bool checked = !(rec->flags & RECORD_UNCHECKED);
-	uLong crc = crc32(0, NULL, 0);
-	const struct guest *g = d->guest;
-	struct pages p;
+	const struct guest_block *block = &lane->all->guest->blocks[p->block];
+	uint64_t first, n;
+
+	pages_run(p, i, &first, &n);
+	if (first >= block->pages || n > block->pages - first)
+		return err_set(e, "%s: pages outside memory block %" PRIu32,
+			       lane->reader.channel->name, p->block);
+	ahead_reached(&lane->all->ahead, p->block, first + n - 1);
+	*out = (struct iovec){ block->host + first * PAGE_SIZE, n * PAGE_SIZE };
+	return 0;
+}
+
+/* A record with the pages as they are, or without data. */
+static int take_runs(struct destination_lane *lane, const struct pages *p, bool checked,
+		     uint32_t *crc, struct err *e)
+{
+	uLong sum = crc32(0, NULL, 0);
+	struct iovec run = { 0 };
 	uint32_t i;
 
-	if (pages_decode(rec, &p, e))
-		return err_context(e, "%s", r->channel->name);
-	if (p.block >= g->n_blocks)
-		return err_set(e, "%s: pages of memory block %" PRIu32 ", the machine has %u",
-			       r->channel->name, p.block, g->n_blocks);
-	for (i = 0; i < p.n_runs; i++) {
-		const struct guest_block *block = &g->blocks[p.block];
-		uint64_t first, n;
-
-		pages_run(&p, i, &first, &n);
-		if (first >= block->pages || n > block->pages - first)
-			return err_set(e, "%s: pages outside memory block %" PRIu32,
-				       r->channel->name, p.block);
-		ahead_reached(&d->ahead, p.block, first + n - 1);
-		if (take_run(r, &p, block->host + first * PAGE_SIZE, n, &crc, checked, e))
+	for (i = 0; i < p->n_runs; i++) {
+		if (find_run(lane, p, i, &run, e) ||
+		    take_run(&lane->reader, p, run.iov_base, run.iov_len / PAGE_SIZE, &sum, checked,
+			     e))
 			return -1;
-		count_pages(d->stats, p.codec, n);
+		count_pages(lane->all->stats, p->codec, run.iov_len / PAGE_SIZE);
 	}
-	stats_add(&d->stats->data_bytes, rec->data_bytes);
-	if (checked && p.codec == CODEC_PLAIN && (uint32_t)crc != p.data_crc)
+	*crc = (uint32_t)sum;
+	return 0;
+}
+
+/* A record that must be decoded, as a whole. */
+static int take_encoded(struct destination_lane *lane, const struct pages *p, bool checked,
+			uint32_t *crc, struct err *e)
+{
+	uint64_t pages = 0;
+	uint32_t i;
+
+	/* No more runs than pages, and pages_decode has seen that they are not too many. */
+	for (i = 0; i < p->n_runs; i++) {
+		if (find_run(lane, p, i, &lane->decoder.run[i], e))
+			return -1;
+		pages += lane->decoder.run[i].iov_len / PAGE_SIZE;
+	}
+	if (decoder_take(&lane->decoder, &lane->reader, p->codec, p->n_runs, checked ? crc : NULL,
+			 e))
+		return -1;
+	count_pages(lane->all->stats, p->codec, pages);
+	return 0;
+}
+
+static int take_pages(struct destination_lane *lane, const struct record *rec, struct err *e)
+{
+	const struct guest *g = lane->all->guest;
+	const char *name = lane->reader.channel->name;
+	bool checked = !(rec->flags & RECORD_UNCHECKED);
+	struct pages p;
+	uint32_t crc;
+
+	if (pages_decode(rec, &p, e))
+		return err_context(e, "%s", name);
+	if (p.block >= g->n_blocks)
+		return err_set(e, "%s: pages of memory block %" PRIu32 ", the machine has %u", name,
+			       p.block, g->n_blocks);
+	if ((decoder_wants(p.codec) ? take_encoded : take_runs)(lane, &p, checked, &crc, e))
+		return -1;
+	stats_add(&lane->all->stats->data_bytes, rec->data_bytes);
+	if (checked && p.codec != CODEC_ZERO && crc != p.data_crc)
 		return err_set(e, "%s: the pages of the record at byte %" PRIu64 " are damaged",
-			       r->channel->name, rec->offset);
+			       name, rec->offset);
 	return 0;
 }
 
@@ -282,7 +325,7 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 		stats_add(&d->stats->meta_bytes, lane->reader.bytes - before);
 		if (rec->type == RECORD_PAGES) {
 			note_round(lane);
-			if (check_open(lane, e) || take_pages(d, &lane->reader, rec, e))
+			if (check_open(lane, e) || take_pages(lane, rec, e))
 				return -1;
 		} else if (rec->type == RECORD_ROUND && rec->body_bytes == 4 && !d->cold) {
 			note_round(lane);
@@ -542,6 +585,7 @@ void destination_free(struct destination *d)
 	for (i = 0; i < LANES_MAX; i++) {
 		channel_close(d->lane[i].reader.channel);
 		reader_free(&d->lane[i].reader);
+		decoder_free(&d->lane[i].decoder);
 	}
 	ahead_free(&d->ahead);
 	tree_free(&d->states);

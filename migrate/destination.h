@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "migrate/ahead.h"
+#include "migrate/decoder.h"
 #include "migrate/guest.h"
 #include "migrate/lanes.h"
 #include "migrate/stats.h"
@@ -23,6 +24,7 @@ struct destination;
 struct destination_lane {
 	struct destination *all;
 	struct reader reader;
+	struct decoder decoder;
 	pthread_t thread;
 	bool started;
 	bool in_round;	/* own thread: pages came after the last ROUND */

@@ -51,8 +51,8 @@ static int inspect_pages(struct reader *r, const struct record *rec, bool print,
 		pages_run(&p, i, &first, &n);
 		t->pages += n;
 		if (print)
-			fprintf(out, "block %" PRIu32 " page 0x%" PRIx64 " + %" PRIu64 "\n",
-				p.block, first, n);
+			fprintf(out, "block %" PRIu32 " page 0x%" PRIx64 " + %" PRIu64 " %s\n",
+				p.block, first, n, pages_codec_name(p.codec));
 	}
 	t->runs += p.n_runs;
 	return rec->flags & RECORD_UNCHECKED ? reader_skip(r, e)

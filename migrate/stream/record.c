@@ -125,9 +125,42 @@ int hello_decode(const struct record *r, struct hello *out, struct err *e)
 	return 0;
 }
 
+const char *pages_codec_name(uint32_t codec)
+{
+	static const char *const names[] = {
+		[CODEC_PLAIN] = "plain", [CODEC_ZERO] = "zero", [CODEC_XBZRLE] = "xbzrle",
+		[CODEC_ZLIB] = "zlib",	 [CODEC_ZSTD] = "zstd",
+	};
+
+	return codec < sizeof(names) / sizeof(names[0]) && names[codec] ? names[codec] : "unknown";
+}
+
+/* How many bytes of data so many pages may have. */
+static void data_bounds(uint32_t codec, uint64_t pages, uint64_t *min, uint64_t *max)
+{
+	const uint64_t bytes = pages * PAGE_SIZE;
+
+	switch (codec) {
+	case CODEC_PLAIN:
+		*min = *max = bytes;
+		break;
+	case CODEC_XBZRLE:
+		*min = pages * PAGES_XBZRLE_HEAD_BYTES;
+		*max = *min + bytes;
+		break;
+	case CODEC_ZLIB:
+	case CODEC_ZSTD:
+		*min = 1;
+		*max = bytes; /* what gains nothing is sent plain */
+		break;
+	default:
+		*min = *max = 0;
+	}
+}
+
 int pages_decode(const struct record *r, struct pages *out, struct err *e)
 {
-	uint64_t pages = 0;
+	uint64_t pages = 0, min, max;
 	uint32_t i;
 
 	if (r->body_bytes < PAGES_HEAD_BYTES)
@@ -138,7 +171,7 @@ int pages_decode(const struct record *r, struct pages *out, struct err *e)
 	out->n_runs = get_u32(r->body + 8);
 	out->data_crc = get_u32(r->body + 12);
 	out->runs = r->body + PAGES_HEAD_BYTES;
-	if (out->codec != CODEC_PLAIN && out->codec != CODEC_ZERO)
+	if (out->codec < CODEC_PLAIN || out->codec > CODEC_ZSTD)
 		return err_set(e, "a PAGES record with the unknown codec %" PRIu32, out->codec);
 	if (!out->n_runs || out->n_runs > PAGES_RUNS_MAX ||
 	    r->body_bytes != PAGES_HEAD_BYTES + out->n_runs * PAGES_RUN_BYTES)
@@ -153,13 +186,14 @@ int pages_decode(const struct record *r, struct pages *out, struct err *e)
 		pages += n;
 	}
 	/* Zero pages have no data whose length would bound the work. */
-	if (pages > RECORD_DATA_MAX / PAGE_SIZE)
-		return err_set(e, "a PAGES record of %" PRIu64 " pages", pages);
-	if (out->codec == CODEC_ZERO)
-		pages = 0;
-	if (pages * PAGE_SIZE != r->data_bytes)
-		return err_set(e, "a PAGES record of %" PRIu64 " pages with %" PRIu64 " bytes",
-			       pages, r->data_bytes);
+	if (pages > RECORD_DATA_MAX / PAGE_SIZE ||
+	    (out->codec >= CODEC_XBZRLE && pages > PAGES_ENCODED_MAX))
+		return err_set(e, "a PAGES record of %" PRIu64 " pages (%s)", pages,
+			       pages_codec_name(out->codec));
+	data_bounds(out->codec, pages, &min, &max);
+	if (r->data_bytes < min || r->data_bytes > max)
+		return err_set(e, "a PAGES record of %" PRIu64 " pages with %" PRIu64 " bytes (%s)",
+			       pages, r->data_bytes, pages_codec_name(out->codec));
 	return 0;
 }
 

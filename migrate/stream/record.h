@@ -133,10 +133,22 @@ int hello_decode(const struct record *r, struct hello *out, struct err *e);
 #define PAGES_RUN_BYTES	 16u
 #define PAGES_RUNS_MAX	 1000u
 
+/* Compressed or encoded records hold so many pages at most, so that a lane's memory is bounded. */
+#define PAGES_ENCODED_MAX 512u
+
 enum pages_codec {
-	CODEC_PLAIN = 1, /* the data are the pages */
-	CODEC_ZERO = 2,	 /* no data: the pages are zero */
+	CODEC_PLAIN = 1,  /* the data are the pages */
+	CODEC_ZERO = 2,	  /* no data: the pages are zero */
+	CODEC_XBZRLE = 3, /* for each page: u16 bytes of its encoding, and the encoding */
+	CODEC_ZLIB = 4,	  /* a zlib stream of the pages */
+	CODEC_ZSTD = 5,	  /* a zstd frame of the pages */
 };
+
+/* "plain", "zero", ...; "unknown" for others. */
+const char *pages_codec_name(uint32_t codec);
+
+/* An XBZRLE record says for each page how many bytes follow; 0: it is unchanged. */
+#define PAGES_XBZRLE_HEAD_BYTES 2u
 
 struct pages {
 	uint32_t block;
@@ -146,7 +158,10 @@ struct pages {
 	const uint8_t *runs;
 };
 
-/* Checks what can be checked without knowing the machine. */
+/*
+ * Checks what can be checked without knowing the machine: the runs, and whether there may be so
+ * many data for so many pages.
+ */
 int pages_decode(const struct record *r, struct pages *out, struct err *e);
 void pages_run(const struct pages *p, uint32_t i, uint64_t *first, uint64_t *n);
 

@@ -7,17 +7,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
+#include <zlib.h>
 
 #include "migrate/destination.h"
 #include "vmm/memory.h"
 
 static const uint64_t block_pages[] = { MAKER_PAGES_0, MAKER_PAGES_1 };
 
+struct fake *maker_guest(void)
+{
+	return fake_new(NULL, 2, block_pages);
+}
+
 void maker_make(struct maker *m)
 {
 	memory_channel(&m->ch, NULL, 0, NULL);
 	m->w = (struct writer){ .channel = m->ch };
-	m->f = fake_new(NULL, 2, block_pages);
+	m->f = maker_guest();
 }
 
 void maker_unmake(struct maker *m)
@@ -87,6 +93,27 @@ void maker_pages(struct maker *m, uint32_t block, uint32_t codec, uint32_t n_run
 	free(body);
 }
 
+void maker_encoded(struct maker *m, uint16_t flags, uint32_t block, uint32_t codec, uint32_t n_runs,
+		   const uint64_t (*runs)[2], const void *data, size_t data_bytes)
+{
+	struct iovec iov = { (void *)(uintptr_t)data, data_bytes };
+	uint8_t body[PAGES_HEAD_BYTES + 16 * PAGES_RUN_BYTES];
+	uint32_t i;
+
+	ck_assert_uint_le(n_runs, 16);
+	put_u32(body, block);
+	put_u32(body + 4, codec);
+	put_u32(body + 8, n_runs);
+	put_u32(body + 12, flags ? 0 : (uint32_t)crc32(0, data, (uInt)data_bytes));
+	for (i = 0; i < n_runs; i++) {
+		put_u64(body + 16 + i * 16, runs[i][0]);
+		put_u64(body + 24 + i * 16, runs[i][1]);
+	}
+	ck_assert_int_eq(writer_flagged(&m->w, RECORD_PAGES, flags, body,
+					PAGES_HEAD_BYTES + n_runs * PAGES_RUN_BYTES, &iov, 1, NULL),
+			 0);
+}
+
 void maker_run(struct maker *m, uint32_t block, uint32_t codec, uint64_t first, uint64_t n)
 {
 	const uint64_t runs[1][2] = { { first, n } };
@@ -118,9 +145,9 @@ void maker_states(struct maker *m, uint64_t pause_ns)
 
 /* -- taking them in -- */
 
-int maker_take(const uint8_t *bytes, size_t len, bool cold, char answers[32], struct err *e)
+int maker_take_into(struct fake *f, const uint8_t *bytes, size_t len, bool cold, char answers[32],
+		    struct err *e)
 {
-	struct fake *f = fake_new(NULL, 2, block_pages);
 	struct stats stats = { 0 };
 	struct reader back = { 0 };
 	struct destination d;
@@ -150,6 +177,14 @@ int maker_take(const uint8_t *bytes, size_t len, bool cold, char answers[32], st
 	}
 	if (answers)
 		answers[n] = 0;
-	fake_free(f);
 	return rc ? -1 : 0;
+}
+
+int maker_take(const uint8_t *bytes, size_t len, bool cold, char answers[32], struct err *e)
+{
+	struct fake *f = maker_guest();
+	int rc = maker_take_into(f, bytes, len, cold, answers, e);
+
+	fake_free(f);
+	return rc;
 }

@@ -219,7 +219,7 @@ static void bad_rest(struct maker *m, int which)
 		maker_pages(m, 0, CODEC_ZERO, 1, two, 1, PAGE_SIZE); /* zeros with data */
 		break;
 	case 8:
-		maker_pages(m, 0, 3, 1, two, 1, 2 * PAGE_SIZE);
+		maker_pages(m, 0, 6, 1, two, 1, 2 * PAGE_SIZE);
 		break;
 	case 9:
 		maker_pages(m, 0, CODEC_PLAIN, 0, NULL, 0, 0);
@@ -309,8 +309,8 @@ static const char *const bad_rest_errors[] = {
 	"pages outside memory block 0",
 	"of 2 pages with 4096 bytes",
 	"of 2 pages with 12288 bytes",
-	"of 0 pages with 4096 bytes",
-	"unknown codec 3",
+	"of 2 pages with 4096 bytes (zero)",
+	"unknown codec 6",
 	"with 0 runs",
 	"with 5 runs in 48 bytes",
 	"with 4294967295 runs",
