@@ -109,7 +109,8 @@ static double mib(uint64_t bytes)
 /* "the guest writes 512.0 MiB/s to 256.0 MiB, the link takes 117.0 MiB/s" */
 static void put_rates(const struct forecast_input *in, struct forecast *f)
 {
-	put(f, "the guest writes %.1f MiB/s", mib(in->dirty_bytes));
+	put(f, "the guest writes %s%.1f MiB/s", in->saturated ? "at least " : "",
+	    mib(in->dirty_bytes));
 	if (in->working_set_bytes)
 		put(f, " (again and again to %.1f MiB)", mib(in->working_set_bytes));
 	put(f, ", the link takes %.1f MiB/s", mib(in->send_bytes));
@@ -133,7 +134,9 @@ static void put_help(const struct forecast_input *in, uint64_t faster, struct fo
 					: least_throttle(in, in->send_bytes, &c);
 
 	if (pct <= THROTTLE_MAX_PCT) {
-		put(f, "%s--auto-converge (a throttle of about %u %%)", before, pct);
+		put(f, "%s--auto-converge", before);
+		if (!in->saturated)
+			put(f, " (a throttle of about %u %%)", pct);
 		before = ", ";
 	}
 	if (f->needed_us < 2000000000) {
@@ -202,6 +205,12 @@ void forecast_make(const struct forecast_input *in, struct forecast *out)
 	}
 	if (in->compression && (c = go(in, faster, in->dirty_bytes)).ends) {
 		say_yes(in, &c, 0, true, out);
+		return;
+	}
+	/* How far it would have to go cannot be told from a lower bound. */
+	if (in->throttle && in->saturated) {
+		put(out, "it depends on the throttle: ");
+		put_rates(in, out);
 		return;
 	}
 	throttle = in->throttle ? least_throttle(in, in->compression ? faster : in->send_bytes, &c)

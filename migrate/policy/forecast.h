@@ -15,6 +15,9 @@ struct forecast_input {
 	uint64_t working_set_bytes; /* what is written to again and again; 0: not known */
 	uint64_t limit_us;	    /* the downtime that is allowed */
 	uint64_t fixed_us;	    /* of the pause: what is not pages */
+	/* dirty_bytes is no more than a lower bound: all that is written to was dirty in the end.
+	 */
+	bool saturated;
 	/* What may be used, and was not yet when the rates were measured. */
 	bool throttle, compression;
 	unsigned int compressed_pct; /* the size of a page that is sent again; 0: not known */
