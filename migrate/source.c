@@ -242,6 +242,18 @@ static bool is_stopped(const struct source *s)
 	return s->stop_fd >= 0 && poll(&fd, 1, 0) > 0;
 }
 
+static int park(struct source *s, struct err *e);
+
+/* By force, in the middle of a round, which then goes on. */
+static int park_if_forced(struct source *s, struct err *e)
+{
+	if (!steer_forced(s) || s->parked)
+		return 0;
+	decide(s, "switchover", STEER_BY_FORCE);
+	enter(s, SOURCE_SWITCHOVER);
+	return park(s, e);
+}
+
 /* One step: bits are cleared in the log, then handed to the lanes, then forgotten here. */
 static int send_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
 		     bool first_round, struct err *e)
@@ -253,6 +265,8 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 		return -1;
 	if (is_stopped(s))
 		return err_set(e, "cancelled");
+	if (park_if_forced(s, e))
+		return -1;
 	if (first_round) /* the log says of every page that it is dirty */
 		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
 	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, s->pending[block], e))
@@ -357,13 +371,14 @@ static int await_round(struct source *s, struct reader *r, uint64_t round, struc
 static int send_round(struct source *s, struct reader *r, uint64_t round, struct err *e)
 {
 	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
+	bool last = s->parked;
 
 	stats_begin_round(s->stats, round, start);
 	if (s->events.round)
 		s->events.round(s->events.arg, round);
 	if (send_pending(s, round == 1, e) ||
 	    (!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
-	    (!s->cold && !s->parked && await_round(s, r, round, e)))
+	    (!s->cold && !last && await_round(s, r, round, e)))
 		return -1;
 	took = clock_us() - start;
 	bytes = stats_get(&s->stats->data_bytes) - before;
@@ -400,7 +415,11 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 		if (s->guest->ops->settle)
 			s->guest->ops->settle(s->guest);
 		start = clock_us();
-		if (lanes_check(&s->lanes, e) || send_round(s, r, round, e) || fetch(s, &dirty, e))
+		if (lanes_check(&s->lanes, e) || send_round(s, r, round, e))
+			return -1;
+		if (s->parked)
+			return 0;
+		if (fetch(s, &dirty, e))
 			return -1;
 		stats_set(&s->stats->dirty_pages, dirty);
 		stats_set(&s->stats->remaining_pages, dirty);
@@ -409,6 +428,8 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 		in.rate_bytes = rate_bytes(s);
 		in.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
 		v = switchover_decide(&in);
+		if (!v.stop && steer_round(s, clock_us() - start, &in, &v, e))
+			return -1;
 		stats_set(&s->stats->expected_us, v.expected_us);
 		if (v.stop) {
 			decide(s, "switchover", v.reason);
@@ -541,12 +562,14 @@ static int hand_over(struct source *s, struct reader *r, uint64_t last_round, st
 	return 0;
 }
 
-/* A link that stalls now must not keep the guest parked for ever. */
+/* A link that stalls now must not keep the guest parked for ever; by force the pause is long, but
+ * what is left takes no more than a multiple of the time that it should. */
 static void limit_pause(struct source *s)
 {
 	uint64_t ms = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED) / 1000;
 	unsigned int i;
 
+	ms += 4 * stats_get(&s->stats->remaining_pages) * PAGE_SIZE / (rate_bytes(s) / 1000 + 1);
 	ms = (ms < INT_MAX / 2 ? ms : INT_MAX / 2) + (uint64_t)s->ready_ms;
 	for (i = 0; i < s->n_lanes; i++)
 		channel_set_deadline(s->lanes.lane[i].writer.channel, (int)ms);
@@ -556,14 +579,16 @@ static int switchover(struct source *s, struct reader *r, struct err *e)
 {
 	uint64_t round = stats_get(&s->stats->round) + 1, start, dirty;
 
-	enter(s, SOURCE_SWITCHOVER);
-	if (park(s, e))
-		return -1;
-	limit_pause(s);
-	start = clock_us();
+	if (!s->parked) {
+		enter(s, SOURCE_SWITCHOVER);
+		if (park(s, e))
+			return -1;
+	}
+	start = s->parked_at_us + stats_get(&s->stats->park_us);
 	if (fetch(s, &dirty, e))
 		return -1;
 	stats_set(&s->stats->remaining_pages, dirty);
+	limit_pause(s);
 	if (send_round(s, r, round, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);

@@ -11,6 +11,7 @@
 #include "migrate/guest.h"
 #include "migrate/lanes.h"
 #include "migrate/stats.h"
+#include "migrate/steer.h"
 
 struct channel;
 struct err;
@@ -24,6 +25,7 @@ enum source_phase { SOURCE_SETUP, SOURCE_PRECOPY, SOURCE_SWITCHOVER };
 struct source_limits {
 	uint64_t bandwidth; /* bytes a second, 0 = none */
 	uint64_t downtime_us;
+	bool force; /* park the guest now, whatever the pause will be */
 };
 
 struct source_events {
@@ -47,7 +49,8 @@ struct source {
 	unsigned int n_lanes;	 /* 1 to LANES_MAX */
 	bool cold;		 /* to a file: the guest is parked from the start, nobody answers */
 	int stop_fd;
-	const struct source_limits *limits;
+	struct source_limits *limits; /* a policy raises the downtime */
+	bool auto_converge, xbzrle;   /* may be used */
 	struct stats *stats;
 	struct source_events events;
 
@@ -64,6 +67,7 @@ struct source {
 	enum owner owner;
 
 	/* The migration's thread. */
+	struct steer steer; /* steer_begin before source_run; zero: no policy */
 	struct lanes lanes;
 	struct channel *extra[LANES_MAX];
 	uint64_t *pending[GUEST_BLOCKS_MAX];
