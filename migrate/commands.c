@@ -5,9 +5,12 @@
 #include "migrate/commands.h"
 
 #include <jansson.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "migrate/migration.h"
+#include "migrate/policy/policy_json.h"
 #include "vmm/base/err.h"
 #include "vmm/control/dispatch.h"
 #include "vmm/memory.h"
@@ -94,8 +97,10 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 		json_object_set_new(o, "x-godwit-incoming", json_true());
 	else
 		json_object_set_new(o, "x-godwit-uri", dispatch_text(r.uri));
-	json_object_set_new(o, "x-godwit-downtime-limit", number(r.parameters.downtime_ms));
+	json_object_set_new(o, "x-godwit-downtime-limit", number(r.limit_ms));
 	json_object_set_new(o, "x-godwit-max-bandwidth", number(r.parameters.bandwidth));
+	if (r.policy[0])
+		json_object_set_new(o, "x-godwit-policy", dispatch_text(r.policy));
 	if (r.status == MIGRATION_UNDECIDED)
 		json_object_set_new(o, "x-godwit-undecided", json_true());
 	if (r.error[0])
@@ -109,9 +114,56 @@ static const struct control_argument parameter_arguments[] = {
 	{ .name = "downtime-limit", .type = CONTROL_INTEGER, .min = 0, .max = 2000000 },
 	{ .name = "multifd-channels", .type = CONTROL_INTEGER, .min = 1, .max = 16 },
 	{ .name = "x-godwit-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
+	{ .name = "x-godwit-timeout-per-gib", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
+	{ .name = "x-godwit-progress-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
+	{ .name = "x-godwit-timeout-action", .type = CONTROL_STRING },
+	{ .name = "x-godwit-policy", .type = CONTROL_STRING },
 	{ .name = "x-godwit-bind", .type = CONTROL_STRING },
 	{ .name = NULL },
 };
+
+/* "": none. */
+static int set_policy(struct migration_parameters *p, const char *text, struct err *e)
+{
+	p->has_policy = text[0];
+	if (!text[0])
+		return 0;
+	if (policy_from_text(text, &p->policy, e))
+		return err_context(e, "'x-godwit-policy'");
+	if (policy_has(&p->policy, POLICY_POSTCOPY))
+		return err_set(e,
+			       "'x-godwit-policy': the policy '%s' goes over to post-copy: "
+			       "post-copy is not there yet",
+			       p->policy.name);
+	return 0;
+}
+
+static int set_timeout_action(struct migration_parameters *p, const char *text, struct err *e)
+{
+	int action = timeout_action_find(text);
+
+	if (action < 0)
+		return err_set(e,
+			       "'x-godwit-timeout-action' must be abort, force or post-copy, not "
+			       "'%.64s'",
+			       text);
+	if (action == TIMEOUT_POSTCOPY)
+		return err_set(e, "'x-godwit-timeout-action': post-copy is not there yet");
+	p->timeout_action = (enum timeout_action)action;
+	return 0;
+}
+
+static void set_timeouts(struct migration_parameters *p, const json_t *arguments)
+{
+	const json_t *v;
+
+	if ((v = json_object_get(arguments, "x-godwit-timeout")))
+		p->timeout.total_s = (uint64_t)json_integer_value(v);
+	if ((v = json_object_get(arguments, "x-godwit-timeout-per-gib")))
+		p->timeout.per_gib_s = (uint64_t)json_integer_value(v);
+	if ((v = json_object_get(arguments, "x-godwit-progress-timeout")))
+		p->timeout.progress_s = (uint64_t)json_integer_value(v);
+}
 
 static int set_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
 {
@@ -122,12 +174,19 @@ static int set_parameters(void *context, json_t *arguments, json_t **result, str
 	migration_get_parameters(context, &p);
 	if ((v = json_object_get(arguments, "max-bandwidth")))
 		p.bandwidth = (uint64_t)json_integer_value(v);
-	if ((v = json_object_get(arguments, "downtime-limit")))
+	if ((v = json_object_get(arguments, "downtime-limit"))) {
 		p.downtime_ms = (uint64_t)json_integer_value(v);
+		p.downtime_sets++;
+	}
 	if ((v = json_object_get(arguments, "multifd-channels")))
 		p.channels = (uint32_t)json_integer_value(v);
-	if ((v = json_object_get(arguments, "x-godwit-timeout")))
-		p.timeout_s = (uint64_t)json_integer_value(v);
+	set_timeouts(&p, arguments);
+	if ((v = json_object_get(arguments, "x-godwit-timeout-action")) &&
+	    set_timeout_action(&p, json_string_value(v), e))
+		return -1;
+	if ((v = json_object_get(arguments, "x-godwit-policy")) &&
+	    set_policy(&p, json_string_value(v), e))
+		return -1;
 	if ((v = json_object_get(arguments, "x-godwit-bind"))) {
 		if (json_string_length(v) >= sizeof(p.bind))
 			return err_set(e, "'x-godwit-bind' is longer than %zu characters",
@@ -141,35 +200,50 @@ static int set_parameters(void *context, json_t *arguments, json_t **result, str
 static int query_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	struct migration_parameters p;
+	char *policy;
 
 	(void)arguments;
 	migration_get_parameters(context, &p);
-	*result = json_pack("{s:o,s:o,s:o,s:o,s:s}", "max-bandwidth", number(p.bandwidth),
-			    "downtime-limit", number(p.downtime_ms), "multifd-channels",
-			    number(p.channels), "x-godwit-timeout", number(p.timeout_s),
-			    "x-godwit-bind", p.bind);
+	policy = p.has_policy ? policy_to_text(&p.policy) : NULL;
+	*result = json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:s,s:s}", "max-bandwidth",
+			    number(p.bandwidth), "downtime-limit", number(p.downtime_ms),
+			    "multifd-channels", number(p.channels), "x-godwit-timeout",
+			    number(p.timeout.total_s), "x-godwit-timeout-per-gib",
+			    number(p.timeout.per_gib_s), "x-godwit-progress-timeout",
+			    number(p.timeout.progress_s), "x-godwit-timeout-action",
+			    timeout_action_name(p.timeout_action), "x-godwit-policy",
+			    policy ? policy : "", "x-godwit-bind", p.bind);
+	free(policy);
 	return *result ? 0 : err_set(e, "out of memory");
 }
 
 /* -- capabilities -- */
 
-enum capability_kind { CAPABILITY_MULTIFD, CAPABILITY_ALWAYS_ON, CAPABILITY_NOT_THERE };
+enum capability_kind { CAPABILITY_CHOICE, CAPABILITY_ALWAYS_ON, CAPABILITY_NOT_THERE };
+
+#define CHOICE(member) CAPABILITY_CHOICE, offsetof(struct migration_parameters, member)
 
 static const struct capability {
 	const char *name;
 	enum capability_kind kind;
+	size_t choice; /* of a bool in struct migration_parameters */
 } capabilities[] = {
-	{ "xbzrle", CAPABILITY_NOT_THERE },
-	{ "auto-converge", CAPABILITY_NOT_THERE },
-	{ "postcopy-ram", CAPABILITY_NOT_THERE },
-	{ "multifd", CAPABILITY_MULTIFD },
-	{ "events", CAPABILITY_ALWAYS_ON },
-	{ "pause-before-switchover", CAPABILITY_NOT_THERE },
-	{ "dirty-limit", CAPABILITY_NOT_THERE },
-	{ "return-path", CAPABILITY_ALWAYS_ON },
+	{ "xbzrle", CHOICE(xbzrle) },
+	{ "auto-converge", CHOICE(auto_converge) },
+	{ "postcopy-ram", CAPABILITY_NOT_THERE, 0 },
+	{ "multifd", CHOICE(multifd) },
+	{ "events", CAPABILITY_ALWAYS_ON, 0 },
+	{ "pause-before-switchover", CAPABILITY_NOT_THERE, 0 },
+	{ "dirty-limit", CAPABILITY_NOT_THERE, 0 },
+	{ "return-path", CAPABILITY_ALWAYS_ON, 0 },
 };
 
 #define N_CAPABILITIES (sizeof(capabilities) / sizeof(capabilities[0]))
+
+static bool *choice(struct migration_parameters *p, const struct capability *c)
+{
+	return (bool *)((char *)p + c->choice);
+}
 
 static int set_capability(const char *name, bool state, struct migration_parameters *p,
 			  struct err *e)
@@ -177,8 +251,8 @@ static int set_capability(const char *name, bool state, struct migration_paramet
 	for (size_t i = 0; i < N_CAPABILITIES; i++) {
 		if (strcmp(capabilities[i].name, name))
 			continue;
-		if (capabilities[i].kind == CAPABILITY_MULTIFD)
-			p->multifd = state;
+		if (capabilities[i].kind == CAPABILITY_CHOICE)
+			*choice(p, &capabilities[i]) = state;
 		else if (capabilities[i].kind == CAPABILITY_ALWAYS_ON && !state)
 			return err_set(e, "the capability '%s' is always on", name);
 		else if (capabilities[i].kind == CAPABILITY_NOT_THERE && state)
@@ -224,8 +298,8 @@ static int query_capabilities(void *context, json_t *arguments, json_t **result,
 	*result = json_array();
 	for (size_t i = 0; *result && i < N_CAPABILITIES; i++) {
 		const struct capability *c = &capabilities[i];
-		bool on = c->kind == CAPABILITY_MULTIFD ? p.multifd
-							: c->kind == CAPABILITY_ALWAYS_ON;
+		bool on = c->kind == CAPABILITY_CHOICE ? *choice(&p, c)
+						       : c->kind == CAPABILITY_ALWAYS_ON;
 
 		json_array_append_new(
 			*result, json_pack("{s:s,s:b}", "capability", c->name, "state", (int)on));

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,14 +19,22 @@
 #include "migrate/channel/uri.h"
 #include "migrate/destination.h"
 #include "migrate/guest.h"
+#include "migrate/slots.h"
 #include "migrate/source.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
+#include "vmm/memory.h"
 
 #define DEFAULT_DOWNTIME_MS 300
 #define DEFAULT_CHANNELS    2
+
+/* How often one that waits for its turn looks whether it has come. */
+#define TURN_MS 100
+
+/* How often one looks for progress; a few times in a second, as that is the least to wait for. */
+#define PROGRESS_LOOK_US 300000u
 
 struct migration {
 	/* Set by migration_new. */
@@ -40,10 +49,13 @@ struct migration {
 	bool thread_started; /* and not yet joined */
 	struct uri uri;
 	struct loop_watch timeout; /* a timerfd, armed while a migration out is under way */
+	struct timeout progress;
 	struct migration_parameters parameters;
 	struct migration_parameters used; /* by the one under way: constant for its thread */
 	struct source_limits limits;	  /* a copy of what may change: atomic */
 	struct source source;
+	struct slots slots;   /* its own: by turns the owner's and the migration's thread */
+	struct err why_slots; /* why there are none */
 	struct destination *destination;
 	bool paused; /* receiving: do not let it run */
 
@@ -81,32 +93,77 @@ static bool is_under_way(enum migration_status s)
 
 /* -- the time limit -- */
 
-/* At start + timeout_s, if both are there; else never. */
+static uint64_t ram_bytes(const struct migration *mig)
+{
+	uint64_t pages = 0;
+
+	for (unsigned int i = 0; i < mig->guest.guest.n_blocks; i++)
+		pages += mig->guest.guest.blocks[i].pages;
+	return pages * PAGE_SIZE;
+}
+
+/* When to look at the clock again: at the end of the time, and often where progress is asked for.
+ */
 static void arm_timeout(struct migration *mig, bool wanted)
 {
-	uint64_t s = mig->parameters.timeout_s;
-	struct itimerspec at = { 0 };
+	uint64_t total = timeout_total_us(&mig->parameters.timeout, ram_bytes(mig));
+	uint64_t at = UINT64_MAX, look = clock_us() + PROGRESS_LOOK_US;
+	struct itimerspec when = { 0 };
 
-	if (wanted && s) {
-		at.it_value.tv_sec = (time_t)(mig->start_us / 1000000 + s);
-		at.it_value.tv_nsec = (long)(mig->start_us % 1000000) * 1000 + 1;
+	if (wanted && total < UINT64_MAX - mig->start_us)
+		at = mig->start_us + total;
+	if (wanted && mig->parameters.timeout.progress_s && look < at)
+		at = look;
+	if (at != UINT64_MAX) {
+		when.it_value.tv_sec = (time_t)(at / 1000000);
+		when.it_value.tv_nsec = (long)(at % 1000000) * 1000 + 1;
 	}
-	timerfd_settime(mig->timeout.fd, TFD_TIMER_ABSTIME, &at, NULL);
+	timerfd_settime(mig->timeout.fd, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+static void decided(struct migration *mig, const char *action, const char *reason)
+{
+	if (mig->events.decision)
+		mig->events.decision(mig->events.arg, action, reason);
+}
+
+/* By force only what has begun can be finished. */
+static void time_is_over(struct migration *mig, const char *why)
+{
+	enum migration_status now;
+
+	pthread_mutex_lock(&mig->lock);
+	now = mig->status;
+	pthread_mutex_unlock(&mig->lock);
+	if (mig->parameters.timeout_action == TIMEOUT_FORCE && now == MIGRATION_DEVICE)
+		return;
+	if (mig->parameters.timeout_action == TIMEOUT_FORCE && now == MIGRATION_ACTIVE) {
+		__atomic_store_n(&mig->limits.force, true, __ATOMIC_RELAXED);
+		decided(mig, "force", why);
+		return;
+	}
+	migration_cancel(mig, why);
 }
 
 static void on_timeout(void *arg, uint32_t events)
 {
 	struct migration *mig = arg;
+	struct timeout_sample s = { .now_us = clock_us(),
+				    .start_us = mig->start_us,
+				    .ram_bytes = ram_bytes(mig),
+				    .round = stats_get(&mig->stats.round) };
+	char why[256];
 	uint64_t n;
-	char why[128];
 
 	(void)events;
 	if (read(mig->timeout.fd, &n, sizeof(n)) != sizeof(n))
 		return; /* disarmed meanwhile */
-	snprintf(why, sizeof(why),
-		 "the timeout of %" PRIu64 " s has passed before the guest was moved",
-		 mig->parameters.timeout_s);
-	migration_cancel(mig, why);
+	s.round_bytes = stats_get(&mig->stats.dirty_pages) * PAGE_SIZE;
+	s.remaining_bytes = stats_get(&mig->stats.remaining_pages) * PAGE_SIZE;
+	if (timeout_check(&mig->progress, &mig->parameters.timeout, &s, why, sizeof(why)))
+		time_is_over(mig, why);
+	else
+		arm_timeout(mig, migration_under_way(mig) && !mig->destination);
 }
 
 /* -- telling the owner -- */
@@ -149,7 +206,7 @@ static void tell_decision(void *arg)
 {
 	struct news *n = arg;
 
-	n->mig->events.decision(n->mig->events.arg, n->action, n->reason);
+	decided(n->mig, n->action, n->reason);
 }
 
 /*
@@ -236,8 +293,36 @@ static struct channel *open_connection(void *arg, struct err *e)
 	return ch;
 }
 
+/* Until there is a slot for it among the migrations that leave this host. */
+static int await_turn(struct migration *mig, struct err *e)
+{
+	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
+	struct pollfd stop = { mig->stop_fd, POLLIN, 0 };
+	char others[300], told[sizeof(others)] = "", why[sizeof(others) + 200];
+	int rc;
+
+	while ((rc = slots_take(&mig->slots, p ? p->max_migrations : 0, others, sizeof(others),
+				e)) == 0) {
+		if (others[0] && strcmp(others, told)) {
+			memcpy(told, others, sizeof(told));
+			snprintf(why, sizeof(why),
+				 "the policy '%s' allows %u migration%s from this host at once; "
+				 "under way: %s",
+				 p->name, p->max_migrations, p->max_migrations == 1 ? "" : "s",
+				 others);
+			on_decision(mig, "wait", why);
+		}
+		if (poll(&stop, 1, TURN_MS) > 0)
+			return err_set(e, "cancelled");
+	}
+	if (rc > 0 && told[0])
+		on_decision(mig, "wait", "its turn has come");
+	return rc > 0 || !p ? 0 : -1;
+}
+
 static int migrate_out(struct migration *mig, struct err *e)
 {
+	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
 	struct source *s = &mig->source;
 	int rc = 0;
 
@@ -247,18 +332,27 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.cold = mig->uri.kind == URI_FILE,
 		.stop_fd = mig->stop_fd,
 		.limits = &mig->limits,
+		.auto_converge = mig->used.auto_converge || (p && p->auto_convergence),
+		.xbzrle = mig->used.xbzrle || (p && p->compression),
 		.stats = &mig->stats,
 		.events = { on_phase, on_round, on_decision, on_commit, open_connection, on_explain,
 			    mig },
 	};
-	if (s->cold)
+	if (s->cold) {
 		rc = file_channel_create(&s->channel, mig->uri.path, e);
-	else
+	} else {
+		steer_begin(s, p);
+		if (mig->slots.fd >= 0 && await_turn(mig, e))
+			return -1;
 		s->channel = open_connection(mig, e);
-	if (rc || !s->channel)
-		return -1;
-	rc = source_run(s, e);
-	channel_close(s->channel);
+	}
+	if (!rc && s->channel) {
+		rc = source_run(s, e);
+		channel_close(s->channel);
+	} else {
+		rc = -1;
+	}
+	slots_release(&mig->slots);
 	return rc;
 }
 
@@ -353,6 +447,8 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 	mig->parameters = (struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
 							 .channels = DEFAULT_CHANNELS };
 	mig->limits.downtime_us = DEFAULT_DOWNTIME_MS * 1000;
+	mig->slots = (struct slots){ .fd = -1, .held = -1 };
+	err_set(&mig->why_slots, "there is no runtime directory");
 	pthread_mutex_init(&mig->lock, NULL);
 	if (m)
 		migration_set_machine(mig, m);
@@ -364,6 +460,11 @@ void migration_set_machine(struct migration *mig, struct machine *m)
 {
 	mig->machine = m;
 	guest_machine_init(&mig->guest, m, mig->owner_loop);
+}
+
+void migration_open_slots(struct migration *mig, const char *dir, const char *vm)
+{
+	slots_open(&mig->slots, dir, vm, &mig->why_slots);
 }
 
 static void join(struct migration *mig)
@@ -379,6 +480,7 @@ void migration_free(struct migration *mig)
 		return;
 	migration_cancel(mig, "the VM was ended");
 	join(mig);
+	slots_close(&mig->slots);
 	loop_remove(mig->owner_loop, &mig->timeout);
 	close(mig->timeout.fd);
 	close(mig->stop_fd);
@@ -393,9 +495,11 @@ void migration_get_parameters(struct migration *mig, struct migration_parameters
 
 void migration_set_parameters(struct migration *mig, const struct migration_parameters *p)
 {
+	/* A policy's limit stays when something else is set. */
+	if (p->downtime_sets != mig->parameters.downtime_sets || !mig->used.has_policy)
+		__atomic_store_n(&mig->limits.downtime_us, p->downtime_ms * 1000, __ATOMIC_RELAXED);
 	mig->parameters = *p;
 	__atomic_store_n(&mig->limits.bandwidth, p->bandwidth, __ATOMIC_RELAXED);
-	__atomic_store_n(&mig->limits.downtime_us, p->downtime_ms * 1000, __ATOMIC_RELAXED);
 	arm_timeout(mig, migration_under_way(mig) && !mig->destination);
 }
 
@@ -420,6 +524,7 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 		; /* an old cancel */
 	memset(&mig->stats, 0, sizeof(mig->stats));
 	memset(&mig->source, 0, sizeof(mig->source));
+	memset(&mig->progress, 0, sizeof(mig->progress));
 	mig->error.text[0] = mig->cancel_reason.text[0] = 0;
 	mig->committed = false;
 	mig->start_us = clock_us();
@@ -461,9 +566,14 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 			       machine_status_name(s));
 	if (parsed.kind == URI_FD && mig->parameters.multifd && mig->parameters.channels > 1)
 		return err_set(e, "%s is one connection: several channels need tcp: or unix:", uri);
+	if (mig->parameters.has_policy && parsed.kind != URI_FILE && mig->slots.fd < 0)
+		return err_set(e, "the policy's maxMigrations cannot be kept to: %.300s",
+			       mig->why_slots.text);
 	mig->uri = parsed;
 	mig->destination = NULL;
 	mig->used = mig->parameters;
+	mig->limits.downtime_us = mig->used.downtime_ms * 1000;
+	mig->limits.force = false;
 	if (begin(mig, out_thread, e))
 		return -1;
 	arm_timeout(mig, true);
@@ -529,6 +639,9 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	pthread_mutex_unlock(&mig->lock);
 	memcpy(out->uri, mig->uri.text, sizeof(out->uri));
 	out->parameters = mig->parameters;
+	out->limit_ms = __atomic_load_n(&mig->limits.downtime_us, __ATOMIC_RELAXED) / 1000;
+	if (mig->used.has_policy)
+		memcpy(out->policy, mig->used.policy.name, sizeof(out->policy));
 	/* Each member is one atomic word. */
 	for (size_t i = 0; i < sizeof(out->stats) / sizeof(uint64_t); i++)
 		((uint64_t *)&out->stats)[i] = stats_get((uint64_t *)&mig->stats + i);

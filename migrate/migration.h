@@ -15,6 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/policy/policy.h"
+#include "migrate/policy/timeout.h"
 #include "migrate/stats.h"
 
 struct destination;
@@ -49,12 +51,19 @@ struct migration_events {
 };
 
 struct migration_parameters {
-	uint64_t bandwidth;   /* bytes a second, 0 = no limit; may change while it runs */
-	uint64_t downtime_ms; /* may change while it runs */
-	uint64_t timeout_s;   /* from the start to GO, 0: none; may change while it runs */
-	uint32_t channels;    /* count only with `multifd`, as in QEMU */
+	/* These may change while it runs. */
+	uint64_t bandwidth; /* bytes a second, 0 = no limit */
+	uint64_t downtime_ms;
+	uint32_t downtime_sets;	       /* grows when somebody sets it: that goes before a policy */
+	struct timeout_limits timeout; /* from the start to GO, waiting for a turn included */
+	enum timeout_action timeout_action;
+
+	uint32_t channels; /* count only with `multifd`, as in QEMU */
 	bool multifd;
-	char bind[64]; /* local address, "": any */
+	bool auto_converge, xbzrle; /* may be used, with or without a policy that says so */
+	char bind[64];		    /* local address, "": any */
+	bool has_policy;
+	struct policy policy;
 };
 
 /* One for each machine, for all its migrations, one after the other. Without a machine (NULL: it
@@ -66,7 +75,15 @@ void migration_set_machine(struct migration *mig, struct machine *m);
  * (else each would wait for the other). NULL is allowed. */
 void migration_free(struct migration *mig);
 
-/* The owner's thread. Channels and local address hold for the next migration, the rest at once. */
+/*
+ * Makes the migrations of the VM called `vm` count among those that leave this host, over all VMs
+ * whose runtime directory is `dir`. While there is the right to make a file there. Where that fails
+ * one with a policy is refused, by the reason.
+ */
+void migration_open_slots(struct migration *mig, const char *dir, const char *vm);
+
+/* The owner's thread. What may change while a migration runs holds at once, the rest for the next.
+ */
 void migration_get_parameters(struct migration *mig, struct migration_parameters *out);
 void migration_set_parameters(struct migration *mig, const struct migration_parameters *p);
 
@@ -90,7 +107,9 @@ struct migration_report {
 	char uri[512];
 	uint64_t total_ms;
 	struct migration_parameters parameters;
-	struct stats stats;  /* a copy */
+	uint64_t limit_ms;		/* the downtime that is allowed now */
+	char policy[POLICY_NAME_BYTES]; /* the policy's name, "": without */
+	struct stats stats;		/* a copy */
 	uint64_t rate_bytes; /* a second: in the round under way, at the end over the last one */
 	bool incoming;
 };

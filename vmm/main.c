@@ -28,6 +28,7 @@
 #include "migrate/channel/uri.h"
 #include "migrate/destination.h"
 #include "migrate/migration.h"
+#include "migrate/slots.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
@@ -271,6 +272,20 @@ static int make_migration(struct vm *vm, struct err *e)
 	return 0;
 }
 
+/* While there is the right to: the VM's migrations count among those of the host. */
+static void open_slots(struct vm *vm)
+{
+	char dir[RUNTIME_PATH_MAX];
+	const char *name;
+	struct err e;
+
+	if (tree_str(machine_tree(vm->machine), "/", "label", &name, &e) ||
+	    runtime_dir(dir, true, &e))
+		log_verbose("there can be no migration with a policy: %s", e.text);
+	else
+		migration_open_slots(vm->migration, dir, name);
+}
+
 static void note(struct vm *vm, const char *path)
 {
 	(void)!write(vm->notes_fd, path, strlen(path) + 1);
@@ -327,6 +342,7 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 	    make_migration(vm, e))
 		return -1;
 	note_sockets(vm);
+	open_slots(vm);
 	vm->commands = (struct command_context){ .machine = vm->machine, .control = vm->control };
 	if (machine_open_boot(vm->machine, &later)) {
 		if (origin == ORIGIN_FRESH)
@@ -534,9 +550,9 @@ static int run_vm(enum config_verb verb, const struct config *c, pid_t attendant
 	return vm.exit_code;
 }
 
-static void remove_sockets(int notes_fd)
+static void remove_leftovers(int notes_fd)
 {
-	char paths[(CONFIG_DEVICES_MAX + 2) * RUNTIME_PATH_MAX], *path, *end;
+	char paths[(CONFIG_DEVICES_MAX + 2) * RUNTIME_PATH_MAX], *path, *end, dir[RUNTIME_PATH_MAX];
 	ssize_t n = io_read_full(notes_fd, paths, sizeof(paths));
 
 	for (path = paths; n > 0; n -= end + 1 - path, path = end + 1) {
@@ -545,6 +561,8 @@ static void remove_sockets(int notes_fd)
 			break;
 		runtime_remove_stale(path);
 	}
+	if (!runtime_dir(dir, false, NULL))
+		slots_remove_unused(dir);
 }
 
 /*
@@ -582,7 +600,7 @@ static int attend(enum config_verb verb, const struct config *c)
 	while (waitpid(child, &status, WNOHANG) == 0)
 		if (sigwait(&set, &taken) == 0 && taken != SIGCHLD)
 			kill(child, taken);
-	remove_sockets(notes[0]);
+	remove_leftovers(notes[0]);
 	close(notes[0]);
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);

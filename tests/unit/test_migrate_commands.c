@@ -3,6 +3,7 @@
  */
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "migrate/commands.h"
@@ -117,9 +118,8 @@ static const struct {
 	  "", true },
 	{ "[" CAP("xbzrle", "false") "," CAP("multifd", "true") "]", "", true },
 	/* One that cannot be had: none is taken. */
-	{ "[" CAP("multifd", "true") "," CAP("xbzrle", "true") "]", "'xbzrle' is not there yet",
-	  false },
-	{ "[" CAP("auto-converge", "true") "]", "'auto-converge' is not there yet", false },
+	{ "[" CAP("multifd", "true") "," CAP("dirty-limit", "true") "]",
+	  "'dirty-limit' is not there yet", false },
 	{ "[" CAP("postcopy-ram", "true") "]", "'postcopy-ram' is not there yet", false },
 	{ "[" CAP("pause-before-switchover", "true") "]", "is not there yet", false },
 	{ "[" CAP("dirty-limit", "true") "]", "is not there yet", false },
@@ -147,6 +147,16 @@ START_TEST(capabilities_are_taken_all_or_none)
 					       : !says[0],
 		      "'%s'", says);
 	ck_assert_int_eq(mig.parameters.multifd, capabilities[_i].multifd);
+}
+END_TEST
+
+START_TEST(what_a_migration_may_use_is_a_capability)
+{
+	ck_assert_str_eq(refusal(SET("[" CAP("auto-converge", "true") "]")), "");
+	ck_assert(mig.parameters.auto_converge && !mig.parameters.xbzrle);
+	ck_assert_str_eq(
+		refusal(SET("[" CAP("xbzrle", "true") "," CAP("auto-converge", "false") "]")), "");
+	ck_assert(!mig.parameters.auto_converge && mig.parameters.xbzrle);
 }
 END_TEST
 
@@ -193,6 +203,24 @@ static const struct {
 	{ "{\"x-godwit-bind\":"
 	  "\"0123456789012345678901234567890123456789012345678901234567890123\"}",
 	  "longer than 63" },
+	{ "{\"x-godwit-timeout\":0,\"x-godwit-timeout-per-gib\":800}", "" },
+	{ "{\"x-godwit-timeout-per-gib\":-1}", "x-godwit-timeout-per-gib" },
+	{ "{\"x-godwit-progress-timeout\":31536001}", "31536000" },
+	{ "{\"x-godwit-timeout-action\":\"force\"}", "" },
+	{ "{\"x-godwit-timeout-action\":\"ignore\"}",
+	  "'x-godwit-timeout-action' must be abort, force or post-copy, not 'ignore'" },
+	{ "{\"x-godwit-timeout-action\":\"post-copy\"}",
+	  "'x-godwit-timeout-action': post-copy is not there yet" },
+	{ "{\"x-godwit-policy\":\"\"}", "" },
+	{ "{\"x-godwit-policy\":\"minimal-downtime\"}", "" },
+	{ "{\"x-godwit-policy\":\"post-copy\"}",
+	  "the policy 'Post-copy migration' goes over to post-copy: post-copy is not there yet" },
+	{ "{\"x-godwit-policy\":\"fast\"}", "'x-godwit-policy': 'fast' is no policy (expected" },
+	{ "{\"x-godwit-policy\":\"{\\\"id\\\":7}\"}",
+	  "'x-godwit-policy': $.id: an integer where an object" },
+	{ "{\"x-godwit-policy\":7}", "x-godwit-policy" },
+	/* All or none. */
+	{ "{\"max-bandwidth\":5,\"x-godwit-policy\":\"fast\"}", "no policy" },
 	{ "{\"wings\":2}", "wings" },
 };
 
@@ -208,6 +236,49 @@ START_TEST(parameters_keep_to_their_ranges)
 	ck_assert_msg(parameters[_i].says[0] ? strstr(says, parameters[_i].says) != NULL : !says[0],
 		      "'%s'", says);
 	ck_assert_uint_eq(mig.sets, parameters[_i].says[0] ? 0 : 1);
+}
+END_TEST
+
+/* What is told is what may be set again. */
+START_TEST(parameters_are_told_as_they_are_set)
+{
+	static const char *const policies[] = {
+		"suspend-workload-if-needed", "",
+		"{\"id\":{\"uuid\":\"80554327-0569-496b-bdeb-fcbbf52b827d\"},\"name\":\"mine\","
+		"\"description\":\"\",\"maxMigrations\":1,\"autoConvergence\":false,"
+		"\"migrationCompression\":false,\"enableGuestEvents\":false,\"config\":{"
+		"\"initialItems\":[],\"convergenceItems\":[],\"lastItems\":[{\"action\":\"abort\","
+		"\"params\":[]}]}}"
+	};
+	json_t *request, *answer, *o;
+	char *text;
+
+	request = json_pack("{s:s,s:{s:i,s:i,s:i,s:s,s:s,s:s}}", "execute",
+			    "migrate-set-parameters", "arguments", "x-godwit-timeout", 7,
+			    "x-godwit-timeout-per-gib", 800, "x-godwit-progress-timeout", 9,
+			    "x-godwit-timeout-action", "force", "x-godwit-policy", policies[_i],
+			    "x-godwit-bind", "::1");
+	text = json_dumps(request, 0);
+	ck_assert_str_eq(refusal(text), "");
+	answer = ask("{\"execute\":\"query-migrate-parameters\"}");
+	o = json_object_get(answer, "return");
+	ck_assert_int_eq(json_object_update_existing_new(json_object_get(request, "arguments"),
+							 json_deep_copy(o)),
+			 0);
+	free(text);
+	text = json_dumps(request, 0);
+	ck_assert_str_eq(refusal(text), "");
+	ck_assert_str_eq(json_string_value(json_object_get(o, "x-godwit-policy")), policies[_i]);
+	ck_assert_uint_eq(mig.parameters.timeout.per_gib_s, 800);
+	ck_assert_int_eq(mig.parameters.timeout_action, TIMEOUT_FORCE);
+	ck_assert_uint_eq(mig.parameters.downtime_sets, 0);
+	ck_assert_str_eq(refusal("{\"execute\":\"migrate-set-parameters\",\"arguments\":{"
+				 "\"downtime-limit\":300}}"),
+			 "");
+	ck_assert_uint_eq(mig.parameters.downtime_sets, 1);
+	free(text);
+	json_decref(answer);
+	json_decref(request);
 }
 END_TEST
 
@@ -288,9 +359,11 @@ int main(void)
 
 	tcase_add_checked_fixture(all, set_up, NULL);
 	tcase_add_loop_test(all, capabilities_are_taken_all_or_none, 0, COUNT(capabilities));
+	tcase_add_test(all, what_a_migration_may_use_is_a_capability);
 	tcase_add_test(all, capabilities_do_not_change_under_a_migration);
 	tcase_add_test(all, all_capabilities_are_told);
 	tcase_add_loop_test(all, parameters_keep_to_their_ranges, 0, COUNT(parameters));
+	tcase_add_loop_test(all, parameters_are_told_as_they_are_set, 0, 3);
 	tcase_add_test(all, migrate_takes_what_qemu_clients_send);
 	tcase_add_test(all, error_from_a_hostile_destination_is_still_told);
 	tcase_add_test(all, undecided_is_told_with_a_status_that_qemu_knows);

@@ -16,6 +16,8 @@
 
 #include "migrate/guest.h"
 #include "migrate/migration.h"
+#include "migrate/policy/policy_json.h"
+#include "migrate/slots.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
@@ -107,6 +109,8 @@ static struct {
 	struct migration *migration;
 	int silent; /* listens */
 	char uri[64];
+	unsigned int waits; /* atomic: decisions of that kind */
+	char wait[400];	    /* what the first said */
 } owner;
 
 struct call {
@@ -120,6 +124,16 @@ static void on_status(void *arg, enum migration_status s)
 {
 	(void)arg;
 	(void)s;
+}
+
+static void on_decision(void *arg, const char *action, const char *reason)
+{
+	(void)arg;
+	if (strcmp(action, "wait"))
+		return;
+	if (!owner.waits)
+		snprintf(owner.wait, sizeof(owner.wait), "%s", reason);
+	__atomic_add_fetch(&owner.waits, 1, __ATOMIC_RELEASE);
 }
 
 static void on_moved(void *arg, const char *where)
@@ -169,8 +183,21 @@ static void cancel(void)
 
 static void set_timeout(uint64_t s)
 {
-	struct call c = { .parameters = { .downtime_ms = 300, .timeout_s = s, .channels = 2 } };
+	struct call c = {
+		.parameters = { .downtime_ms = 300, .timeout = { .total_s = s }, .channels = 2 }
+	};
 
+	loop_call(&owner.loop, do_set, &c);
+}
+
+/* With a policy, and whatever else is in `more`. */
+static void set_policy(const char *name, struct migration_parameters more)
+{
+	struct call c = { .parameters = more };
+
+	c.parameters.channels = 2;
+	c.parameters.has_policy = true;
+	ck_assert_int_eq(policy_from_text(name, &c.parameters.policy, NULL), 0);
 	loop_call(&owner.loop, do_set, &c);
 }
 
@@ -200,7 +227,9 @@ static struct migration_report await_end(unsigned int ms)
 
 static void set_up(void)
 {
-	const struct migration_events events = { .status = on_status, .moved = on_moved };
+	const struct migration_events events = { .status = on_status,
+						 .decision = on_decision,
+						 .moved = on_moved };
 	struct sockaddr_in sa = { .sin_family = AF_INET,
 				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t len = sizeof(sa);
@@ -327,6 +356,133 @@ START_TEST(cancel_does_not_wait_for_a_name_server)
 }
 END_TEST
 
+START_TEST(timeout_by_memory_counts_a_begun_gib)
+{
+	struct call c = { .parameters = { .timeout = { .per_gib_s = 1 }, .channels = 2 } };
+	struct migration_report r;
+	struct err e;
+
+	loop_call(&owner.loop, do_set, &c);
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	r = await_end(5000);
+	ck_assert_int_eq(r.status, MIGRATION_FAILED);
+	ck_assert_msg(strstr(r.error, "the timeout of 1 s (1 s for each GiB of ") != NULL, "%s",
+		      r.error);
+}
+END_TEST
+
+/* Nothing was sent that could be finished. */
+START_TEST(force_before_the_first_round_is_an_end)
+{
+	struct call c = { .parameters = { .timeout = { .total_s = 1 },
+					  .timeout_action = TIMEOUT_FORCE,
+					  .channels = 2 } };
+	struct err e;
+
+	loop_call(&owner.loop, do_set, &c);
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	ck_assert_int_eq(await_end(5000).status, MIGRATION_FAILED);
+}
+END_TEST
+
+/* -- its turn among those of the host -- */
+
+static char dir[32];
+static struct slots other;
+
+static void do_open_slots(void *arg)
+{
+	migration_open_slots(owner.migration, arg, "web");
+}
+
+static void begin_waiting(struct migration_parameters more)
+{
+	char names[64];
+	struct err e;
+
+	snprintf(dir, sizeof(dir), "/tmp/godwit-unit-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	loop_call(&owner.loop, do_open_slots, dir);
+	ck_assert_int_eq(slots_open(&other, dir, "db", &e), 0);
+	ck_assert_int_eq(slots_take(&other, 0, names, sizeof(names), &e), 1);
+	set_policy("suspend-workload-if-needed", more);
+	ck_assert_msg(start(owner.uri, &e) == 0, "%s", e.text);
+	while (!__atomic_load_n(&owner.waits, __ATOMIC_ACQUIRE))
+		usleep(1000);
+	ck_assert_str_eq(owner.wait, "the policy 'Suspend workload if needed' allows 1 migration "
+				     "from this host at once; under way: db");
+	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+}
+
+static void end_waiting(void)
+{
+	slots_close(&other);
+	ck_assert_int_eq(rmdir(dir), -1); /* the migration still uses it */
+	loop_join(&owner.loop);
+	migration_free(owner.migration);
+	owner.migration = NULL;
+	ck_assert_int_eq(rmdir(dir), 0);
+}
+
+START_TEST(one_that_waits_for_its_turn_is_cancelled_at_once)
+{
+	begin_waiting((struct migration_parameters){ 0 });
+	cancel();
+	ck_assert_int_eq(await_end(200).status, MIGRATION_CANCELLED);
+	end_waiting();
+}
+END_TEST
+
+START_TEST(time_that_it_waits_counts)
+{
+	struct migration_report r;
+
+	begin_waiting((struct migration_parameters){ .timeout = { .total_s = 1 } });
+	r = await_end(3000);
+	ck_assert_int_eq(r.status, MIGRATION_FAILED);
+	ck_assert_msg(strstr(r.error, "the timeout of 1 s has passed") != NULL, "%s", r.error);
+	end_waiting();
+}
+END_TEST
+
+START_TEST(one_that_waits_goes_on_when_its_turn_comes)
+{
+	int fd;
+
+	begin_waiting((struct migration_parameters){ .downtime_ms = 300 });
+	/* The policy's, and it does not become another when something else is set. */
+	ck_assert_uint_eq(query().limit_ms, 100);
+	set_policy("suspend-workload-if-needed",
+		   (struct migration_parameters){ .downtime_ms = 300, .bandwidth = 5 });
+	ck_assert_uint_eq(query().limit_ms, 100);
+	set_policy("suspend-workload-if-needed",
+		   (struct migration_parameters){ .downtime_ms = 300, .downtime_sets = 1 });
+	ck_assert_uint_eq(query().limit_ms, 300);
+	slots_release(&other);
+	fd = accept(owner.silent, NULL, NULL);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_uint_eq(__atomic_load_n(&owner.waits, __ATOMIC_ACQUIRE), 2);
+	close(fd);
+	ck_assert_int_eq(await_end(2000).status, MIGRATION_FAILED);
+	end_waiting();
+}
+END_TEST
+
+START_TEST(policy_needs_a_runtime_directory)
+{
+	struct err e;
+
+	set_policy("minimal-downtime", (struct migration_parameters){ 0 });
+	ck_assert_int_eq(start(owner.uri, &e), -1);
+	ck_assert_str_eq(e.text, "the policy's maxMigrations cannot be kept to: there is no "
+				 "runtime directory");
+	loop_call(&owner.loop, do_open_slots, (void *)(uintptr_t) "/nonexistent");
+	ck_assert_int_eq(start(owner.uri, &e), -1);
+	ck_assert_msg(strstr(e.text, "cannot use the file /nonexistent/migrations") != NULL, "%s",
+		      e.text);
+}
+END_TEST
+
 START_TEST(second_migration_is_refused_while_one_is_under_way)
 {
 	struct err e;
@@ -390,6 +546,12 @@ int main(void)
 	tcase_add_test(all, timeout_of_one_does_not_hit_the_next);
 	tcase_add_test(all, cancel_of_a_silent_destination_takes_effect_at_once);
 	tcase_add_test(all, cancel_does_not_wait_for_a_name_server);
+	tcase_add_test(all, timeout_by_memory_counts_a_begun_gib);
+	tcase_add_test(all, force_before_the_first_round_is_an_end);
+	tcase_add_test(all, one_that_waits_for_its_turn_is_cancelled_at_once);
+	tcase_add_test(all, time_that_it_waits_counts);
+	tcase_add_test(all, one_that_waits_goes_on_when_its_turn_comes);
+	tcase_add_test(all, policy_needs_a_runtime_directory);
 	tcase_add_test(all, second_migration_is_refused_while_one_is_under_way);
 	tcase_add_test(all, migration_may_begin_as_soon_as_the_last_is_over);
 	tcase_add_test(all, end_of_the_vm_ends_its_migration);
