@@ -1,4 +1,5 @@
 """Options, values and verbs; nothing is opened yet, so all of it is exit code 2."""
+import json
 import os
 import socket
 
@@ -66,6 +67,18 @@ WRONG_USAGE = [
     ("receive_from_a_file", ["--listen", "not a place to listen on"], ["receive", "--listen", "file:/tmp/x"]),
     ("set_without_name", ["set", "the VM's name is missing"], ["set"]),
     ("set_without_value", ["set", "PARAM=VALUE", "'downtime'"], ["set", "web", "downtime"]),
+    ("policy_unknown", ["--policy", "'fastest' is neither a policy (minimal-downtime, suspend-workload-if-needed, "
+     "post-copy) nor a file"], ["migrate", "web", "tcp:b:1", "--policy", "fastest"]),
+    ("policy_file_missing", ["--policy", "cannot read the policy /nonexistent/p", "No such file"],
+     ["migrate", "web", "tcp:b:1", "--policy", "/nonexistent/p#mine"]),
+    ("policy_file_is_a_directory", ["--policy", "cannot read the policy /"],
+     ["migrate", "web", "tcp:b:1", "--policy", "/"]),
+    ("set_policy_unknown", ["policy", "'fastest' is neither"], ["set", "web", "policy=fastest"]),
+    ("timeout_per_gb", ["--timeout", "'800/GB'", "800/GiB"], ["migrate", "web", "tcp:b:1", "--timeout", "800/GB"]),
+    ("timeout_action_unknown", ["--timeout-action", "'kill' is not abort, force or post-copy"],
+     ["migrate", "web", "tcp:b:1", "--timeout-action", "kill"]),
+    ("progress_timeout_negative", ["--progress-timeout", "'-1' is not a number"],
+     ["migrate", "web", "tcp:b:1", "--progress-timeout=-1"]),
     ("set_json_with_values", ["--json"], ["set", "web", "downtime=1", "--json"]),
     ("save_without_file", ["save", "missing"], ["save", "web"]),
     ("status_without_name", ["status", "missing"], ["status"]),
@@ -78,6 +91,29 @@ WRONG_USAGE = [
 for _name, _words, _args in WRONG_USAGE:
     add_test(f"{_name}_is_wrong_usage",
              lambda place, words=_words, args=_args: refused(place, 2, words, *args))
+
+
+@test
+def damaged_policy_is_refused_with_its_path(place):
+    item = {"action": "setDowntime", "params": ["100"]}
+    policy = {"id": {"uuid": "80554327-0569-496b-bdeb-fcbbf52b827d"}, "name": "mine", "maxMigrations": 1,
+              "autoConvergence": False, "migrationCompression": False, "enableGuestEvents": False,
+              "config": {"initialItems": [item], "convergenceItems": [
+                  {"stallingLimit": 1, "convergenceItem": {"action": "foo", "params": []}}],
+                  "lastItems": [{"action": "abort", "params": []}]}}
+
+    def is_refused(words, what, which=""):
+        file = place.file("policy.json", json.dumps(what).encode())
+        refused(place, 2, ["--policy", file, *words], "migrate", "web", "tcp:b:1", "--policy", file + which)
+
+    is_refused(["$.config.convergenceItems[0].convergenceItem.action: unknown action 'foo' (known: "], policy)
+    is_refused(["$[1].config.convergenceItems[0].convergenceItem.action: unknown action"],
+               [{"name": "other"}, policy], "#mine")
+    is_refused(["$: no policy is called 'yours' (there are: mine)"], [policy], "#yours")
+    is_refused(["$: there are 2 policies; choose one by its name or uuid (mine, mine)"], [policy, policy])
+    policy["config"]["convergenceItems"] = []
+    policy["config"]["lastItems"] = [{"action": "setDowntime", "params": ["5000"]}]
+    is_refused(["$.config.lastItems: neither 'abort' nor 'postcopy'", "would never end"], policy)
 
 
 @test

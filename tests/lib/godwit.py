@@ -510,7 +510,7 @@ class Place:
         for vm in self.vms:
             # A killed one cannot clean up.
             if vm.killed:
-                for path in (vm.socket_path, vm.console_path):
+                for path in (vm.socket_path, vm.console_path, os.path.join(self.runtime, "migrations")):
                     if os.path.exists(path):
                         os.unlink(path)
         for undo in reversed(self.on_close):

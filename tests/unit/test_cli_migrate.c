@@ -156,6 +156,10 @@ static const struct control_argument parameter_arguments[] = {
 	{ .name = "downtime-limit", .type = CONTROL_INTEGER },
 	{ .name = "multifd-channels", .type = CONTROL_INTEGER },
 	{ .name = "x-godwit-timeout", .type = CONTROL_INTEGER },
+	{ .name = "x-godwit-timeout-per-gib", .type = CONTROL_INTEGER },
+	{ .name = "x-godwit-progress-timeout", .type = CONTROL_INTEGER },
+	{ .name = "x-godwit-timeout-action", .type = CONTROL_STRING },
+	{ .name = "x-godwit-policy", .type = CONTROL_STRING },
 	{ .name = "x-godwit-bind", .type = CONTROL_STRING },
 	{ .name = NULL },
 };
@@ -419,13 +423,32 @@ START_TEST(options_become_parameters)
 {
 	start(&moves);
 	ck_assert_msg(verb("migrate fake tcp:b:7777 --bandwidth 20M --downtime 100 --timeout 9 "
-			   "--channels=4") == VERB_DONE,
+			   "--timeout-action force --progress-timeout 150 --channels=4") ==
+			      VERB_DONE,
 		      "%s", err);
 	ck_assert_int_eq(parameter("max-bandwidth"), 20 << 20);
 	ck_assert_int_eq(parameter("downtime-limit"), 100);
 	ck_assert_int_eq(parameter("x-godwit-timeout"), 9);
+	ck_assert_int_eq(parameter("x-godwit-progress-timeout"), 150);
 	ck_assert_int_eq(parameter("multifd-channels"), 4);
 	ck_assert(seen.multifd);
+	stop();
+}
+END_TEST
+
+static const struct scene decides = {
+	.answers = { ACTIVE, COMPLETED },
+	.events = { "GODWIT_DECISION {\"action\":\"downtime\",\"reason\":\"round 7 "
+		    "stalled\"}",
+		    "GODWIT_DECISION {\"action\":\"switchover\",\"reason\":\"little\"}" },
+};
+
+START_TEST(decisions_are_lines_between_the_rounds)
+{
+	start(&decides);
+	ck_assert_msg(verb("migrate fake tcp:b:7777") == VERB_DONE, "%s", err);
+	HAS("downtime: round 7 stalled\n", out);
+	LACKS("switchover", out);
 	stop();
 }
 END_TEST
@@ -595,8 +618,8 @@ START_TEST(set_without_values_lists_them)
 	start(&moves);
 	ck_assert_int_eq(verb("set fake channels=3 downtime=50"), VERB_DONE);
 	ck_assert_int_eq(verb("set fake"), VERB_DONE);
-	HAS("\ndowntime     50                   ms\n", out);
-	HAS("\nchannels     3                    connections\n", out);
+	HAS("\ndowntime         50                         ms\n", out);
+	HAS("\nchannels         3                          connections\n", out);
 	ck_assert_int_eq(verb("set fake --json"), VERB_DONE);
 	o = json_loads(out, 0, NULL);
 	row = json_array_get(o, 1);
@@ -606,7 +629,7 @@ START_TEST(set_without_values_lists_them)
 	/* Without the capability their number does not count. */
 	ck_assert_int_eq(verb("set fake channels=1"), VERB_DONE);
 	ck_assert_int_eq(verb("set fake"), VERB_DONE);
-	HAS("\nchannels     1                    connections\n", out);
+	HAS("\nchannels         1                          connections\n", out);
 	ck_assert_int_eq(verb("set fake downtime=1 --json"), VERB_USAGE);
 	stop();
 }
@@ -655,8 +678,17 @@ static const struct {
 	{ "migrate a tcp:b:1 --report r.pdf", "neither in .html nor in .json" },
 	{ "migrate a tcp:b:1 --report r.json --detach", "not with --detach" },
 	{ "migrate a tcp:b:1 --band 3", "unknown option '--band'" },
-	{ "migrate a tcp:b:1 --policy x", "--policy is not there yet" },
-	{ "migrate a tcp:b:1 --timeout-action force", "--timeout-action is not there yet" },
+	{ "migrate a tcp:b:1 --policy x",
+	  "--policy: 'x' is neither a policy (minimal-downtime, suspend-workload-if-needed, "
+	  "post-copy) nor a file" },
+	{ "migrate a tcp:b:1 --policy /nonexistent/x#y",
+	  "--policy: cannot read the policy /nonexistent/x: No such file" },
+	{ "migrate a tcp:b:1 --timeout-action wait",
+	  "--timeout-action: 'wait' is not abort, force or post-copy" },
+	{ "migrate a tcp:b:1 --timeout 800/GB", "'800/GB' is neither a number of seconds nor" },
+	{ "migrate a tcp:b:1 --timeout /GiB", "'/GiB' is neither" },
+	{ "migrate a tcp:b:1 --timeout 0/GiB", "'0/GiB' is neither" },
+	{ "migrate a tcp:b:1 --progress-timeout x", "--progress-timeout: 'x' is not a number" },
 	{ "migrate a tcp:b:1 --auto-converge", "--auto-converge is not there yet" },
 	{ "migrate a tcp:b:1 --compress zstd", "--compress is not there yet" },
 	{ "migrate a tcp:b:1 --post-copy", "--post-copy is not there yet" },
@@ -700,6 +732,7 @@ int main(void)
 	tcase_add_test(verbs, undecided_tells_what_to_do);
 	tcase_add_loop_test(verbs, vm_that_goes_away_is_not_taken_for_a_result, 0, COUNT(lost));
 	tcase_add_test(verbs, options_become_parameters);
+	tcase_add_test(verbs, decisions_are_lines_between_the_rounds);
 	tcase_add_test(verbs, parameter_that_the_vm_refuses_stops_it);
 	tcase_add_test(verbs, detached_migration_is_left_to_itself);
 	tcase_add_loop_test(verbs, report_has_the_decisions, 0, 2);

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vmm/base/err.h"
 #include "vmm/cli/figures.h"
@@ -484,7 +485,9 @@ static const struct {
 	{ "downtime", "100", "downtime-limit", 100, -1 },
 	{ "downtime", "100ms", "downtime-limit", 100, -1 },
 	{ "downtime-limit", "2000000", "downtime-limit", 2000000, -1 },
-	{ "timeout", "0", "x-godwit-timeout", 0, -1 },
+	{ "x-godwit-timeout", "7", "x-godwit-timeout", 7, -1 },
+	{ "timeout-per-gib", "800", "x-godwit-timeout-per-gib", 800, -1 },
+	{ "progress-timeout", "150", "x-godwit-progress-timeout", 150, -1 },
 	{ "channels", "1", "multifd-channels", 1, 0 },
 	{ "channels", "16", "multifd-channels", 16, 1 },
 	{ "multifd-channels", "4", "multifd-channels", 4, -1 },
@@ -504,6 +507,63 @@ START_TEST(parameters_are_read_by_both_names)
 }
 END_TEST
 
+static const struct {
+	const char *value;
+	json_int_t s, per_gib;
+} timeouts[] = { { "0", 0, 0 }, { "60", 60, 0 }, { "800/GiB", 0, 800 }, { "1/gib", 0, 1 } };
+
+START_TEST(timeout_is_for_the_whole_or_for_each_gib)
+{
+	struct parameters p;
+	struct err e;
+
+	parameters_init(&p);
+	/* The last one counts. */
+	ck_assert_int_eq(parameters_add(&p, "timeout", "5/GiB", &e), 0);
+	ck_assert_int_eq(parameters_add(&p, "timeout", timeouts[_i].value, &e), 0);
+	ck_assert_uint_eq(json_object_size(p.wanted), 2);
+	ck_assert_int_eq(json_integer_value(json_object_get(p.wanted, "x-godwit-timeout")),
+			 timeouts[_i].s);
+	ck_assert_int_eq(json_integer_value(json_object_get(p.wanted, "x-godwit-timeout-per-gib")),
+			 timeouts[_i].per_gib);
+	parameters_free(&p);
+}
+END_TEST
+
+static const char mine[] =
+	"{\"id\":{\"uuid\":\"80554327-0569-496b-bdeb-fcbbf52b827d\"},\"name\":\"mine\","
+	"\"description\":\"\",\"maxMigrations\":1,\"autoConvergence\":false,"
+	"\"migrationCompression\":false,\"enableGuestEvents\":false,\"config\":{"
+	"\"initialItems\":[],\"convergenceItems\":[],\"lastItems\":[{\"action\":\"abort\","
+	"\"params\":[]}]}}";
+
+/* The VM gets a built-in policy's name, and a file's text. */
+START_TEST(policy_and_action_are_words)
+{
+	char file[] = "/tmp/godwit-unit-XXXXXX", word[64];
+	int fd = mkstemp(file);
+	struct parameters p;
+	struct err e;
+
+	parameters_init(&p);
+	ck_assert_int_eq(parameters_add(&p, "policy", "minimal-downtime", &e), 0);
+	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-policy")),
+			 "minimal-downtime");
+	ck_assert_int_eq(dprintf(fd, "[%s]\n", mine), (int)sizeof(mine) + 2);
+	close(fd);
+	snprintf(word, sizeof(word), "%s#mine", file);
+	ck_assert_msg(!parameters_add(&p, "policy", word, &e), "%s", e.text);
+	unlink(file);
+	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-policy")), mine);
+	ck_assert_int_eq(parameters_add(&p, "x-godwit-policy", "", &e), 0);
+	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-policy")), "");
+	ck_assert_int_eq(parameters_add(&p, "timeout-action", "post-copy", &e), 0);
+	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-timeout-action")),
+			 "post-copy");
+	parameters_free(&p);
+}
+END_TEST
+
 #define LONG "0123456789012345678901234567890123456789012345678901234567890123"
 
 static const struct {
@@ -518,6 +578,11 @@ static const struct {
 	{ "downtime", "", "not a number" },
 	{ "downtime", LONG "ms", "not a number" },
 	{ "timeout", "1.5", "not a number" },
+	{ "timeout", "5/MiB", "'5/MiB' is neither a number of seconds nor one for each GiB" },
+	{ "timeout", LONG "/GiB", "is neither" },
+	{ "x-godwit-timeout", "5/GiB", "not a number" },
+	{ "timeout-action", "", "'' is not abort, force or post-copy" },
+	{ "policy", "minimal", "'minimal' is neither a policy (minimal-downtime, " },
 	{ "channels", "0", "from 1 to 16" },
 	{ "channels", "17", "from 1 to 16" },
 	{ "bind", LONG, "more than 63" },
@@ -568,6 +633,9 @@ int main(void)
 	tcase_add_test(report, history_of_any_length_stays_small_and_in_order);
 	tcase_add_test(report, json_report_has_every_sample_and_decision);
 	suite_add_tcase(s, report);
+	tcase_add_loop_test(parameters, timeout_is_for_the_whole_or_for_each_gib, 0,
+			    COUNT(timeouts));
+	tcase_add_test(parameters, policy_and_action_are_words);
 	tcase_add_loop_test(parameters, parameters_are_read_by_both_names, 0, COUNT(good));
 	tcase_add_loop_test(parameters, bad_parameter_is_refused_with_its_range, 0, COUNT(bad));
 	suite_add_tcase(s, parameters);

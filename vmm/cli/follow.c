@@ -67,6 +67,25 @@ static void print_round(struct follow *f, uint64_t round)
 	fflush(stdout);
 }
 
+/* On a terminal above the line. That the guest is parked shows anyway. */
+static void print_decision(struct follow *f, const char *action, const char *reason)
+{
+	char line[512], text[512];
+
+	if (f->show == FOLLOW_QUIET || !strcmp(action, "switchover"))
+		return;
+	snprintf(text, sizeof(text), "%.40s: %.440s", action, reason);
+	word_printable(line, sizeof(line), text);
+	if (f->show == FOLLOW_ROUNDS) {
+		puts(line);
+		fflush(stdout);
+		return;
+	}
+	fprintf(stderr, "\r%-*s\n", (int)f->drawn, line);
+	f->drawn = 0;
+	draw(f);
+}
+
 /* -- looking -- */
 
 static int look(struct follow *f, struct err *e)
@@ -149,6 +168,7 @@ static bool hear(struct follow *f, const json_t *event)
 		print_round(f, round);
 	} else if (!strcmp(name, "GODWIT_DECISION")) {
 		note(f, HISTORY_DECISION, ms, 0, text(data, "action"), text(data, "reason"));
+		print_decision(f, text(data, "action"), text(data, "reason"));
 	} else if (!strcmp(name, "SHUTDOWN")) {
 		word_printable(f->ended, sizeof(f->ended), text(data, "reason"));
 	}

@@ -44,7 +44,10 @@ struct migrate {
 enum {
 	ARG_BANDWIDTH,
 	ARG_DOWNTIME,
+	ARG_POLICY,
 	ARG_TIMEOUT,
+	ARG_TIMEOUT_ACTION,
+	ARG_PROGRESS_TIMEOUT,
 	ARG_CHANNELS,
 	ARG_BIND,
 	ARG_DETACH,
@@ -58,7 +61,10 @@ enum {
 static const struct option_spec migrate_options[] = {
 	[ARG_BANDWIDTH] = { "bandwidth", true, 1 },
 	[ARG_DOWNTIME] = { "downtime", true, 1 },
+	[ARG_POLICY] = { "policy", true, 1 },
 	[ARG_TIMEOUT] = { "timeout", true, 1 },
+	[ARG_TIMEOUT_ACTION] = { "timeout-action", true, 1 },
+	[ARG_PROGRESS_TIMEOUT] = { "progress-timeout", true, 1 },
 	[ARG_CHANNELS] = { "channels", true, 1 },
 	[ARG_BIND] = { "bind", true, 1 },
 	[ARG_DETACH] = { "detach", false, 1 },
@@ -66,9 +72,7 @@ static const struct option_spec migrate_options[] = {
 	[ARG_JSON] = { "json", false, 1 },
 	[ARG_HELP] = { "help", false, 1 },
 	/* Not there yet: refused by name. */
-	[ARG_LATER] = { "policy", true, 1 },
-	{ "timeout-action", true, 1 },
-	{ "auto-converge", false, 1 },
+	[ARG_LATER] = { "auto-converge", false, 1 },
 	{ "compress", true, 1 },
 	{ "post-copy", false, 1 },
 	{ "storage", false, 1 },

@@ -5,14 +5,29 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "migrate/policy/policy_json.h"
+#include "migrate/policy/timeout.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
 
-enum kind { KIND_RATE, KIND_MS, KIND_NUMBER, KIND_CHANNELS, KIND_TEXT };
+enum kind {
+	KIND_RATE,
+	KIND_MS,
+	KIND_NUMBER,
+	KIND_CHANNELS,
+	KIND_TEXT,
+	KIND_TIMEOUT,
+	KIND_ACTION,
+	KIND_POLICY
+};
+
+#define YEAR_S 31536000
 
 /* The ranges are those that the VM keeps to (migrate/commands.c). */
 static const struct row {
@@ -23,7 +38,14 @@ static const struct row {
 } rows[] = {
 	{ "bandwidth", "max-bandwidth", KIND_RATE, 0, INT64_MAX, "bytes a second, 0: no limit" },
 	{ "downtime", "downtime-limit", KIND_MS, 0, 2000000, "ms" },
-	{ "timeout", "x-godwit-timeout", KIND_NUMBER, 0, 31536000, "s, 0: none" },
+	{ "policy", "x-godwit-policy", KIND_POLICY, 0, 0, "name or FILE[#NAME], empty: none" },
+	{ "timeout", "x-godwit-timeout", KIND_TIMEOUT, 0, YEAR_S, "s, or s/GiB; 0: none" },
+	{ "timeout-per-gib", "x-godwit-timeout-per-gib", KIND_NUMBER, 0, YEAR_S,
+	  "s for each GiB of RAM, 0: none" },
+	{ "progress-timeout", "x-godwit-progress-timeout", KIND_NUMBER, 0, YEAR_S,
+	  "s without progress, 0: none" },
+	{ "timeout-action", "x-godwit-timeout-action", KIND_ACTION, 0, 0,
+	  "abort, force or post-copy" },
 	{ "channels", "multifd-channels", KIND_CHANNELS, 1, 16, "connections" },
 	{ "bind", "x-godwit-bind", KIND_TEXT, 0, 63, "local address, empty: any" },
 };
@@ -58,8 +80,8 @@ static const struct row *find(const char *name, struct err *e)
 		err_set(e, "unknown parameter '%s' (did you mean %s?)", name, nearest);
 	else
 		err_set(e,
-			"unknown parameter '%s' (expected bandwidth, downtime, timeout, channels "
-			"or bind)",
+			"unknown parameter '%s' (expected bandwidth, downtime, policy, timeout, "
+			"timeout-action, progress-timeout, channels or bind)",
 			name);
 	return NULL;
 }
@@ -83,6 +105,58 @@ static int read_number(const struct row *r, const char *value, uint64_t *n, stru
 	return parse_number(value, r->min, r->max, n, e);
 }
 
+static int add_number(struct parameters *p, const char *qmp, uint64_t n)
+{
+	return json_object_set_new(p->wanted, qmp, json_integer((json_int_t)n));
+}
+
+/* "600", or "800/GiB"; one takes the place of the other. */
+static int add_timeout(struct parameters *p, const struct row *r, const char *value, struct err *e)
+{
+	const char *slash = strchr(value, '/');
+	char digits[32];
+	uint64_t n;
+
+	if (!slash) {
+		if (parse_number(value, r->min, r->max, &n, e))
+			return -1;
+		add_number(p, "x-godwit-timeout-per-gib", 0);
+		return add_number(p, r->qmp, n);
+	}
+	snprintf(digits, sizeof(digits), "%.*s", (int)(slash - value), value);
+	if (strcasecmp(slash, "/GiB") || (size_t)(slash - value) >= sizeof(digits) ||
+	    parse_number(digits, 1, r->max, &n, NULL))
+		return err_set(e,
+			       "'%s' is neither a number of seconds nor one for each GiB (800/GiB)",
+			       value);
+	add_number(p, r->qmp, 0);
+	return add_number(p, "x-godwit-timeout-per-gib", n);
+}
+
+static int add_policy(struct parameters *p, const struct row *r, const char *value, struct err *e)
+{
+	struct policy policy;
+	char *text;
+
+	if (!value[0])
+		return json_object_set_new(p->wanted, r->qmp, json_string(""));
+	if (policy_from_word(value, &policy, e))
+		return -1;
+	text = policy_to_text(&policy);
+	if (!text)
+		return err_set(e, "out of memory");
+	json_object_set_new(p->wanted, r->qmp, json_string(text));
+	free(text);
+	return 0;
+}
+
+static int add_action(struct parameters *p, const struct row *r, const char *value, struct err *e)
+{
+	if (timeout_action_find(value) < 0)
+		return err_set(e, "'%s' is not abort, force or post-copy", value);
+	return json_object_set_new(p->wanted, r->qmp, json_string(value));
+}
+
 int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e)
 {
 	const struct row *r = find(name, e);
@@ -91,6 +165,13 @@ int parameters_add(struct parameters *p, const char *name, const char *value, st
 
 	if (!r)
 		return -1;
+	if (r->kind == KIND_POLICY)
+		return add_policy(p, r, value, e);
+	if (r->kind == KIND_ACTION)
+		return add_action(p, r, value, e);
+	/* By its QMP name it is that parameter alone. */
+	if (r->kind == KIND_TIMEOUT && !strcmp(name, r->name))
+		return add_timeout(p, r, value, e);
 	if (r->kind == KIND_TEXT) {
 		text = json_string(value);
 		if (!text || strlen(value) > r->max) {

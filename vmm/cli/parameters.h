@@ -1,6 +1,6 @@
 /*
  * The parameters of a migration as a user writes them (bandwidth=20M downtime=100, or by their QMP
- * names), and as a VM takes them. Reading them is pure.
+ * names), and as a VM takes them. Reading them is pure, but that a policy may come from a file.
  */
 #ifndef GODWIT_CLI_PARAMETERS_H
 #define GODWIT_CLI_PARAMETERS_H
@@ -22,7 +22,7 @@ struct parameters {
 void parameters_init(struct parameters *p);
 void parameters_free(struct parameters *p);
 
-/* Pure. -1 with a sentence: an unknown name (with the nearest), a bad value (with the range). */
+/* -1 with a sentence: an unknown name (with the nearest), a bad value (with the range). */
 int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e);
 
 /* Asks for the present values of those that are wanted, to be put back later. */

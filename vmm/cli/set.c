@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "migrate/policy/policy_json.h"
 #include "vmm/base/err.h"
 #include "vmm/base/options.h"
 #include "vmm/base/words.h"
@@ -72,13 +73,20 @@ static int parse(struct parameters *p, const char **vm, bool *json, int argc, ch
 	}
 }
 
+/* A policy that is no built-in one is a long text: its name says enough. */
+static const char *shown(const char *value, struct policy *p)
+{
+	return value[0] == '{' && !policy_from_text(value, p, NULL) ? p->name : value;
+}
+
 static void print_table(const json_t *list)
 {
+	struct policy policy;
 	char value[80];
 	size_t i;
 	json_t *p;
 
-	printf("%-12s %-20s %s\n", "PARAM", "VALUE", "UNIT");
+	printf("%-16s %-26s %s\n", "PARAM", "VALUE", "UNIT");
 	json_array_foreach(list, i, p)
 	{
 		const json_t *v = json_object_get(p, "value");
@@ -88,8 +96,9 @@ static void print_table(const json_t *list)
 				 json_integer_value(v));
 		else
 			word_printable(value, sizeof(value),
-				       json_string_length(v) ? json_string_value(v) : "-");
-		printf("%-12s %-20s %s\n", json_string_value(json_object_get(p, "name")), value,
+				       json_string_length(v) ? shown(json_string_value(v), &policy)
+							     : "-");
+		printf("%-16s %-26s %s\n", json_string_value(json_object_get(p, "name")), value,
 		       json_string_value(json_object_get(p, "unit")));
 	}
 }
