@@ -11,6 +11,7 @@ import handover  # noqa: E402,F401
 import host  # noqa: E402,F401
 import life  # noqa: E402,F401
 import live  # noqa: E402,F401
+import policy  # noqa: E402,F401
 import saving  # noqa: E402,F401
 
 
