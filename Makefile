@@ -52,7 +52,7 @@ fuzz_targets := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(BUILD)/godwit $(BUILD)/guest/bare.elf
+all: $(BUILD)/godwit $(BUILD)/guest/bare.elf $(BUILD)/drive
 
 $(BUILD)/godwit: $(BUILD)/obj/vmm/main.o $(library)
 	$(call say,LD)
@@ -96,6 +96,11 @@ $(BUILD)/bench/%: tests/bench/%.c $(library)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(library) $(LDLIBS)
 
+# A VM whose throttle tests can set (tests/bare/drive.c).
+$(BUILD)/drive: $(BUILD)/obj/tests/bare/drive.o $(library)
+	$(call say,LD)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 unit: $(unit_tests)
 	@scripts/run-unit $(unit_tests)
 
@@ -132,4 +137,4 @@ clean:
 	rm -rf $(BUILD_ROOT)
 
 -include guest/bare/rules.mk
--include $(objects:.o=.d) $(unit_support:.o=.d) $(unit_tests:=.d)
+-include $(objects:.o=.d) $(BUILD)/obj/tests/bare/drive.d $(unit_support:.o=.d) $(unit_tests:=.d)

@@ -838,6 +838,20 @@ void machine_log_stop(struct machine *m)
 	memory_log_stop(&m->memory, &m->kvm);
 }
 
+void machine_throttle(struct machine *m, unsigned int permille)
+{
+	unsigned int i;
+
+	for (i = 0; i < m->n_vcpus; i++)
+		vcpu_throttle(&m->vcpus[i], permille);
+}
+
+void machine_throttle_vcpu(struct machine *m, unsigned int vcpu, unsigned int permille)
+{
+	if (vcpu < m->n_vcpus)
+		vcpu_throttle(&m->vcpus[vcpu], permille);
+}
+
 static void press_power_button(void *arg)
 {
 	struct machine *m = arg;

@@ -123,6 +123,14 @@ int machine_log_clear(struct machine *m, unsigned int block, uint64_t first, uin
 		      const uint64_t *bits, struct err *e);
 void machine_log_stop(struct machine *m);
 
+/*
+ * Keeps all vCPUs, or one, from running for that share of their time, in permille, up to
+ * THROTTLE_MAX_PERMILLE (vmm/throttle.h); 0: none. By naps of at most 10 ms, which everything else
+ * breaks. Stays while parked and over a reset. Any thread.
+ */
+void machine_throttle(struct machine *m, unsigned int permille);
+void machine_throttle_vcpu(struct machine *m, unsigned int vcpu, unsigned int permille);
+
 /* Parks, sets everything back to how it was when built, loads the kernel again. Then resume. */
 int machine_reset(struct machine *m, struct err *e);
 

@@ -10,9 +10,11 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vmm/arch.h"
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
 #include "vmm/bus.h"
@@ -20,14 +22,27 @@
 
 #define KICK_SIGNAL SIGUSR1
 
-static void kicked(int signal)
+#ifndef sigev_notify_thread_id /* the kernel's name; older C libraries do not have it */
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+/*
+ * That KVM_RUN or a system call is interrupted is all that is wanted. The end of a slice may also
+ * come just before KVM_RUN: the flag is then what takes the thread out. (Who kicks has set it.)
+ */
+static void kicked(int signal, siginfo_t *info, void *context)
 {
-	(void)signal; /* that KVM_RUN or a system call is interrupted is all that is wanted */
+	struct kvm_run *run = info->si_value.sival_ptr;
+
+	(void)signal;
+	(void)context;
+	if (info->si_code == SI_TIMER)
+		__atomic_store_n(&run->immediate_exit, 1, __ATOMIC_RELAXED);
 }
 
 int vcpu_signal_init(struct err *e)
 {
-	struct sigaction action = { .sa_handler = kicked };
+	struct sigaction action = { .sa_sigaction = kicked, .sa_flags = SA_SIGINFO };
 
 	if (sigaction(KICK_SIGNAL, &action, NULL))
 		return err_errno(e, errno, "cannot set up the vCPU signal");
@@ -36,9 +51,14 @@ int vcpu_signal_init(struct err *e)
 
 int vcpu_init(struct vcpu *v, unsigned int index, const struct device_env *env, struct err *e)
 {
+	pthread_condattr_t attr;
+
 	*v = (struct vcpu){ .index = index, .env = env, .fd = -1, .parked = true };
 	pthread_mutex_init(&v->lock, NULL);
-	pthread_cond_init(&v->changed, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&v->changed, &attr);
+	pthread_condattr_destroy(&attr);
 	v->fd = ioctl(env->kvm->vm_fd, KVM_CREATE_VCPU, (unsigned long)index);
 	if (v->fd < 0)
 		return err_errno(e, errno, "KVM cannot make vCPU %u", index);
@@ -149,6 +169,83 @@ static bool should_run(struct vcpu *v)
 	return go_on;
 }
 
+/* -- slices and naps -- */
+
+/* 0: no signal. */
+static void set_timer(struct vcpu *v, uint64_t at_ns)
+{
+	struct itimerspec t = { .it_value = clock_timespec(at_ns) };
+
+	timer_settime(v->timer, TIMER_ABSTIME, &t, NULL);
+}
+
+/* With the lock held: as long as it is owed, or until something else is wanted. */
+static void nap(struct vcpu *v, uint64_t ns)
+{
+	uint64_t start = clock_ns();
+	struct timespec end = clock_timespec(start + ns);
+
+	while (v->want_run && !v->want_end && !v->limits_changed)
+		if (pthread_cond_timedwait(&v->changed, &v->lock, &end) == ETIMEDOUT)
+			break;
+	throttle_napped(&v->throttle, clock_ns() - start);
+}
+
+/* With the lock held: takes new limits over; false when there are none any more. */
+static bool take_limits(struct vcpu *v)
+{
+	if (v->limits_changed) {
+		v->limits_changed = false;
+		throttle_set(&v->throttle, v->throttle_permille);
+		v->slice_begun = false;
+		__atomic_store_n(&v->limited, v->throttle_permille != 0, __ATOMIC_RELAXED);
+	}
+	return v->limited;
+}
+
+/*
+ * Before each entry into KVM: where a slice is over, what it owes is napped, and the next begins.
+ * Never leaves the running state itself: an exit may be half done, which only KVM_RUN completes.
+ */
+static void pace(struct vcpu *v)
+{
+	uint64_t now = clock_ns(), cpu, due;
+
+	pthread_mutex_lock(&v->lock);
+	if (v->slice_begun && !v->limits_changed && now < v->slice_end_ns)
+		goto out;
+	if (v->slice_begun) {
+		cpu = clock_ns_of(CLOCK_THREAD_CPUTIME_ID);
+		throttle_ran(&v->throttle, cpu - v->ran_ns, now - v->slice_start_ns);
+		due = v->limits_changed ? 0 : throttle_nap_ns(&v->throttle);
+		if (due)
+			nap(v, due);
+	}
+	if (!take_limits(v)) {
+		set_timer(v, 0);
+		goto out;
+	}
+	v->slice_begun = true;
+	v->slice_start_ns = clock_ns();
+	v->ran_ns = clock_ns_of(CLOCK_THREAD_CPUTIME_ID);
+	due = throttle_slice_ns(&v->throttle);
+	v->slice_end_ns = v->slice_start_ns + due;
+	if (v->want_run && !v->want_end)
+		v->run->immediate_exit = 0; /* of a slice that is over */
+	set_timer(v, v->slice_end_ns);
+out:
+	pthread_mutex_unlock(&v->lock);
+}
+
+/* What it does while parked counts as nothing. */
+static void end_slice(struct vcpu *v)
+{
+	if (!v->slice_begun)
+		return;
+	set_timer(v, 0);
+	v->slice_begun = false;
+}
+
 /* Running: until KVM_RUN says EINTR and somebody wants the vCPU parked. */
 static void run(struct vcpu *v)
 {
@@ -157,6 +254,8 @@ static void run(struct vcpu *v)
 	/* Before the first start as well: the guest may have run elsewhere. */
 	arch_vcpu_was_parked(v);
 	for (;;) {
+		if (__atomic_load_n(&v->limited, __ATOMIC_ACQUIRE))
+			pace(v);
 		if (ioctl(v->fd, KVM_RUN, 0) == 0) {
 			handle_exit(v);
 			continue;
@@ -182,6 +281,7 @@ static void *vcpu_thread(void *arg)
 
 	pthread_mutex_lock(&v->lock);
 	v->thread_id = gettid();
+	pthread_cond_broadcast(&v->changed);
 	while (!v->want_end) {
 		if (v->job) {
 			void (*job)(struct vcpu *, void *) = v->job;
@@ -196,6 +296,7 @@ static void *vcpu_thread(void *arg)
 			v->run->immediate_exit = 0;
 			pthread_mutex_unlock(&v->lock);
 			run(v);
+			end_slice(v);
 			pthread_mutex_lock(&v->lock);
 			v->parked = true;
 			pthread_cond_broadcast(&v->changed);
@@ -209,6 +310,7 @@ static void *vcpu_thread(void *arg)
 
 int vcpu_start(struct vcpu *v, struct err *e)
 {
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = KICK_SIGNAL };
 	char name[16];
 	int rc = pthread_create(&v->thread, NULL, vcpu_thread, v);
 
@@ -217,6 +319,15 @@ int vcpu_start(struct vcpu *v, struct err *e)
 	v->thread_started = true;
 	snprintf(name, sizeof(name), "vcpu%u", v->index);
 	pthread_setname_np(v->thread, name);
+	pthread_mutex_lock(&v->lock);
+	while (!v->thread_id)
+		pthread_cond_wait(&v->changed, &v->lock);
+	pthread_mutex_unlock(&v->lock);
+	event.sigev_notify_thread_id = v->thread_id;
+	event.sigev_value.sival_ptr = v->run;
+	if (timer_create(CLOCK_MONOTONIC, &event, &v->timer))
+		return err_errno(e, errno, "cannot make the timer of vCPU %u", v->index);
+	v->timer_made = true;
 	return 0;
 }
 
@@ -240,6 +351,8 @@ void vcpu_free(struct vcpu *v)
 		pthread_mutex_unlock(&v->lock);
 		pthread_join(v->thread, NULL);
 	}
+	if (v->timer_made)
+		timer_delete(v->timer);
 	if (v->run)
 		munmap(v->run, v->run_bytes);
 	if (v->fd >= 0)
@@ -261,6 +374,20 @@ void vcpu_park(struct vcpu *v)
 	pthread_mutex_lock(&v->lock);
 	v->want_run = false;
 	kick(v);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_throttle(struct vcpu *v, unsigned int permille)
+{
+	pthread_mutex_lock(&v->lock);
+	if (permille > THROTTLE_MAX_PERMILLE)
+		permille = THROTTLE_MAX_PERMILLE;
+	if (v->throttle_permille != permille) {
+		v->throttle_permille = permille;
+		v->limits_changed = true;
+		__atomic_store_n(&v->limited, true, __ATOMIC_RELEASE);
+		kick(v);
+	}
 	pthread_mutex_unlock(&v->lock);
 }
 

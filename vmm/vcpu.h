@@ -6,6 +6,9 @@
  *
  * It goes from running to parked only when KVM_RUN returns EINTR, after an exit that was under way
  * has been completed by re-entering KVM; registers read while parked are therefore whole.
+ *
+ * While it is throttled it runs in slices (throttle.h): a timer of its own takes it out of KVM at
+ * the end of each, and it naps then. Whatever is asked of it breaks a nap.
  */
 #ifndef GODWIT_VCPU_H
 #define GODWIT_VCPU_H
@@ -14,8 +17,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "vmm/device.h"
+#include "vmm/throttle.h"
 
 struct err;
 struct kvm;
@@ -30,6 +35,8 @@ struct vcpu {
 	const struct device_env *env;
 	pthread_t thread;
 	bool thread_started;
+	timer_t timer; /* sends the thread its signal */
+	bool timer_made;
 
 	/* Under lock. */
 	pthread_mutex_t lock;
@@ -39,6 +46,16 @@ struct vcpu {
 	void (*job)(struct vcpu *v, void *arg);
 	void *job_arg;
 	pid_t thread_id;
+	unsigned int throttle_permille;
+	bool limits_changed;
+
+	bool limited; /* atomic: the thread runs in slices, or should begin to */
+
+	/* The vCPU's thread: its slice under way. */
+	struct throttle throttle;
+	bool slice_begun;
+	uint64_t slice_start_ns, slice_end_ns; /* CLOCK_MONOTONIC */
+	uint64_t ran_ns;		       /* of the thread's CPU time, at its start */
 };
 
 /* KVM_CREATE_VCPU and its shared page; the thread starts parked with vcpu_start(). */
@@ -56,6 +73,12 @@ void vcpu_wait(struct vcpu *v);
 
 /* Owner: gives a parked vCPU's thread something to do; wait with vcpu_wait(). */
 void vcpu_job(struct vcpu *v, void (*job)(struct vcpu *v, void *arg), void *arg);
+
+/*
+ * Any thread: from now on it is kept from running for that share of the time that it would run,
+ * 0 to THROTTLE_MAX_PERMILLE (more counts as that); 0 ends a nap at once.
+ */
+void vcpu_throttle(struct vcpu *v, unsigned int permille);
 
 /* The signal that takes a thread out of KVM_RUN; its handler does nothing. Once a process. */
 int vcpu_signal_init(struct err *e);

@@ -246,10 +246,11 @@ class VM:
     console: stdio (pipes), file, unix, null, or None (say nothing about it; stdin and stdout are
     pipes then, too). prefix: words before the command (setpriv ...), which must exec it, so that
     its process id is the VM's. keep_name: name is the one in the file, so it is not said.
+    program: another one that takes the same words.
     """
 
     def __init__(self, verb, *args, place=None, name=None, keep_name=False, console="stdio",
-                 prefix=(), env=None, preexec=None):
+                 prefix=(), env=None, preexec=None, program=GODWIT):
         self.own_place = place is None
         self.killed = False
         self.place = place or Place()
@@ -257,7 +258,7 @@ class VM:
         self.socket_path = self.place.socket_path(self.name)
         self.console_path = self.place.path(f"{self.name}.console")
         self.console_kind = console
-        words = [GODWIT, verb, *map(str, args)]
+        words = [program, verb, *map(str, args)]
         if "--control" not in words and not keep_name:
             words += ["--name", self.name]
         if console in ("file", "unix"):
