@@ -48,6 +48,12 @@ struct guest_ops {
 	/* Source: the guest will soon be parked: begins what makes sync short, and does not wait.
 	 */
 	void (*settle)(struct guest *g);
+	/*
+	 * Source: keeps its vCPUs from running for that share of their time, in permille, by naps
+	 * of at most 10 ms (vmm/throttle.h); 0: none. Holds until it is set anew: whoever set it
+	 * takes it off. Any thread.
+	 */
+	void (*throttle)(struct guest *g, unsigned int permille);
 	/* Source, parked: what the guest wrote to its disks is there, for other hosts to read. */
 	int (*sync)(struct guest *g, struct err *e);
 	/* Source, parked: gives up what only one side may hold, so that the other can take it. */
@@ -66,6 +72,7 @@ struct guest {
 	const struct tree *tree; /* the machine tree */
 	struct guest_block blocks[GUEST_BLOCKS_MAX];
 	unsigned int n_blocks;
+	unsigned int n_vcpus;
 };
 
 struct loop;

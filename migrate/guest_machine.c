@@ -128,6 +128,11 @@ static void guest_settle(struct guest *g)
 	machine_settle(machine_of(g));
 }
 
+static void guest_throttle(struct guest *g, unsigned int permille)
+{
+	machine_throttle(machine_of(g), permille);
+}
+
 static int guest_sync(struct guest *g, struct err *e)
 {
 	return machine_sync(machine_of(g), e);
@@ -161,6 +166,7 @@ static const struct guest_ops ops = {
 	.ran = guest_ran,
 	.share = guest_share,
 	.settle = guest_settle,
+	.throttle = guest_throttle,
 	.sync = guest_sync,
 	.release = guest_release,
 	.states_load = guest_states_load,
@@ -173,7 +179,10 @@ void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop 
 	unsigned int i;
 
 	*g = (struct guest_machine){
-		.guest = { .ops = &ops, .tree = machine_tree(m), .n_blocks = memory->n_blocks },
+		.guest = { .ops = &ops,
+			   .tree = machine_tree(m),
+			   .n_blocks = memory->n_blocks,
+			   .n_vcpus = machine_n_vcpus(m) },
 		.machine = m,
 		.owner_loop = owner_loop,
 	};

@@ -265,6 +265,14 @@ static void fake_share(struct guest *g, bool on)
 	fake_of(g)->shared = on;
 }
 
+static void fake_throttle(struct guest *g, unsigned int permille)
+{
+	struct fake *f = fake_of(g);
+
+	f->throttles++;
+	f->throttle_permille = permille;
+}
+
 static int fake_sync(struct guest *g, struct err *e)
 {
 	struct fake *f = fake_of(g);
@@ -321,6 +329,7 @@ static const struct guest_ops ops = {
 	.states_save = fake_states_save,
 	.ran = fake_ran,
 	.share = fake_share,
+	.throttle = fake_throttle,
 	.sync = fake_sync,
 	.release = fake_release,
 	.states_load = fake_states_load,
@@ -341,6 +350,7 @@ struct fake *fake_new(struct fake_world *world, unsigned int n_blocks, const uin
 	f->guest.ops = &ops;
 	f->guest.tree = &f->tree;
 	f->guest.n_blocks = n_blocks;
+	f->guest.n_vcpus = 1;
 	for (i = 0; i < n_blocks; i++) {
 		struct guest_block *b = &f->guest.blocks[i];
 

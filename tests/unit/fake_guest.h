@@ -54,8 +54,9 @@ struct fake {
 	void *arg;
 
 	/* What happened. */
-	unsigned int parks, unparks, saves, syncs, loads, starts, releases;
-	bool shared; /* as the engine said last */
+	unsigned int parks, unparks, saves, syncs, loads, starts, releases, throttles;
+	unsigned int throttle_permille; /* as it was set last */
+	bool shared;			/* as the engine said last */
 };
 
 /* `world` may be NULL. Blocks have the sizes given, in pages; all zero and never touched. */
