@@ -1,0 +1,165 @@
+/* How much to slow a guest: see converge.h. */
+#include "migrate/policy/converge.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* In a window with less sent than this nothing can be said. */
+#define WINDOW_BYTES (2u << 20)
+
+/* What is dirtied again, in percent of what is sent meanwhile: from here on a round gains nothing;
+ * and from here on the guest surely would dirty more than is seen. */
+#define STALLED_PCT   95u
+#define SATURATED_PCT 80u
+
+/* How much of the room in the pause the estimate may use: it is only one. */
+#define FIT_PCT 70u
+
+/* Where the rest will not fit in any case: the share of the link that may be dirtied again. */
+#define LINK_PCT 15u
+
+/* After so long it is seen whether less is enough; and how near to what was too much it may come.
+ */
+#define EASE_US	 2000000u
+#define EASE_PCT 70u
+
+/* Each time that it was wrong, it takes four times as long; and after so many it is over. */
+#define EASE_TRIES 2u
+
+/* The share of its time that the guest keeps, in millionths. */
+#define WHOLE 1000000u
+
+static uint64_t max_of(const struct converge *c)
+{
+	unsigned int max = c->bounds.max;
+
+	return max && max < CONVERGE_MAX_PERMILLE ? max : CONVERGE_MAX_PERMILLE;
+}
+
+static unsigned int clamp_permille(const struct converge *c, uint64_t keep)
+{
+	uint64_t permille = keep < WHOLE ? (WHOLE - keep) / 1000 : 0;
+
+	return (unsigned int)(permille < max_of(c) ? permille : max_of(c));
+}
+
+/* What may be dirtied in a second for the rest to fit in the pause at the end of the round. */
+static uint64_t allowed_bytes(const struct converge_sample *s)
+{
+	uint64_t fit = s->fit_bytes / 100 * FIT_PCT;
+	uint64_t least = s->rate_bytes / 100 * LINK_PCT, allowed = 0;
+	/* At the end of a round, of the next one. */
+	uint64_t left = s->pending_bytes ? s->left_bytes : 0;
+	uint64_t pending = s->pending_bytes ? s->pending_bytes : s->left_bytes + 1;
+
+	if (fit > left)
+		allowed = (uint64_t)((unsigned __int128)(fit - left) * s->rate_bytes / pending);
+	/* More than the link would carry is no aim, and less than a part of it would be lost time
+	 * where another round is needed anyway. */
+	return allowed < least ? least : allowed < s->rate_bytes / 2 ? allowed : s->rate_bytes / 2;
+}
+
+static struct converge_mark mark(const struct converge_sample *s)
+{
+	return (struct converge_mark){ s->now_us, s->sent_bytes, s->again_bytes };
+}
+
+/* Bytes a second since then that became dirty again. */
+static uint64_t dirtied(const struct converge_mark *from, const struct converge_sample *s)
+{
+	return (uint64_t)((unsigned __int128)(s->again_bytes - from->again) * 1000000 /
+			  (s->now_us - from->us + 1));
+}
+
+/* More is dirtied than may be: the share that is left to the guest, from what came of this one. */
+static uint64_t tighten(struct converge *c, uint64_t keep, uint64_t allowed)
+{
+	uint64_t seen = c->dirty_bytes;
+
+	if (!c->too_much || keep < c->too_much)
+		c->too_much = keep;
+	c->eased_wrongly += c->eased;
+	c->eased = false;
+	if (!c->permille && c->bounds.initial)
+		return WHOLE - c->bounds.initial * 1000ull;
+	/* What is seen is only a lower bound, so a step further than it says. */
+	if (c->saturated)
+		seen *= 2;
+	return (uint64_t)((unsigned __int128)keep * allowed / (seen + 1));
+}
+
+/* Little was dirtied, for long: somewhat more, but not where it was too much before. */
+static uint64_t ease(struct converge *c, uint64_t keep)
+{
+	uint64_t more = keep + keep / 2 + 1000, most = c->too_much / 100 * EASE_PCT;
+
+	more = more < most ? more : most;
+	if (more <= keep)
+		return keep;
+	c->eased = true;
+	return more;
+}
+
+static uint64_t next_keep(struct converge *c, const struct converge_sample *s)
+{
+	uint64_t keep = WHOLE - c->permille * 1000ull, allowed = allowed_bytes(s);
+
+	if (c->dirty_bytes > allowed + allowed / 4)
+		return tighten(c, keep, allowed);
+	if (c->eased_wrongly <= EASE_TRIES &&
+	    s->now_us - c->change.us >= EASE_US << 2 * c->eased_wrongly &&
+	    dirtied(&c->change, s) < allowed / 3)
+		return ease(c, keep);
+	return keep;
+}
+
+/*
+ * Whether a window that began at *from is over, with what came of it in c; the next begins then. In
+ * *stalled, whether nothing was gained in it.
+ */
+static bool end_window(struct converge *c, struct converge_mark *from,
+		       const struct converge_sample *s, bool *stalled)
+{
+	uint64_t sent = s->sent_bytes - from->sent, again = s->again_bytes - from->again;
+	uint64_t least_us = c->permille ? CONVERGE_WINDOW_US : CONVERGE_CERTAIN_US;
+
+	if (s->now_us - from->us < least_us || sent < WINDOW_BYTES)
+		return false;
+	c->dirty_bytes = dirtied(from, s);
+	c->saturated = again >= sent / 100 * SATURATED_PCT;
+	*stalled = again >= sent / 100 * STALLED_PCT &&
+		   s->left_bytes + s->pending_bytes > s->fit_bytes;
+	*from = mark(s);
+	return true;
+}
+
+bool converge_add(struct converge *c, const struct converge_sample *s, char *reason, size_t size)
+{
+	bool stalled = false, round_stalled = false;
+	unsigned int permille;
+
+	if (!c->window.us || s->again_bytes < c->window.again || s->sent_bytes < c->window.sent) {
+		c->window = c->round = c->change = mark(s);
+		return false;
+	}
+	if (!end_window(c, &c->window, s, &stalled) && c->permille)
+		return false;
+	/* A guest that writes in step with the rounds shows only at their ends what it does. */
+	if (!c->permille && !stalled &&
+	    (s->pending_bytes || !end_window(c, &c->round, s, &round_stalled) || !round_stalled))
+		return false;
+	permille = clamp_permille(c, next_keep(c, s));
+	if (c->permille && c->bounds.increment && permille > c->permille + c->bounds.increment)
+		permille = c->permille + c->bounds.increment;
+	if (permille == c->permille)
+		return false;
+	c->permille = permille;
+	c->change = mark(s);
+	snprintf(reason, size,
+		 "%u.%u %% taken from the vCPUs: they dirty %s%" PRIu64 " MiB/s, %" PRIu64
+		 " MiB/s are sent, %" PRIu64 " MiB are left and %" PRIu64 " MiB fit in the pause",
+		 permille / 10, permille % 10, c->saturated ? "at least " : "",
+		 c->dirty_bytes >> 20, s->rate_bytes >> 20,
+		 (s->left_bytes + s->pending_bytes) >> 20, s->fit_bytes >> 20);
+	return true;
+}
