@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migrate/codec/page_cache.h"
 #include "migrate/migration.h"
 #include "migrate/policy/policy_json.h"
 #include "vmm/base/err.h"
@@ -64,6 +65,23 @@ static json_t *ram(const struct migration_report *r)
 	return o;
 }
 
+static json_t *xbzrle_cache(const struct migration_report *r)
+{
+	const struct stats *st = &r->stats;
+	double raw = (double)(st->xbzrle_pages * PAGE_SIZE);
+
+	return json_pack("{s:o,s:o,s:o,s:o,s:f,s:f,s:o}", "cache-size",
+			 number(r->parameters.xbzrle_cache_bytes), "bytes",
+			 number(st->xbzrle_bytes), "pages", number(st->xbzrle_pages), "cache-miss",
+			 number(st->xbzrle_misses), "cache-miss-rate",
+			 st->xbzrle_pages + st->xbzrle_misses
+				 ? (double)st->xbzrle_misses /
+					   (double)(st->xbzrle_pages + st->xbzrle_misses)
+				 : 0.0,
+			 "encoding-rate", st->xbzrle_bytes ? raw / (double)st->xbzrle_bytes : 0.0,
+			 "overflow", number(st->xbzrle_overflows));
+}
+
 /* Where the milliseconds of the pause went, in microseconds. */
 static json_t *downtime_parts(const struct stats *st)
 {
@@ -91,7 +109,12 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 	json_object_set_new(o, "expected-downtime", number(r.stats.expected_us / 1000));
 	if (r.status == MIGRATION_COMPLETED && r.stats.downtime_us)
 		json_object_set_new(o, "downtime", number((r.stats.downtime_us + 999) / 1000));
+	if (r.stats.throttle_permille)
+		json_object_set_new(o, "cpu-throttle-percentage",
+				    number((r.stats.throttle_permille + 9) / 10));
 	json_object_set_new(o, "ram", ram(&r));
+	if (r.xbzrle)
+		json_object_set_new(o, "xbzrle-cache", xbzrle_cache(&r));
 	json_object_set_new(o, "x-godwit-downtime", downtime_parts(&r.stats));
 	if (r.incoming)
 		json_object_set_new(o, "x-godwit-incoming", json_true());
@@ -113,6 +136,16 @@ static const struct control_argument parameter_arguments[] = {
 	{ .name = "max-bandwidth", .type = CONTROL_INTEGER, .min = 0, .max = INT64_MAX },
 	{ .name = "downtime-limit", .type = CONTROL_INTEGER, .min = 0, .max = 2000000 },
 	{ .name = "multifd-channels", .type = CONTROL_INTEGER, .min = 1, .max = 16 },
+	{ .name = "cpu-throttle-initial", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
+	{ .name = "cpu-throttle-increment", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
+	{ .name = "max-cpu-throttle", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
+	{ .name = "xbzrle-cache-size",
+	  .type = CONTROL_INTEGER,
+	  .min = PAGE_CACHE_BYTES_MIN,
+	  .max = INT64_MAX },
+	{ .name = "multifd-compression", .type = CONTROL_STRING },
+	{ .name = "multifd-zlib-level", .type = CONTROL_INTEGER, .min = 1, .max = 9 },
+	{ .name = "multifd-zstd-level", .type = CONTROL_INTEGER, .min = 1, .max = 20 },
 	{ .name = "x-godwit-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
 	{ .name = "x-godwit-timeout-per-gib", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
 	{ .name = "x-godwit-progress-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
@@ -153,16 +186,54 @@ static int set_timeout_action(struct migration_parameters *p, const char *text, 
 	return 0;
 }
 
-static void set_timeouts(struct migration_parameters *p, const json_t *arguments)
-{
-	const json_t *v;
+/* The parameters that are numbers, and no more. */
+static const struct number_parameter {
+	const char *name;
+	size_t at; /* of a uint64_t in struct migration_parameters */
+} number_parameters[] = {
+#define NUMBER(name, member)                                        \
+	{                                                           \
+		name, offsetof(struct migration_parameters, member) \
+	}
+	NUMBER("max-bandwidth", bandwidth),
+	NUMBER("downtime-limit", downtime_ms),
+	NUMBER("multifd-channels", channels),
+	NUMBER("cpu-throttle-initial", throttle_initial),
+	NUMBER("cpu-throttle-increment", throttle_increment),
+	NUMBER("max-cpu-throttle", throttle_max),
+	NUMBER("xbzrle-cache-size", xbzrle_cache_bytes),
+	NUMBER("multifd-zlib-level", zlib_level),
+	NUMBER("multifd-zstd-level", zstd_level),
+	NUMBER("x-godwit-timeout", timeout.total_s),
+	NUMBER("x-godwit-timeout-per-gib", timeout.per_gib_s),
+	NUMBER("x-godwit-progress-timeout", timeout.progress_s),
+#undef NUMBER
+};
 
-	if ((v = json_object_get(arguments, "x-godwit-timeout")))
-		p->timeout.total_s = (uint64_t)json_integer_value(v);
-	if ((v = json_object_get(arguments, "x-godwit-timeout-per-gib")))
-		p->timeout.per_gib_s = (uint64_t)json_integer_value(v);
-	if ((v = json_object_get(arguments, "x-godwit-progress-timeout")))
-		p->timeout.progress_s = (uint64_t)json_integer_value(v);
+#define N_NUMBERS (sizeof(number_parameters) / sizeof(number_parameters[0]))
+
+static uint64_t *number_of(struct migration_parameters *p, size_t i)
+{
+	return (uint64_t *)((char *)p + number_parameters[i].at);
+}
+
+static const char *compression_name(const struct migration_parameters *p)
+{
+	return p->compression == CODEC_PLAIN ? "none" : pages_codec_name(p->compression);
+}
+
+static int set_compression(struct migration_parameters *p, const char *text, struct err *e)
+{
+	if (!strcmp(text, "none"))
+		p->compression = CODEC_PLAIN;
+	else if (!strcmp(text, pages_codec_name(CODEC_ZLIB)))
+		p->compression = CODEC_ZLIB;
+	else if (!strcmp(text, pages_codec_name(CODEC_ZSTD)))
+		p->compression = CODEC_ZSTD;
+	else
+		return err_set(e, "'multifd-compression' must be none, zlib or zstd, not '%.64s'",
+			       text);
+	return 0;
 }
 
 static int set_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
@@ -172,15 +243,14 @@ static int set_parameters(void *context, json_t *arguments, json_t **result, str
 
 	(void)result;
 	migration_get_parameters(context, &p);
-	if ((v = json_object_get(arguments, "max-bandwidth")))
-		p.bandwidth = (uint64_t)json_integer_value(v);
-	if ((v = json_object_get(arguments, "downtime-limit"))) {
-		p.downtime_ms = (uint64_t)json_integer_value(v);
+	for (size_t i = 0; i < N_NUMBERS; i++)
+		if ((v = json_object_get(arguments, number_parameters[i].name)))
+			*number_of(&p, i) = (uint64_t)json_integer_value(v);
+	if (json_object_get(arguments, "downtime-limit"))
 		p.downtime_sets++;
-	}
-	if ((v = json_object_get(arguments, "multifd-channels")))
-		p.channels = (uint32_t)json_integer_value(v);
-	set_timeouts(&p, arguments);
+	if ((v = json_object_get(arguments, "multifd-compression")) &&
+	    set_compression(&p, json_string_value(v), e))
+		return -1;
 	if ((v = json_object_get(arguments, "x-godwit-timeout-action")) &&
 	    set_timeout_action(&p, json_string_value(v), e))
 		return -1;
@@ -205,14 +275,11 @@ static int query_parameters(void *context, json_t *arguments, json_t **result, s
 	(void)arguments;
 	migration_get_parameters(context, &p);
 	policy = p.has_policy ? policy_to_text(&p.policy) : NULL;
-	*result = json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:s,s:s}", "max-bandwidth",
-			    number(p.bandwidth), "downtime-limit", number(p.downtime_ms),
-			    "multifd-channels", number(p.channels), "x-godwit-timeout",
-			    number(p.timeout.total_s), "x-godwit-timeout-per-gib",
-			    number(p.timeout.per_gib_s), "x-godwit-progress-timeout",
-			    number(p.timeout.progress_s), "x-godwit-timeout-action",
-			    timeout_action_name(p.timeout_action), "x-godwit-policy",
-			    policy ? policy : "", "x-godwit-bind", p.bind);
+	*result = json_pack("{s:s,s:s,s:s,s:s}", "multifd-compression", compression_name(&p),
+			    "x-godwit-timeout-action", timeout_action_name(p.timeout_action),
+			    "x-godwit-policy", policy ? policy : "", "x-godwit-bind", p.bind);
+	for (size_t i = 0; *result && i < N_NUMBERS; i++)
+		json_object_set_new(*result, number_parameters[i].name, number(*number_of(&p, i)));
 	free(policy);
 	return *result ? 0 : err_set(e, "out of memory");
 }

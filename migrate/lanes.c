@@ -21,6 +21,9 @@
 /* The longest sleep without a look at the rate. */
 #define NAP_US 50000u
 
+/* What says how fast the link is. */
+#define LINK_BYTES (16u << 20)
+
 /* A PAGES record on the way. */
 struct batch {
 	uint8_t body[PAGES_HEAD_BYTES + CHUNK_PAGES * PAGES_RUN_BYTES];
@@ -105,6 +108,26 @@ static uint32_t checksum(const struct batch *b)
 	return (uint32_t)crc;
 }
 
+/* One PAGES record, when it may go; and what the link took for it. */
+static int send_paced(struct lane *lane, const void *body, size_t body_bytes, struct iovec *data,
+		      int n_data, uint64_t data_bytes, struct err *e)
+{
+	struct lanes *l = lane->all;
+	uint64_t start = clock_us();
+
+	if (keep_rate(l, RECORD_HEAD_BYTES + body_bytes + data_bytes, e) ||
+	    writer_flagged(&lane->writer, RECORD_PAGES, l->checksums ? 0 : RECORD_UNCHECKED, body,
+			   body_bytes, data, n_data, e))
+		return -1;
+	if (lane->link_bytes >= LINK_BYTES) {
+		lane->link_bytes /= 2;
+		lane->link_ns /= 2;
+	}
+	lane->link_bytes += data_bytes;
+	lane->link_ns += (clock_us() - start) * 1000;
+	return 0;
+}
+
 static int write_batch(struct lane *lane, unsigned int block, enum pages_codec codec, struct err *e)
 {
 	struct lanes *l = lane->all;
@@ -120,9 +143,7 @@ static int write_batch(struct lane *lane, unsigned int block, enum pages_codec c
 	put_u32(b->body + 4, codec);
 	put_u32(b->body + 8, b->n_runs);
 	put_u32(b->body + 12, plain && l->checksums ? checksum(b) : 0);
-	if (keep_rate(l, RECORD_HEAD_BYTES + body + data, e) ||
-	    writer_flagged(&lane->writer, RECORD_PAGES, l->checksums ? 0 : RECORD_UNCHECKED,
-			   b->body, body, b->data, plain ? (int)b->n_runs : 0, e))
+	if (send_paced(lane, b->body, body, b->data, plain ? (int)b->n_runs : 0, data, e))
 		return -1;
 	stats_add(plain ? &l->stats->normal_pages : &l->stats->zero_pages, b->pages);
 	stats_add(&l->stats->data_bytes, data);
@@ -178,12 +199,206 @@ static int send_runs(struct lane *lane, const struct chunk *c, const uint64_t *p
 	return write_batch(lane, c->block, codec, e);
 }
 
+/* -- encoded -- */
+
+/* Picoseconds for a byte on this lane; 0: not known yet. */
+static uint64_t link_byte_ps(const struct lane *lane)
+{
+	uint64_t rate = __atomic_load_n(lane->all->rate, __ATOMIC_RELAXED);
+	uint64_t seen, allowed = rate ? 1000000000000 / rate : 0;
+
+	if (lane->link_bytes < LINK_BYTES / 4)
+		return allowed;
+	seen = lane->link_ns * 1000 / lane->link_bytes;
+	return seen > allowed ? seen : allowed;
+}
+
+static void say_choice(struct lanes *l, const char *name, enum choice_change change)
+{
+	char action[32], reason[160];
+
+	if (change == CHOICE_AS_BEFORE || !l->codecs.decision)
+		return;
+	snprintf(action, sizeof(action), "%s-%s", name,
+		 change == CHOICE_SWITCHED_ON ? "on" : "off");
+	snprintf(reason, sizeof(reason),
+		 change == CHOICE_SWITCHED_ON
+			 ? "pages take less time with %s now than without"
+			 : "pages take no less time with %s than without: it is left out, and "
+			   "tried again later",
+		 name);
+	l->codecs.decision(l->codecs.arg, action, reason);
+}
+
+/* What a set of pages became says whether the codecs gain. */
+static void judge(struct lane *lane, const struct encode_how *how, uint64_t rest_pages,
+		  uint64_t rest_bytes, uint64_t delta_ns, uint64_t rest_ns)
+{
+	struct lanes *l = lane->all;
+	uint64_t byte_ps = link_byte_ps(lane);
+	enum choice_change delta = CHOICE_AS_BEFORE, rest = CHOICE_AS_BEFORE;
+
+	pthread_mutex_lock(&l->lock);
+	if (how->delta && lane->encoder.known_pages)
+		delta = choice_add(&l->delta, lane->encoder.known_pages, lane->encoder.known_bytes,
+				   delta_ns, byte_ps);
+	if (how->rest != CODEC_PLAIN && rest_pages)
+		rest = choice_add(&l->rest, rest_pages, rest_bytes, rest_ns, byte_ps);
+	pthread_mutex_unlock(&l->lock);
+	say_choice(l, pages_codec_name(CODEC_XBZRLE), delta);
+	say_choice(l, pages_codec_name(how->rest), rest);
+}
+
+static int write_encoded(struct lane *lane, const struct page_set *set, struct encoded *out,
+			 struct err *e)
+{
+	struct lanes *l = lane->all;
+	uint64_t before = lane->writer.channel->bytes, from, to;
+	uint8_t *run = lane->batch->body + PAGES_HEAD_BYTES;
+	uint32_t n = 0;
+
+	for (from = bitmap_next_set(out->pages, CHUNK_PAGES, 0); from < CHUNK_PAGES;
+	     from = bitmap_next_set(out->pages, CHUNK_PAGES, to)) {
+		to = bitmap_next_clear(out->pages, CHUNK_PAGES, from);
+		put_u64(run, set->first + from);
+		put_u64(run + 8, to - from);
+		run += PAGES_RUN_BYTES;
+		n++;
+	}
+	put_u32(lane->batch->body, set->block);
+	put_u32(lane->batch->body + 4, out->codec);
+	put_u32(lane->batch->body + 8, n);
+	put_u32(lane->batch->body + 12, 0);
+	if (send_paced(lane, lane->batch->body, (size_t)(run - lane->batch->body), &out->data, 1,
+		       out->data.iov_len, e))
+		return -1;
+	if (out->codec == CODEC_XBZRLE) {
+		stats_add(&l->stats->xbzrle_pages, out->n_pages);
+		stats_add(&l->stats->xbzrle_bytes, out->data.iov_len);
+	} else {
+		stats_add(&l->stats->normal_pages, out->n_pages);
+	}
+	if (out->codec == CODEC_ZLIB || out->codec == CODEC_ZSTD) {
+		stats_add(&l->stats->compressed_pages, out->n_pages);
+		stats_add(&l->stats->compressed_bytes, out->data.iov_len);
+	}
+	stats_add(&l->stats->data_bytes, out->data.iov_len);
+	stats_add(&l->stats->meta_bytes, lane->writer.channel->bytes - before - out->data.iov_len);
+	return 0;
+}
+
+static int encode_set(struct lane *lane, const struct encode_how *how, const struct page_set *set,
+		      struct err *e)
+{
+	const struct encoder_count *count = lane->encoder.count;
+	uint64_t delta_ns = count[CODEC_XBZRLE].cpu_ns, rest_ns = count[how->rest].cpu_ns;
+	uint64_t rest_pages = 0, rest_bytes = 0, unchanged = bitmap_count(set->pages, CHUNK_PAGES);
+	struct encoded out[2];
+	int n = encoder_run(&lane->encoder, how, set, out, e), i;
+
+	if (n < 0)
+		return -1;
+	for (i = 0; i < n; i++) {
+		unchanged -= out[i].n_pages;
+		if (out[i].codec == CODEC_XBZRLE)
+			continue;
+		rest_pages += out[i].n_pages;
+		rest_bytes += out[i].data.iov_len;
+	}
+	judge(lane, how, rest_pages, rest_bytes, count[CODEC_XBZRLE].cpu_ns - delta_ns,
+	      count[how->rest].cpu_ns - rest_ns);
+	for (i = 0; i < n; i++)
+		if (write_encoded(lane, set, &out[i], e))
+			return -1;
+	stats_add(&lane->all->stats->xbzrle_pages, unchanged);
+	if (!how->delta)
+		return 0;
+	stats_add(&lane->all->stats->xbzrle_overflows, lane->encoder.overflows);
+	stats_add(&lane->all->stats->xbzrle_misses,
+		  bitmap_count(set->pages, CHUNK_PAGES) - lane->encoder.known_pages);
+	return 0;
+}
+
+/* Which codecs the next pages go through. */
+static struct encode_how how_to_encode(struct lanes *l, uint64_t pages)
+{
+	struct encode_how how = { .rest = CODEC_PLAIN,
+				  .level = l->codecs.level,
+				  .round = l->round };
+
+	if (l->checksums) /* a file: as it is */
+		return how;
+	pthread_mutex_lock(&l->lock);
+	if (l->codecs.cache && choice_wants(&l->delta, pages))
+		how.delta = true;
+	if (l->codecs.rest != CODEC_PLAIN && choice_wants(&l->rest, pages))
+		how.rest = l->codecs.rest;
+	pthread_mutex_unlock(&l->lock);
+	return how;
+}
+
+static void set_up_set(struct page_set *set, const struct lanes *l, const struct chunk *c)
+{
+	*set = (struct page_set){ .block = c->block,
+				  .first = c->first,
+				  .host = l->guest->blocks[c->block].host + c->first * PAGE_SIZE };
+}
+
+/* The cache believes nothing of these pages any more. */
+static void forget(struct lane *lane, const struct chunk *c, const uint64_t *pages)
+{
+	struct page_set set;
+
+	if (!lane->encoder.cache)
+		return;
+	set_up_set(&set, lane->all, c);
+	memcpy(set.pages, pages, sizeof(set.pages));
+	encoder_forget(&lane->encoder, &set);
+}
+
+/* As many pages at once as the rate allows. */
+static int send_encoded(struct lane *lane, const struct encode_how *how, const struct chunk *c,
+			struct err *e)
+{
+	uint64_t max = pace_batch_bytes(__atomic_load_n(lane->all->rate, __ATOMIC_RELAXED),
+					CHUNK_PAGES * PAGE_SIZE) /
+		       PAGE_SIZE;
+	struct page_set set;
+	uint64_t i, n;
+
+	for (i = bitmap_next_set(c->pages, CHUNK_PAGES, 0); i < CHUNK_PAGES;) {
+		set_up_set(&set, lane->all, c);
+		for (n = 0; i < CHUNK_PAGES && n < max;
+		     i = bitmap_next_set(c->pages, CHUNK_PAGES, i + 1), n++)
+			bitmap_set(set.pages, i);
+		if (encode_set(lane, how, &set, e))
+			return -1;
+	}
+	return 0;
+}
+
+/* -- a chunk -- */
+
+static int send_data(struct lane *lane, const struct chunk *c, struct err *e)
+{
+	uint64_t pages = bitmap_count(c->pages, CHUNK_PAGES);
+	struct encode_how how = how_to_encode(lane->all, pages);
+
+	if (!pages)
+		return 0;
+	if (how.delta || how.rest != CODEC_PLAIN)
+		return send_encoded(lane, &how, c, e);
+	forget(lane, c, c->pages);
+	return send_runs(lane, c, c->pages, CODEC_PLAIN, e);
+}
+
 static int send_chunk(struct lane *lane, struct chunk *c, struct err *e)
 {
 	uint64_t zero[CHUNK_WORDS], pages = bitmap_count(c->pages, CHUNK_PAGES);
 
 	stats_add(&lane->all->stats->zero_pages, split_zero(lane->all, c, zero));
-	if (send_runs(lane, c, c->pages, CODEC_PLAIN, e) || send_runs(lane, c, zero, CODEC_ZERO, e))
+	forget(lane, c, zero);
+	if (send_data(lane, c, e) || send_runs(lane, c, zero, CODEC_ZERO, e))
 		return -1;
 	stats_add(&lane->all->stats->remaining_pages, -pages);
 	return 0;
@@ -228,13 +443,15 @@ static void *lane_thread(void *arg)
 }
 
 int lanes_init(struct lanes *l, struct guest *g, struct stats *stats, const uint64_t *rate,
-	       int stop_fd, struct channel **channels, unsigned int n, struct err *e)
+	       int stop_fd, struct channel **channels, unsigned int n,
+	       const struct lanes_codecs *codecs, struct err *e)
 {
 	unsigned int i;
 	char name[16];
 	int rc;
 
 	*l = (struct lanes){ .guest = g, .stats = stats, .rate = rate, .stop_fd = stop_fd, .n = n };
+	l->codecs = codecs ? *codecs : (struct lanes_codecs){ .rest = CODEC_PLAIN };
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->changed, NULL);
 	for (i = 0; i < g->n_blocks; i++) {
@@ -246,6 +463,7 @@ int lanes_init(struct lanes *l, struct guest *g, struct stats *stats, const uint
 	for (i = 0; i < n; i++) {
 		l->lane[i].all = l;
 		l->lane[i].writer.channel = channels[i];
+		encoder_init(&l->lane[i].encoder, l->codecs.cache);
 		l->lane[i].batch = calloc(1, sizeof(*l->lane[i].batch));
 		if (!l->lane[i].batch)
 			goto no_memory;
@@ -298,6 +516,7 @@ void lanes_free(struct lanes *l)
 		if (l->lane[i].started)
 			pthread_join(l->lane[i].thread, NULL);
 		free(l->lane[i].batch);
+		encoder_free(&l->lane[i].encoder);
 	}
 	for (i = 0; i < l->guest->n_blocks; i++)
 		free(l->sent[i]);

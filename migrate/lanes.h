@@ -14,6 +14,8 @@
 #include <stdint.h>
 
 #include "migrate/channel/pace.h"
+#include "migrate/codec/choice.h"
+#include "migrate/codec/encoder.h"
 #include "migrate/guest.h"
 #include "migrate/stats.h"
 #include "migrate/stream/record.h"
@@ -31,6 +33,16 @@ struct chunk {
 	uint64_t pages[CHUNK_WORDS];
 };
 
+/* How pages may be encoded; they are where that gains. */
+struct lanes_codecs {
+	struct page_cache *cache; /* for XBZRLE; NULL: none. Not owned. */
+	enum pages_codec rest;	  /* CODEC_PLAIN, or a compression */
+	int level;
+	/* A codec was left out, or comes back, and why. Any thread. */
+	void (*decision)(void *arg, const char *action, const char *reason);
+	void *arg;
+};
+
 struct lanes;
 
 struct lane {
@@ -40,6 +52,9 @@ struct lane {
 	bool started;
 	bool busy;	     /* under lock: it has a chunk */
 	struct batch *batch; /* what goes into one record */
+	struct encoder encoder;
+	/* Of what was sent lately. */
+	uint64_t link_bytes, link_ns;
 };
 
 struct lanes {
@@ -52,6 +67,8 @@ struct lanes {
 	uint64_t *sent[GUEST_BLOCKS_MAX]; /* pages that the destination has as other than zero */
 	struct lane lane[LANES_MAX];
 	unsigned int n;
+	struct lanes_codecs codecs;
+	uint32_t round; /* from 1; changes only while no chunk is under way */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -61,11 +78,13 @@ struct lanes {
 	bool end, failed;
 	struct err error; /* of the first that failed */
 	struct pace pace;
+	struct choice delta, rest; /* whether the codecs gain */
 };
 
 /* Lane 0's channel is the main one, owned by the caller like the others. */
 int lanes_init(struct lanes *l, struct guest *g, struct stats *stats, const uint64_t *rate,
-	       int stop_fd, struct channel **channels, unsigned int n, struct err *e);
+	       int stop_fd, struct channel **channels, unsigned int n,
+	       const struct lanes_codecs *codecs, struct err *e);
 void lanes_free(struct lanes *l);
 
 /* Ends what the lanes are doing, however long the other side would let them wait; after that

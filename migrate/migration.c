@@ -29,6 +29,7 @@
 
 #define DEFAULT_DOWNTIME_MS 300
 #define DEFAULT_CHANNELS    2
+#define DEFAULT_CACHE_BYTES (64u << 20)
 
 /* How often one that waits for its turn looks whether it has come. */
 #define TURN_MS 100
@@ -334,6 +335,13 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.limits = &mig->limits,
 		.auto_converge = mig->used.auto_converge || (p && p->auto_convergence),
 		.xbzrle = mig->used.xbzrle || (p && p->compression),
+		.throttle = { .initial = (unsigned int)mig->used.throttle_initial * 10,
+			      .increment = (unsigned int)mig->used.throttle_increment * 10,
+			      .max = (unsigned int)mig->used.throttle_max * 10 },
+		.xbzrle_cache_bytes = mig->used.xbzrle_cache_bytes,
+		.compression = mig->used.compression,
+		.level = (int)(mig->used.compression == CODEC_ZLIB ? mig->used.zlib_level
+								   : mig->used.zstd_level),
 		.stats = &mig->stats,
 		.events = { on_phase, on_round, on_decision, on_commit, open_connection, on_explain,
 			    mig },
@@ -444,8 +452,13 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 		free(mig);
 		return -1;
 	}
-	mig->parameters = (struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
-							 .channels = DEFAULT_CHANNELS };
+	mig->parameters =
+		(struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
+					       .channels = DEFAULT_CHANNELS,
+					       .compression = CODEC_PLAIN,
+					       .zlib_level = 1,
+					       .zstd_level = 1,
+					       .xbzrle_cache_bytes = DEFAULT_CACHE_BYTES };
 	mig->limits.downtime_us = DEFAULT_DOWNTIME_MS * 1000;
 	mig->slots = (struct slots){ .fd = -1, .held = -1 };
 	err_set(&mig->why_slots, "there is no runtime directory");
@@ -640,6 +653,7 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	memcpy(out->uri, mig->uri.text, sizeof(out->uri));
 	out->parameters = mig->parameters;
 	out->limit_ms = __atomic_load_n(&mig->limits.downtime_us, __ATOMIC_RELAXED) / 1000;
+	out->xbzrle = mig->source.xbzrle;
 	if (mig->used.has_policy)
 		memcpy(out->policy, mig->used.policy.name, sizeof(out->policy));
 	/* Each member is one atomic word. */

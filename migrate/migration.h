@@ -18,6 +18,7 @@
 #include "migrate/policy/policy.h"
 #include "migrate/policy/timeout.h"
 #include "migrate/stats.h"
+#include "migrate/stream/record.h"
 
 struct destination;
 struct err;
@@ -58,7 +59,12 @@ struct migration_parameters {
 	struct timeout_limits timeout; /* from the start to GO, waiting for a turn included */
 	enum timeout_action timeout_action;
 
-	uint32_t channels; /* count only with `multifd`, as in QEMU */
+	uint64_t channels; /* count only with `multifd`, as in QEMU */
+	/* Bounds for the throttle, in percent; 0: as much as is needed. */
+	uint64_t throttle_initial, throttle_increment, throttle_max;
+	uint64_t xbzrle_cache_bytes;
+	enum pages_codec compression; /* CODEC_PLAIN: none */
+	uint64_t zlib_level, zstd_level;
 	bool multifd;
 	bool auto_converge, xbzrle; /* may be used, with or without a policy that says so */
 	char bind[64];		    /* local address, "": any */
@@ -107,6 +113,7 @@ struct migration_report {
 	char uri[512];
 	uint64_t total_ms;
 	struct migration_parameters parameters;
+	bool xbzrle;			/* was allowed */
 	uint64_t limit_ms;		/* the downtime that is allowed now */
 	char policy[POLICY_NAME_BYTES]; /* the policy's name, "": without */
 	struct stats stats;		/* a copy */

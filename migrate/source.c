@@ -16,6 +16,7 @@
 
 #include "migrate/ahead.h"
 #include "migrate/channel/channel.h"
+#include "migrate/codec/page_cache.h"
 #include "migrate/policy/switchover.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
@@ -26,11 +27,11 @@
 /* Dirty bits are cleared in steps of so many pages, just ahead of the lanes. */
 #define CLEAR_PAGES (8 * CHUNK_PAGES)
 
+/* Where the link is slow a step takes no longer than so, for the log to be looked at meanwhile. */
+#define STEP_US 80000u
+
 /* Where nothing was ever touched, at most so many at once. */
 #define CLEAR_QUIET_PAGES (64 * CLEAR_PAGES)
-
-/* What the pause costs beside pages, before it was ever measured. */
-#define FIXED_US 5000u
 
 /* How long the destination may take to make the machine, to take in what is still on the way at the
  * end of a round, to load it while the guest is parked, and to say that the guest runs. */
@@ -167,11 +168,29 @@ static int expect(struct source *s, struct reader *r, enum record_type type, int
 	return 0;
 }
 
+static int make_cache(struct source *s, struct err *e)
+{
+	if (!s->xbzrle || s->cold)
+		return 0;
+	s->cache = malloc(sizeof(*s->cache));
+	if (!s->cache)
+		return err_set(e, "out of memory");
+	if (page_cache_init(s->cache, s->xbzrle_cache_bytes, e) == 0)
+		return 0;
+	free(s->cache);
+	s->cache = NULL;
+	return err_context(e, "the cache for XBZRLE");
+}
+
 /* Each says HELLO as soon as it is there: who comes and says nothing is sent away over there. */
 static int open_lanes(struct source *s, struct err *e)
 {
 	struct writer writers[LANES_MAX] = { s->lanes.lane[0].writer };
 	struct channel *channels[LANES_MAX] = { s->channel };
+	struct lanes_codecs codecs = { .rest = s->compression ? s->compression : CODEC_PLAIN,
+				       .level = s->level,
+				       .decision = s->events.decision,
+				       .arg = s->events.arg };
 	unsigned int i;
 	int rc;
 
@@ -183,8 +202,11 @@ static int open_lanes(struct source *s, struct err *e)
 		if (send_hello(s, &writers[i], ROLE_PAGES, e))
 			return -1;
 	}
+	if (make_cache(s, e))
+		return -1;
+	codecs.cache = s->cache;
 	rc = lanes_init(&s->lanes, s->guest, s->stats, &s->limits->bandwidth, s->stop_fd, channels,
-			s->n_lanes, e);
+			s->n_lanes, &codecs, e);
 	for (i = 0; i < s->n_lanes; i++)
 		s->lanes.lane[i].writer = writers[i];
 	s->lanes.checksums = s->cold;
@@ -201,7 +223,7 @@ static int set_up(struct source *s, struct reader *r, struct err *e)
 		memcpy(s->id, s->fixed_id, sizeof(s->id));
 	else if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
 		return err_errno(e, errno, "no random numbers");
-	if (alloc_pending(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
+	if (alloc_pending(s, e) || watch_init(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
 	    send_tree(s, RECORD_MACHINE, s->guest->tree, e))
 		return -1;
 	if (!s->cold && expect(s, r, RECORD_CHECKED, s->checked_ms, &rec, e))
@@ -216,6 +238,7 @@ static int fetch(struct source *s, uint64_t *count, struct err *e)
 	unsigned int i;
 
 	*count = 0;
+	watch_merge(s);
 	for (i = 0; i < s->guest->n_blocks; i++) {
 		if (s->guest->ops->log_fetch(s->guest, i, s->pending[i], e))
 			return -1;
@@ -271,6 +294,7 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
 	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, s->pending[block], e))
 		return -1;
+	watch_taken(s, block, first, n);
 	if (first_round) {
 		if (all_touched(s, block, first, n, e))
 			return -1;
@@ -290,7 +314,18 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 			return -1;
 	}
 	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
-	return 0;
+	return watch_look(s, block, first + n, e);
+}
+
+/* How many pages are taken from the log at once, at most. */
+static uint64_t clear_pages(const struct source *s)
+{
+	uint64_t rate = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED), n;
+
+	if (!rate || s->cold)
+		return CLEAR_PAGES;
+	n = rate / PAGE_SIZE * STEP_US / 1000000 / CHUNK_PAGES * CHUNK_PAGES;
+	return n < CHUNK_PAGES ? CHUNK_PAGES : n < CLEAR_PAGES ? n : CLEAR_PAGES;
 }
 
 /* How many pages the step from `at` on has; a longer one over what seems to be untouched. */
@@ -298,9 +333,9 @@ static uint64_t step_pages(const struct source *s, unsigned int block, uint64_t 
 {
 	uint64_t pages = s->guest->blocks[block].pages;
 	uint64_t quiet = bitmap_next_set(s->pending[block], pages, at) - at;
-	uint64_t n = quiet - quiet % CLEAR_PAGES;
+	uint64_t n = quiet - quiet % CHUNK_PAGES, least = clear_pages(s);
 
-	n = n < CLEAR_PAGES ? CLEAR_PAGES : n < CLEAR_QUIET_PAGES ? n : CLEAR_QUIET_PAGES;
+	n = n < least ? least : n < CLEAR_QUIET_PAGES ? n : CLEAR_QUIET_PAGES;
 	return n < pages - at ? n : pages - at;
 }
 
@@ -315,7 +350,7 @@ static int send_pending(struct source *s, bool first_round, struct err *e)
 		at = first_round ? 0 : bitmap_next_set(s->pending[i], pages, 0);
 		for (; at < pages;
 		     at = first_round ? at + n : bitmap_next_set(s->pending[i], pages, at + n)) {
-			at -= at % CLEAR_PAGES;
+			at -= at % CHUNK_PAGES;
 			n = step_pages(s, i, at);
 			if (send_step(s, i, at, n, first_round, e))
 				return -1;
@@ -364,6 +399,16 @@ static int await_round(struct source *s, struct reader *r, uint64_t round, struc
 	return 0;
 }
 
+static uint64_t encoded_pages(const struct source *s)
+{
+	return stats_get(&s->stats->xbzrle_pages) + stats_get(&s->stats->compressed_pages);
+}
+
+static uint64_t sent_pages(const struct source *s)
+{
+	return stats_get(&s->stats->normal_pages) + stats_get(&s->stats->xbzrle_pages);
+}
+
 /*
  * One round, with its figures. While the guest runs it is over when the destination has it: what
  * is still in the sockets' buffers would otherwise be sent within the pause.
@@ -371,9 +416,12 @@ static int await_round(struct source *s, struct reader *r, uint64_t round, struc
 static int send_round(struct source *s, struct reader *r, uint64_t round, struct err *e)
 {
 	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
+	uint64_t pages = sent_pages(s), encoded = encoded_pages(s);
 	bool last = s->parked;
 
 	stats_begin_round(s->stats, round, start);
+	watch_round(s);
+	s->lanes.round = (uint32_t)round;
 	if (s->events.round)
 		s->events.round(s->events.arg, round);
 	if (send_pending(s, round == 1, e) ||
@@ -382,6 +430,12 @@ static int send_round(struct source *s, struct reader *r, uint64_t round, struct
 		return -1;
 	took = clock_us() - start;
 	bytes = stats_get(&s->stats->data_bytes) - before;
+	pages = sent_pages(s) - pages;
+	encoded = encoded_pages(s) - encoded;
+	s->page_rate = encoded && pages * PAGE_SIZE >= RATE_SAMPLE_BYTES
+			       ? (uint64_t)((unsigned __int128)pages * PAGE_SIZE * 1000000 /
+					    (took + 1))
+			       : 0;
 	if ((took >= RATE_SAMPLE_US && bytes >= RATE_SAMPLE_BYTES) ||
 	    (took >= RATE_LONG_US && bytes >= RATE_LONG_BYTES) ||
 	    (took >= RATE_SAMPLE_US && !stats_get(&s->stats->send_rate))) {
@@ -391,7 +445,7 @@ static int send_round(struct source *s, struct reader *r, uint64_t round, struct
 	return 0;
 }
 
-/* What can be sent in a second: as achieved, but not more than is allowed by now. */
+/* How much of pages can be sent in a second: as achieved, but not more than is allowed by now. */
 static uint64_t rate_bytes(const struct source *s)
 {
 	uint64_t rate = stats_get(&s->stats->send_rate);
@@ -400,14 +454,16 @@ static uint64_t rate_bytes(const struct source *s)
 	/* So little was sent that no rate is known; or it was measured under another limit. */
 	if (!rate || (s->rate_limit && s->rate_limit != limit))
 		rate = 256u << 20;
-	return limit && limit < rate ? limit : rate;
+	rate = limit && limit < rate ? limit : rate;
+	/* Encoded pages are more than the link carries: what counts is how fast they went over. */
+	return s->page_rate > rate ? s->page_rate : rate;
 }
 
 /* Rounds until the guest can be parked. */
 static int precopy(struct source *s, struct reader *r, struct err *e)
 {
 	struct switchover_input in = { .previous_remaining_bytes = UINT64_MAX,
-				       .fixed_us = FIXED_US };
+				       .fixed_us = SOURCE_FIXED_US };
 	struct switchover_verdict v;
 	uint64_t round, dirty, start;
 
@@ -421,6 +477,7 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 			return 0;
 		if (fetch(s, &dirty, e))
 			return -1;
+		watch_end_round(s, dirty);
 		stats_set(&s->stats->dirty_pages, dirty);
 		stats_set(&s->stats->remaining_pages, dirty);
 		stats_set(&s->stats->dirty_rate, dirty * 1000000 / (clock_us() - start + 1));
@@ -447,6 +504,7 @@ static int park(struct source *s, struct err *e)
 	if (s->guest->ops->park(s->guest, e))
 		return -1;
 	s->parked = true;
+	watch_release(s);
 	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
 	return 0;
 }
@@ -671,6 +729,7 @@ static void undo(struct source *s, struct reader *r, struct err *e)
 {
 	struct err resume;
 
+	watch_release(s);
 	if (s->logging)
 		s->guest->ops->log_stop(s->guest);
 	s->stuck = s->parked && s->guest->ops->unpark(s->guest, &resume);
@@ -710,8 +769,12 @@ int source_run(struct source *s, struct err *e)
 		undo(s, &r, e);
 	else if (s->logging && s->owner == OWNER_DESTINATION)
 		s->guest->ops->log_stop(s->guest);
+	if (s->cache)
+		page_cache_free(s->cache);
+	free(s->cache);
 	for (i = 1; i < LANES_MAX; i++)
 		channel_close(s->extra[i]);
+	watch_free(s);
 	for (i = 0; i < s->guest->n_blocks; i++)
 		free(s->pending[i]);
 	reader_free(&r);

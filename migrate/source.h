@@ -12,12 +12,16 @@
 #include "migrate/lanes.h"
 #include "migrate/stats.h"
 #include "migrate/steer.h"
+#include "migrate/watch.h"
 
 struct channel;
 struct err;
 
 /* Who owns the guest. */
 enum owner { OWNER_SOURCE, OWNER_NOBODY, OWNER_DESTINATION };
+
+/* What the pause costs beside pages, before it was ever measured. */
+#define SOURCE_FIXED_US 5000u
 
 enum source_phase { SOURCE_SETUP, SOURCE_PRECOPY, SOURCE_SWITCHOVER };
 
@@ -51,6 +55,10 @@ struct source {
 	int stop_fd;
 	struct source_limits *limits; /* a policy raises the downtime */
 	bool auto_converge, xbzrle;   /* may be used */
+	struct converge_bounds throttle;
+	uint64_t xbzrle_cache_bytes;
+	enum pages_codec compression; /* that may be used; 0 or CODEC_PLAIN: none */
+	int level;
 	struct stats *stats;
 	struct source_events events;
 
@@ -69,6 +77,10 @@ struct source {
 	/* The migration's thread. */
 	struct steer steer; /* steer_begin before source_run; zero: no policy */
 	struct lanes lanes;
+	struct watch watch;
+	struct page_cache *cache; /* for XBZRLE */
+	/* Bytes of pages a second, in the round before: as sent, and as they were. */
+	uint64_t page_rate;
 	struct channel *extra[LANES_MAX];
 	uint64_t *pending[GUEST_BLOCKS_MAX];
 	uint8_t id[16];

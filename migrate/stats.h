@@ -12,13 +12,19 @@ struct stats {
 	uint64_t remaining_pages; /* still to be sent in this round */
 	uint64_t normal_pages;	  /* sent whole, over all rounds */
 	uint64_t zero_pages;	  /* found zero, over all rounds */
-	uint64_t data_bytes;	  /* page data */
-	uint64_t meta_bytes;	  /* heads, runs, trees */
-	uint64_t round;		  /* 1 is the first */
-	uint64_t dirty_pages;	  /* found dirty at the end of the last round */
-	uint64_t dirty_rate;	  /* pages a second, over the last round */
-	uint64_t send_rate;	  /* bytes a second, over the last round */
-	uint64_t expected_us;	  /* the pause if the guest were parked now */
+	/* Sent as what changed in them, or not at all because nothing had; and the data of that. */
+	uint64_t xbzrle_pages, xbzrle_bytes;
+	uint64_t xbzrle_misses, xbzrle_overflows; /* pages not in the cache; that did not shrink */
+	uint64_t compressed_pages, compressed_bytes; /* of normal_pages */
+	uint64_t data_bytes;			     /* page data */
+	uint64_t meta_bytes;			     /* heads, runs, trees */
+	uint64_t round;				     /* 1 is the first */
+	uint64_t dirty_pages;			     /* found dirty at the end of the last round */
+	uint64_t dirty_rate;			     /* pages a second, over the last round */
+	uint64_t send_rate;			     /* bytes a second, over the last round */
+	uint64_t again_pages;			     /* dirty again by now, within the round */
+	uint64_t throttle_permille;		     /* taken from the vCPUs' time */
+	uint64_t expected_us;			     /* the pause if the guest were parked now */
 	/* The parts of the pause, in us. */
 	uint64_t park_us;     /* vCPUs and devices stop */
 	uint64_t pages_us;    /* the last pages are sent, and arrive */

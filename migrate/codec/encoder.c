@@ -79,9 +79,15 @@ static void read_pages(struct encoder *enc, const struct encode_how *how,
 			bytes = page_cache_encode(enc->cache, set->block, set->first + i,
 						  how->round, copy, to + PAGES_XBZRLE_HEAD_BYTES,
 						  WORTH(PAGE_SIZE));
+			enc->known_pages += bytes != PAGE_CACHE_MISS;
+			if (bytes == PAGE_CACHE_OVERFLOW) {
+				enc->known_bytes += PAGE_SIZE;
+				enc->overflows++;
+			}
 			if (bytes == 0)
 				continue;
 			if (bytes > 0) {
+				enc->known_bytes += PAGES_XBZRLE_HEAD_BYTES + (size_t)bytes;
 				to[0] = (uint8_t)bytes;
 				to[1] = (uint8_t)(bytes >> 8);
 				add_page(delta, i, PAGES_XBZRLE_HEAD_BYTES + (size_t)bytes);
@@ -149,6 +155,7 @@ int encoder_run(struct encoder *enc, const struct encode_how *how, const struct 
 	struct encoded delta, rest;
 	int n = 0;
 
+	enc->known_pages = enc->known_bytes = enc->overflows = 0;
 	if (prepare(enc, how, e))
 		return -1;
 	begin_part(&delta, CODEC_XBZRLE, enc->deltas);

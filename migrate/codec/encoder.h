@@ -54,6 +54,9 @@ struct encoder {
 	struct compressor compressor;
 	uint8_t *copies, *deltas, *frame; /* made when needed: 2 MiB each */
 	struct encoder_count count[CODEC_ZSTD + 1];
+	/* Of the last encoder_run with `delta`: pages that the cache had, the bytes of them, and
+	 * how many did not shrink. */
+	uint64_t known_pages, known_bytes, overflows;
 };
 
 /* All zero but for the cache. Cannot fail. */

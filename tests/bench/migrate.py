@@ -343,4 +343,5 @@ def main():
             print(f"    {gib} GiB: {r['s']:.3f} s, {r['cpu']:.2f} s CPU")
 
 
-main()
+if __name__ == "__main__":
+    main()

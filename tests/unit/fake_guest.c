@@ -87,6 +87,15 @@ static uint64_t scramble(uint64_t x)
 	return x ^ x >> 31;
 }
 
+/* As if so much of its time were taken from it; begun anew each time, as it may end. */
+static void rest_throttled(struct fake *f)
+{
+	unsigned int permille = __atomic_load_n(&f->permille, __ATOMIC_RELAXED);
+
+	if (permille)
+		usleep(permille < 990 ? 20 * permille / (1000 - permille) : 2000);
+}
+
 static void *writer(void *arg)
 {
 	struct fake *f = arg;
@@ -105,6 +114,7 @@ static void *writer(void *arg)
 		__atomic_add_fetch(&f->writes, 1, __ATOMIC_RELAXED);
 		if (f->writer_rest_us)
 			usleep((useconds_t)f->writer_rest_us);
+		rest_throttled(f);
 	}
 	return NULL;
 }
@@ -190,6 +200,15 @@ static void fake_log_stop(struct guest *g)
 	__atomic_store_n(&fake_of(g)->logging, false, __ATOMIC_SEQ_CST);
 }
 
+static void fake_throttle(struct guest *g, unsigned int permille)
+{
+	struct fake *f = fake_of(g);
+
+	__atomic_store_n(&f->permille, permille, __ATOMIC_RELAXED);
+	if (permille > f->highest_permille)
+		__atomic_store_n(&f->highest_permille, permille, __ATOMIC_RELAXED);
+}
+
 static int fake_touched(struct guest *g, unsigned int block, uint64_t first, uint64_t n,
 			uint64_t *touched, struct err *e)
 {
@@ -265,14 +284,6 @@ static void fake_share(struct guest *g, bool on)
 	fake_of(g)->shared = on;
 }
 
-static void fake_throttle(struct guest *g, unsigned int permille)
-{
-	struct fake *f = fake_of(g);
-
-	f->throttles++;
-	f->throttle_permille = permille;
-}
-
 static int fake_sync(struct guest *g, struct err *e)
 {
 	struct fake *f = fake_of(g);
@@ -323,13 +334,13 @@ static const struct guest_ops ops = {
 	.log_fetch = fake_log_fetch,
 	.log_clear = fake_log_clear,
 	.log_stop = fake_log_stop,
+	.throttle = fake_throttle,
 	.touched = fake_touched,
 	.park = fake_park,
 	.unpark = fake_unpark,
 	.states_save = fake_states_save,
 	.ran = fake_ran,
 	.share = fake_share,
-	.throttle = fake_throttle,
 	.sync = fake_sync,
 	.release = fake_release,
 	.states_load = fake_states_load,

@@ -34,6 +34,7 @@ struct fake {
 	/* Threads that write while it runs: their number, how many pages each writes to, and how
 	 * long it rests after each. */
 	unsigned int writers;
+	unsigned int permille, highest_permille; /* atomic: taken from them; ever */
 	uint64_t writer_pages, writer_rest_us;
 	pthread_t thread[4];
 	bool stop;	 /* atomic */
@@ -54,9 +55,8 @@ struct fake {
 	void *arg;
 
 	/* What happened. */
-	unsigned int parks, unparks, saves, syncs, loads, starts, releases, throttles;
-	unsigned int throttle_permille; /* as it was set last */
-	bool shared;			/* as the engine said last */
+	unsigned int parks, unparks, saves, syncs, loads, starts, releases;
+	bool shared; /* as the engine said last */
 };
 
 /* `world` may be NULL. Blocks have the sizes given, in pages; all zero and never touched. */

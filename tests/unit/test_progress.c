@@ -502,7 +502,7 @@ START_TEST(parameters_are_read_by_both_names)
 	ck_assert_int_eq(parameters_add(&p, good[_i].name, good[_i].value, &e), 0);
 	ck_assert_uint_eq(json_object_size(p.wanted), 1);
 	ck_assert_int_eq(json_integer_value(json_object_get(p.wanted, good[_i].qmp)), good[_i].n);
-	ck_assert_int_eq(p.multifd, good[_i].multifd);
+	ck_assert_int_eq(p.capability[0], good[_i].multifd);
 	parameters_free(&p);
 }
 END_TEST

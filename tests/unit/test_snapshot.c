@@ -146,7 +146,7 @@ static struct fake *full_fake(void)
 
 static int save(struct fake *f, struct stats *stats, struct err *e)
 {
-	static const struct source_limits limits;
+	static struct source_limits limits;
 	struct source source = {
 		.guest = &f->guest,
 		.n_lanes = 1,

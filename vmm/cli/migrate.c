@@ -49,7 +49,9 @@ enum {
 	ARG_TIMEOUT_ACTION,
 	ARG_PROGRESS_TIMEOUT,
 	ARG_CHANNELS,
+	ARG_COMPRESS,
 	ARG_BIND,
+	ARG_AUTO_CONVERGE,
 	ARG_DETACH,
 	ARG_REPORT,
 	ARG_JSON,
@@ -66,15 +68,15 @@ static const struct option_spec migrate_options[] = {
 	[ARG_TIMEOUT_ACTION] = { "timeout-action", true, 1 },
 	[ARG_PROGRESS_TIMEOUT] = { "progress-timeout", true, 1 },
 	[ARG_CHANNELS] = { "channels", true, 1 },
+	[ARG_COMPRESS] = { "compress", true, 1 },
 	[ARG_BIND] = { "bind", true, 1 },
+	[ARG_AUTO_CONVERGE] = { "auto-converge", false, 1 },
 	[ARG_DETACH] = { "detach", false, 1 },
 	[ARG_REPORT] = { "report", true, 1 },
 	[ARG_JSON] = { "json", false, 1 },
 	[ARG_HELP] = { "help", false, 1 },
 	/* Not there yet: refused by name. */
-	[ARG_LATER] = { "auto-converge", false, 1 },
-	{ "compress", true, 1 },
-	{ "post-copy", false, 1 },
+	[ARG_LATER] = { "post-copy", false, 1 },
 	{ "storage", false, 1 },
 	{ "check", false, 1 },
 	{ NULL, false, 0 },
@@ -114,6 +116,8 @@ static int take_uri(struct migrate *m, const char *text, struct err *e)
 static int take_option(struct migrate *m, int option, const char *value, struct err *e)
 {
 	switch (option) {
+	case ARG_AUTO_CONVERGE:
+		return parameters_add(&m->parameters, "auto-converge", "on", e);
 	case ARG_DETACH:
 		m->detach = true;
 		return 0;

@@ -24,8 +24,16 @@ enum kind {
 	KIND_TEXT,
 	KIND_TIMEOUT,
 	KIND_ACTION,
-	KIND_POLICY
+	KIND_POLICY,
+	KIND_SWITCH,
+	KIND_COMPRESS
 };
+
+/* As in capability_names. */
+enum { MULTIFD, AUTO_CONVERGE, XBZRLE };
+
+static const char *const capability_names[PARAMETERS_CAPABILITIES] = { "multifd", "auto-converge",
+								       "xbzrle" };
 
 #define YEAR_S 31536000
 
@@ -46,6 +54,17 @@ static const struct row {
 	  "s without progress, 0: none" },
 	{ "timeout-action", "x-godwit-timeout-action", KIND_ACTION, 0, 0,
 	  "abort, force or post-copy" },
+	{ "auto-converge", "auto-converge", KIND_SWITCH, 0, 0, "on or off" },
+	{ "max-cpu-throttle", "max-cpu-throttle", KIND_NUMBER, 0, 99,
+	  "% of the vCPUs' time at most, 0: what is needed" },
+	{ "cpu-throttle-initial", "cpu-throttle-initial", KIND_NUMBER, 0, 99,
+	  "% to begin with, 0: what is needed" },
+	{ "cpu-throttle-increment", "cpu-throttle-increment", KIND_NUMBER, 0, 99,
+	  "% more at a time at most, 0: what is needed" },
+	{ "compress", "multifd-compression", KIND_COMPRESS, 0, 0, "none, xbzrle, zlib or zstd" },
+	{ "xbzrle-cache-size", "xbzrle-cache-size", KIND_RATE, 1 << 20, INT64_MAX, "bytes" },
+	{ "zlib-level", "multifd-zlib-level", KIND_NUMBER, 1, 9, "1 to 9" },
+	{ "zstd-level", "multifd-zstd-level", KIND_NUMBER, 1, 20, "1 to 20" },
 	{ "channels", "multifd-channels", KIND_CHANNELS, 1, 16, "connections" },
 	{ "bind", "x-godwit-bind", KIND_TEXT, 0, 63, "local address, empty: any" },
 };
@@ -54,7 +73,9 @@ static const struct row {
 
 void parameters_init(struct parameters *p)
 {
-	*p = (struct parameters){ .wanted = json_object(), .multifd = -1, .multifd_before = -1 };
+	*p = (struct parameters){ .wanted = json_object() };
+	for (int i = 0; i < PARAMETERS_CAPABILITIES; i++)
+		p->capability[i] = p->capability_before[i] = -1;
 }
 
 void parameters_free(struct parameters *p)
@@ -81,7 +102,8 @@ static const struct row *find(const char *name, struct err *e)
 	else
 		err_set(e,
 			"unknown parameter '%s' (expected bandwidth, downtime, policy, timeout, "
-			"timeout-action, progress-timeout, channels or bind)",
+			"timeout-action, progress-timeout, auto-converge, compress, channels or "
+			"bind)",
 			name);
 	return NULL;
 }
@@ -94,7 +116,12 @@ static int read_number(const struct row *r, const char *value, uint64_t *n, stru
 	if (r->kind == KIND_RATE) {
 		if (parse_size(value, n, e))
 			return -1;
-		return *n > r->max ? err_set(e, "'%s' is too large for a rate", value) : 0;
+		if (*n < r->min)
+			return err_set(e, "'%s' is less than %llu bytes", value,
+				       (unsigned long long)r->min);
+		return *n > r->max ? err_set(e, "'%s' is too large for a %s", value,
+					     strcmp(r->name, "bandwidth") ? "size" : "rate")
+				   : 0;
 	}
 	/* "100ms" is as good as "100". */
 	if (r->kind == KIND_MS && len > 2 && len < sizeof(digits) &&
@@ -157,6 +184,27 @@ static int add_action(struct parameters *p, const struct row *r, const char *val
 	return json_object_set_new(p->wanted, r->qmp, json_string(value));
 }
 
+static int add_switch(struct parameters *p, const char *value, struct err *e)
+{
+	bool on = !strcmp(value, "on");
+
+	if (!on && strcmp(value, "off"))
+		return err_set(e, "'%s' is neither on nor off", value);
+	p->capability[AUTO_CONVERGE] = on;
+	return 0;
+}
+
+/* XBZRLE is a capability, the others are values of the parameter; here they are one choice. */
+static int add_compress(struct parameters *p, const struct row *r, const char *value, struct err *e)
+{
+	bool xbzrle = !strcmp(value, "xbzrle");
+
+	if (!xbzrle && strcmp(value, "none") && strcmp(value, "zlib") && strcmp(value, "zstd"))
+		return err_set(e, "'%s' is not none, xbzrle, zlib or zstd", value);
+	p->capability[XBZRLE] = xbzrle;
+	return json_object_set_new(p->wanted, r->qmp, json_string(xbzrle ? "none" : value));
+}
+
 int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e)
 {
 	const struct row *r = find(name, e);
@@ -169,6 +217,10 @@ int parameters_add(struct parameters *p, const char *name, const char *value, st
 		return add_policy(p, r, value, e);
 	if (r->kind == KIND_ACTION)
 		return add_action(p, r, value, e);
+	if (r->kind == KIND_SWITCH)
+		return add_switch(p, value, e);
+	if (r->kind == KIND_COMPRESS)
+		return add_compress(p, r, value, e);
 	/* By its QMP name it is that parameter alone. */
 	if (r->kind == KIND_TIMEOUT && !strcmp(name, r->name))
 		return add_timeout(p, r, value, e);
@@ -187,36 +239,50 @@ int parameters_add(struct parameters *p, const char *name, const char *value, st
 	json_object_set_new(p->wanted, r->qmp, json_integer((json_int_t)n));
 	/* By QEMU's name it is QEMU's parameter, which counts only with its capability. */
 	if (r->kind == KIND_CHANNELS && !strcmp(name, r->name))
-		p->multifd = n > 1;
+		p->capability[MULTIFD] = n > 1;
 	return 0;
 }
 
-/* The capability multifd: 0, 1, or -1 when it cannot be told. */
-static int multifd_now(struct client *c, struct err *e)
+/* The capabilities as they are: 0 or 1; -1: the VM knows no such thing. */
+static int capabilities_now(struct client *c, int now[PARAMETERS_CAPABILITIES], struct err *e)
 {
 	json_t *list, *item;
-	int state = -1;
 	size_t i;
+	int k;
 
+	for (k = 0; k < PARAMETERS_CAPABILITIES; k++)
+		now[k] = -1;
 	if (client_execute(c, "query-migrate-capabilities", NULL, &list, e))
 		return -1;
 	json_array_foreach(list, i, item)
 	{
 		const char *name = json_string_value(json_object_get(item, "capability"));
 
-		if (name && !strcmp(name, "multifd"))
-			state = json_is_true(json_object_get(item, "state"));
+		for (k = 0; k < PARAMETERS_CAPABILITIES; k++)
+			if (name && !strcmp(name, capability_names[k]))
+				now[k] = json_is_true(json_object_get(item, "state"));
 	}
 	json_decref(list);
-	return state < 0 ? err_set(e, "'%s' knows no capability 'multifd'", c->name) : state;
+	return 0;
 }
 
 int parameters_remember(struct parameters *p, struct client *c, struct err *e)
 {
-	if (p->multifd >= 0) {
-		p->multifd_before = multifd_now(c, e);
-		if (p->multifd_before < 0)
+	int now[PARAMETERS_CAPABILITIES], i;
+
+	for (i = 0; i < PARAMETERS_CAPABILITIES && p->capability[i] < 0; i++)
+		;
+	if (i < PARAMETERS_CAPABILITIES) {
+		if (capabilities_now(c, now, e))
 			return -1;
+		for (; i < PARAMETERS_CAPABILITIES; i++) {
+			if (p->capability[i] < 0)
+				continue;
+			if (now[i] < 0)
+				return err_set(e, "'%s' knows no capability '%s'", c->name,
+					       capability_names[i]);
+			p->capability_before[i] = now[i];
+		}
 	}
 	json_decref(p->before);
 	p->before = NULL;
@@ -225,17 +291,27 @@ int parameters_remember(struct parameters *p, struct client *c, struct err *e)
 	return client_execute(c, "query-migrate-parameters", NULL, &p->before, e);
 }
 
-static int set_multifd(struct client *c, int on, struct err *e)
+/* Those that are not -1. */
+static int set_capabilities(struct client *c, const int state[PARAMETERS_CAPABILITIES],
+			    struct err *e)
 {
-	return client_execute(
-		c, "migrate-set-capabilities",
-		json_pack("{s:[{s:s,s:b}]}", "capabilities", "capability", "multifd", "state", on),
-		NULL, e);
+	json_t *list = json_array();
+
+	for (int i = 0; i < PARAMETERS_CAPABILITIES; i++)
+		if (state[i] >= 0)
+			json_array_append_new(list,
+					      json_pack("{s:s,s:b}", "capability",
+							capability_names[i], "state", state[i]));
+	if (json_array_size(list))
+		return client_execute(c, "migrate-set-capabilities",
+				      json_pack("{s:o}", "capabilities", list), NULL, e);
+	json_decref(list);
+	return 0;
 }
 
 int parameters_apply(const struct parameters *p, struct client *c, struct err *e)
 {
-	if (p->multifd >= 0 && set_multifd(c, p->multifd, e))
+	if (set_capabilities(c, p->capability, e))
 		return -1;
 	if (json_object_size(p->wanted) == 0)
 		return 0;
@@ -248,8 +324,7 @@ void parameters_put_back(struct parameters *p, struct client *c)
 	const char *name;
 	struct err e;
 
-	if (p->multifd_before >= 0)
-		set_multifd(c, p->multifd_before, &e);
+	set_capabilities(c, p->capability_before, &e);
 	if (p->before && client_execute(c, "query-migrate-parameters", NULL, &now, &e) == 0) {
 		json_object_foreach(p->wanted, name, value)
 		{
@@ -266,10 +341,11 @@ void parameters_put_back(struct parameters *p, struct client *c)
 
 json_t *parameters_now(struct client *c, struct err *e)
 {
+	int capability[PARAMETERS_CAPABILITIES];
 	json_t *now, *list, *value;
-	int multifd = multifd_now(c, e);
 
-	if (multifd < 0 || client_execute(c, "query-migrate-parameters", NULL, &now, e))
+	if (capabilities_now(c, capability, e) ||
+	    client_execute(c, "query-migrate-parameters", NULL, &now, e))
 		return NULL;
 	list = json_array();
 	for (size_t i = 0; i < N_ROWS; i++) {
@@ -277,7 +353,14 @@ json_t *parameters_now(struct client *c, struct err *e)
 
 		value = json_object_get(now, r->qmp);
 		/* The number counts only with the capability. */
-		value = r->kind == KIND_CHANNELS && !multifd ? json_integer(1) : json_incref(value);
+		if (r->kind == KIND_CHANNELS && capability[MULTIFD] <= 0)
+			value = json_integer(1);
+		else if (r->kind == KIND_SWITCH)
+			value = json_string(capability[AUTO_CONVERGE] > 0 ? "on" : "off");
+		else if (r->kind == KIND_COMPRESS && capability[XBZRLE] > 0)
+			value = json_string("xbzrle");
+		else
+			json_incref(value);
 		json_array_append_new(list, json_pack("{s:s,s:s,s:o?,s:s}", "name", r->name, "qmp",
 						      r->qmp, "value", value, "unit", r->unit));
 	}

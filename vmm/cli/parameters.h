@@ -11,12 +11,15 @@
 struct client;
 struct err;
 
+/* The capabilities that parameters stand for here: multifd, auto-converge, xbzrle. */
+#define PARAMETERS_CAPABILITIES 3
+
 struct parameters {
-	json_t *wanted; /* the arguments of migrate-set-parameters */
-	int multifd;	/* the capability: 0, 1, or -1 for what it is */
+	json_t *wanted;				 /* the arguments of migrate-set-parameters */
+	int capability[PARAMETERS_CAPABILITIES]; /* 0, 1, or -1 for what it is */
 
 	json_t *before; /* what they were; NULL: not known */
-	int multifd_before;
+	int capability_before[PARAMETERS_CAPABILITIES];
 };
 
 void parameters_init(struct parameters *p);

@@ -1,0 +1,153 @@
+/* Within a round: see watch.h. */
+#include "migrate/watch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "migrate/source.h"
+#include "vmm/base/bitmap.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/err.h"
+#include "vmm/memory.h"
+
+/* How often to look; and that looking takes no more than this part of the time (1 / n). */
+#define LOOK_US	   100000u
+#define LOOK_SHARE 20u
+
+int watch_init(struct source *s, struct err *e)
+{
+	unsigned int i;
+
+	s->watch = (struct watch){ .converge.bounds = s->throttle };
+	for (i = 0; i < s->guest->n_blocks; i++) {
+		s->watch.again[i] = calloc(BITMAP_WORDS(s->guest->blocks[i].pages),
+					   sizeof(uint64_t));
+		if (!s->watch.again[i])
+			return err_set(e, "out of memory");
+	}
+	return 0;
+}
+
+void watch_free(struct source *s)
+{
+	unsigned int i;
+
+	for (i = 0; i < GUEST_BLOCKS_MAX; i++)
+		free(s->watch.again[i]);
+}
+
+static uint64_t pages_sent(const struct source *s)
+{
+	return stats_get(&s->stats->normal_pages) + stats_get(&s->stats->zero_pages) +
+	       stats_get(&s->stats->xbzrle_pages);
+}
+
+void watch_round(struct source *s)
+{
+	s->watch.at_us = clock_us();
+	s->watch.from_pages = pages_sent(s);
+}
+
+void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t n)
+{
+	if (s->watch.again[block])
+		memset(s->watch.again[block] + first / 64, 0, BITMAP_WORDS(n) * sizeof(uint64_t));
+}
+
+void watch_merge(struct source *s)
+{
+	unsigned int i;
+	uint64_t w;
+
+	for (i = 0; i < s->guest->n_blocks; i++)
+		for (w = 0; s->watch.again[i] && w < BITMAP_WORDS(s->guest->blocks[i].pages); w++) {
+			s->pending[i][w] |= s->watch.again[i][w];
+			s->watch.again[i][w] = 0;
+		}
+}
+
+/* Pages that are dirty and that this round will not send; in the first one nothing is known of what
+ * comes after `at`. */
+static uint64_t count_again(const struct source *s, unsigned int block, uint64_t at)
+{
+	bool first = stats_get(&s->stats->round) == 1;
+	uint64_t n = 0, w;
+	unsigned int i;
+
+	for (i = 0; i < s->guest->n_blocks && (!first || i <= block); i++) {
+		uint64_t pages = first && i == block ? at : s->guest->blocks[i].pages;
+
+		for (w = 0; w < BITMAP_WORDS(pages); w++)
+			n += (uint64_t)__builtin_popcountll(s->watch.again[i][w] &
+							    ~s->pending[i][w]);
+	}
+	return n;
+}
+
+/* Takes a sample of what the log says by now: `left` pages are dirty and not for this round. */
+static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_t now)
+{
+	struct watch *w = &s->watch;
+	uint64_t limit = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+	uint64_t round_us = now - stats_get(&s->stats->round_at_us);
+	uint64_t sent = pages_sent(s);
+	struct converge_sample sample = {
+		.now_us = now,
+		.sent_bytes = (sent - w->first_pages) * PAGE_SIZE,
+		.again_bytes = (w->again_before + left) * PAGE_SIZE,
+		.left_bytes = left * PAGE_SIZE,
+		.pending_bytes = pending * PAGE_SIZE,
+		.rate_bytes = (sent - w->from_pages) * PAGE_SIZE * 1000000 / (round_us + 1),
+	};
+	char reason[256];
+
+	if (!s->auto_converge || !s->guest->ops->throttle || stats_get(&s->stats->round) == 1)
+		return;
+	if (limit > SOURCE_FIXED_US)
+		sample.fit_bytes = (uint64_t)((unsigned __int128)(limit - SOURCE_FIXED_US) *
+					      sample.rate_bytes / 1000000);
+	if (!converge_add(&w->converge, &sample, reason, sizeof(reason)))
+		return;
+	s->guest->ops->throttle(s->guest, w->converge.permille);
+	stats_set(&s->stats->throttle_permille, w->converge.permille);
+	if (s->events.decision)
+		s->events.decision(s->events.arg, "throttle", reason);
+}
+
+int watch_look(struct source *s, unsigned int block, uint64_t at, struct err *e)
+{
+	uint64_t start = clock_us(), left, took;
+	unsigned int i;
+
+	if (s->parked || !s->logging || start - s->watch.at_us < s->watch.every_us)
+		return 0;
+	for (i = 0; i < s->guest->n_blocks; i++)
+		if (s->guest->ops->log_fetch(s->guest, i, s->watch.again[i], e))
+			return -1;
+	left = count_again(s, block, at);
+	took = clock_us() - start;
+	s->watch.at_us = start;
+	s->watch.every_us = took * LOOK_SHARE > LOOK_US ? took * LOOK_SHARE : LOOK_US;
+	stats_set(&s->stats->again_pages, left);
+	slow_down(s, left, stats_get(&s->stats->remaining_pages), start);
+	return 0;
+}
+
+void watch_end_round(struct source *s, uint64_t dirty)
+{
+	slow_down(s, dirty, 0, clock_us());
+	if (stats_get(&s->stats->round) == 1)
+		s->watch.first_pages = pages_sent(s);
+	else
+		s->watch.again_before += dirty;
+	stats_set(&s->stats->again_pages, 0);
+}
+
+void watch_release(struct source *s)
+{
+	if (!s->watch.converge.permille)
+		return;
+	s->guest->ops->throttle(s->guest, 0);
+	s->watch.converge.permille = 0;
+	stats_set(&s->stats->throttle_permille, 0);
+}

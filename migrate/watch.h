@@ -1,0 +1,46 @@
+/*
+ * What goes on within a round: measured several times a second, and how much the guest is slowed
+ * for it. The migration's thread.
+ */
+#ifndef GODWIT_MIGRATE_WATCH_H
+#define GODWIT_MIGRATE_WATCH_H
+
+#include <stdint.h>
+
+#include "migrate/guest.h"
+#include "migrate/policy/converge.h"
+
+struct err;
+struct source;
+
+struct watch {
+	uint64_t *again[GUEST_BLOCKS_MAX]; /* found dirty within the round */
+	uint64_t at_us, every_us;	   /* the last look, and how often */
+	/* Pages sent before this round, and in the first; dirty at the ends of the others. */
+	uint64_t from_pages, first_pages, again_before;
+	struct converge converge;
+};
+
+int watch_init(struct source *s, struct err *e);
+void watch_free(struct source *s);
+
+/* A round begins. */
+void watch_round(struct source *s);
+
+/* In a round, all pages before `at` of `block` having been taken from the log: looks if it is time
+ * to, and slows the guest as needed. */
+int watch_look(struct source *s, unsigned int block, uint64_t at, struct err *e);
+
+/* The round is over, and so many pages are for the next. */
+void watch_end_round(struct source *s, uint64_t dirty);
+
+/* These pages are taken from the log: what was seen of them before counts no more. */
+void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t n);
+
+/* Adds what was seen within the round to the pages of the next. */
+void watch_merge(struct source *s);
+
+/* The guest is at its full speed again. */
+void watch_release(struct source *s);
+
+#endif

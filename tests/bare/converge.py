@@ -1,0 +1,48 @@
+"""Guests that write faster than the link carries arrive all the same, where that is allowed."""
+import bare
+import live
+from godwit import check, test
+
+# Over this link a guest that rewrites 16 MiB flat out needs a second a round, for ever.
+LINK = "16M"
+WRITES = "fill=24 write=16"
+
+
+def move(place, guest, *words):
+    vm = live.start(place, guest)
+    before = bare.progress(vm)
+    target, uri = live.destination(place, vm)
+    done = vm.cli("migrate", uri, "--bandwidth", LINK, *words)
+    check(done.returncode == 0, str(done))
+    live.moved(vm, target, before)
+    return done
+
+
+@test
+def auto_converge_slows_a_guest_that_writes_too_much_until_it_arrives(place):
+    done = move(place, WRITES, "--auto-converge")
+    check("throttle: " in done.stdout and "taken from the vCPUs: they dirty " in done.stdout, str(done))
+
+
+@test
+def guest_that_converges_by_itself_is_not_slowed(place):
+    done = move(place, f"{WRITES} rate=2", "--auto-converge")
+    check("throttle: " not in done.stdout, str(done))
+
+
+@test
+def xbzrle_moves_a_guest_that_changes_little_of_each_page(place):
+    done = move(place, f"{WRITES} mode=sparse", "--compress", "xbzrle")
+    check("throttle: " not in done.stdout and "xbzrle-off" not in done.stdout, str(done))
+
+
+@test
+def xbzrle_that_gains_nothing_is_left_out(place):
+    done = move(place, WRITES, "--compress", "xbzrle", "--auto-converge", "--channels", 2)
+    check("xbzrle-off: " in done.stdout and "throttle: " in done.stdout, str(done))
+
+
+@test
+def compressed_pages_arrive_as_they_were(place):
+    for codec in ("zlib", "zstd"):
+        move(place, "fill=8 zero=8 write=1 rate=1", "--compress", codec)

@@ -1,0 +1,131 @@
+"""Migrations that must converge: the bare guest writes faster than the link carries, godwit against QEMU."""
+import os
+import sys
+import tempfile
+import time
+
+from common import median
+from migrate import MIB, TSC_KHZ, of, pair_godwit, pair_qemu, warm
+
+RUNS = int(os.environ.get("GODWIT_BENCH_RUNS", "3"))
+LINK = 117 * MIB
+DOWNTIME_MS = 300
+GIVE_UP_S = 60  # of a migration that is not expected to end
+
+# What the guest does; capabilities; limits for godwit / QEMU of (time, lost work, bytes), None: not compared.
+ROWS = {
+    "pages-256": ("whole pages of 256 MiB flat out, auto-converge",
+                  "write=256", ["auto-converge"], (0.33, 0.15, 0.33)),
+    "sparse-256": ("8 bytes a page of 256 MiB flat out, xbzrle",
+                   "write=256 mode=sparse", ["xbzrle"], (0.95, 1, None)),
+    "pages-256-both": ("whole pages of 256 MiB flat out, xbzrle and auto-converge",
+                       "write=256", ["xbzrle", "auto-converge"], (0.33, 0.15, 0.33)),
+    "pages-683": ("whole pages of 683 MiB flat out, auto-converge",
+                  "write=683", ["auto-converge"], (0.2, 0.15, None)),
+    "sparse-683": ("8 bytes a page of 683 MiB flat out, xbzrle",
+                   "write=683 mode=sparse", ["xbzrle"], (0.9, 1, None)),
+    "paced-50": ("whole pages of 256 MiB at 50 MiB/s, nothing allowed",
+                 "write=256 rate=50", [], (1, None, None)),
+    "paced-100": ("whole pages of 256 MiB at 100 MiB/s, nothing allowed",
+                  "write=256 rate=100", [], (1, None, None)),
+    "never": ("whole pages of 256 MiB flat out, nothing allowed", "write=256", [], None),
+}
+
+
+def look(vm):
+    """(TSC, work of all CPUs) now."""
+    vm.text = ""
+    found = vm.until(r"progress tsc=(\d+).* work=([\d,]+) .*\n", "p")
+    return int(found.group(1)), sum(int(x) for x in found.group(2).split(","))
+
+
+def set_up(qmp, capabilities, is_source):
+    if capabilities:
+        qmp.execute("migrate-set-capabilities",
+                    capabilities=[{"capability": c, "state": True} for c in capabilities])
+    if is_source:
+        limits = {"max-bandwidth": LINK, "downtime-limit": DOWNTIME_MS}
+        if "xbzrle" in capabilities:
+            limits["xbzrle-cache-size"] = 1 << 30
+        qmp.execute("migrate-set-parameters", **limits)
+
+
+def migrate(which, words, capabilities):
+    with tempfile.TemporaryDirectory(prefix="godwit-bench-") as d:
+        pair = pair_godwit if which == "godwit" else pair_qemu
+        source, destination, port = pair(d, 1024, 1, f"fill=1000 progress=0 {words}")
+        try:
+            source.open_console()
+            source.until(r"progress tsc=.*\n", "p")
+            qmp = source.qmp()
+            if which == "qemu":
+                other = destination.qmp()
+                set_up(other, capabilities, False)
+                other.execute("migrate-incoming", uri=f"tcp:127.0.0.1:{port}")
+            set_up(qmp, capabilities, True)
+            before = look(source)
+            time.sleep(1)
+            start = look(source)
+            speed = (start[1] - before[1]) / (start[0] - before[0])
+            began = time.monotonic()
+            qmp.execute("migrate", uri=f"tcp:127.0.0.1:{port}")
+            throttle = 0
+            while True:
+                r = qmp.execute("query-migrate")
+                throttle = max(throttle, r.get("cpu-throttle-percentage", 0))
+                if r.get("status") == "failed":
+                    raise SystemExit(f"{which}: {r.get('error-desc')}")
+                if r.get("status") == "completed" and "downtime" in r:
+                    break
+                if time.monotonic() - began > GIVE_UP_S and not capabilities and "rate" not in words:
+                    return {"s": None, "rounds": r["ram"]["dirty-sync-count"]}
+                time.sleep(0.02)
+            destination.open_console()
+            end = look(destination)
+            result = {"s": r["total-time"] / 1000, "mb": r["ram"]["transferred"] / 1e6,
+                      "downtime": r["downtime"], "rounds": r["ram"]["dirty-sync-count"],
+                      "throttle": throttle, "gap": destination.gap_ms(),
+                      "lost": (end[0] - start[0] - (end[1] - start[1]) / speed) / TSC_KHZ / 1000}
+            if "--check" in sys.argv:
+                destination.text = ""
+                destination.send("c")
+                destination.until(r"check ok.*\n")
+            return result
+        finally:
+            source.end()
+            destination.end()
+
+
+def ratio(ours, theirs, key, limit):
+    if not theirs or limit is None:
+        return ""
+    r = of(ours, key) / of(theirs, key) if of(theirs, key) > 0 else float("inf")
+    return f" ({r:.3f} of QEMU's, wanted: at most {limit})"
+
+
+def main():
+    chosen = [w for w in sys.argv[1:] if w in ROWS] or list(ROWS)
+    runs = 1 if "--quick" in sys.argv else RUNS
+    print("bare guest, 1 GiB incompressible, link of 117 MiB/s, downtime limit 300 ms; 8.75 s send all once")
+    warm(2500)
+    for name in chosen:
+        what, words, capabilities, limits = ROWS[name]
+        ours = [migrate("godwit", words, capabilities) for _ in range(runs)]
+        theirs = [] if "--alone" in sys.argv else [migrate("qemu", words, capabilities) for _ in range(runs)]
+        print(f"{name}: {what}")
+        for who, results in (("godwit", ours), ("QEMU", theirs)):
+            if not results:
+                continue
+            if results[0]["s"] is None:
+                print(f"    {who:7} never ({results[0]['rounds']} rounds in {GIVE_UP_S} s)", flush=True)
+                continue
+            print(f"    {who:7} {of(results, 's'):.2f} s, {of(results, 'lost'):.2f} s lost, "
+                  f"{of(results, 'mb'):.0f} MB, pause {of(results, 'downtime'):.0f} ms, largest gap "
+                  f"{of(results, 'gap'):.0f} ms, throttle {of(results, 'throttle')} %, "
+                  f"{of(results, 'rounds')} rounds", flush=True)
+        if limits and theirs:
+            print(f"    time{ratio(ours, theirs, 's', limits[0])}; lost{ratio(ours, theirs, 'lost', limits[1])}"
+                  f"; bytes{ratio(ours, theirs, 'mb', limits[2])}", flush=True)
+
+
+main()
