@@ -7,31 +7,21 @@
 #include "migrate/source.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/utsname.h>
 
-#include "migrate/ahead.h"
 #include "migrate/channel/channel.h"
 #include "migrate/codec/page_cache.h"
 #include "migrate/policy/switchover.h"
+#include "migrate/rounds.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
 #include "vmm/version.h"
-
-/* Dirty bits are cleared in steps of so many pages, just ahead of the lanes. */
-#define CLEAR_PAGES (8 * CHUNK_PAGES)
-
-/* Where the link is slow a step takes no longer than so, for the log to be looked at meanwhile. */
-#define STEP_US 80000u
-
-/* Where nothing was ever touched, at most so many at once. */
-#define CLEAR_QUIET_PAGES (64 * CLEAR_PAGES)
 
 /* How long the destination may take to make the machine, to take in what is still on the way at the
  * end of a round, to load it while the guest is parked, and to say that the guest runs. */
@@ -42,15 +32,6 @@
 
 /* How long the destination may take to say why it failed; the guest runs again by then. */
 #define LAST_WORDS_MS 200u
-
-/*
- * What says something about the link: enough bytes for it to be at its full speed, or enough time.
- * At the end of a round the destination has answered, so no buffer flatters.
- */
-#define RATE_SAMPLE_BYTES (16u << 20)
-#define RATE_SAMPLE_US	  2000u
-#define RATE_LONG_BYTES	  (1u << 20)
-#define RATE_LONG_US	  50000u
 
 static void decide(struct source *s, const char *action, const char *reason)
 {
@@ -91,7 +72,7 @@ static int send_hello(struct source *s, struct writer *w, enum hello_role role, 
 	return 0;
 }
 
-static int send_record(struct source *s, enum record_type type, const void *body, size_t len,
+int source_send_record(struct source *s, enum record_type type, const void *body, size_t len,
 		       struct err *e)
 {
 	if (writer_record(lanes_main(&s->lanes), type, body, len, NULL, 0, e))
@@ -102,7 +83,7 @@ static int send_record(struct source *s, enum record_type type, const void *body
 
 static int send_tree(struct source *s, enum record_type type, const struct tree *t, struct err *e)
 {
-	return send_record(s, type, t->fdt, tree_bytes_used(t), e);
+	return source_send_record(s, type, t->fdt, tree_bytes_used(t), e);
 }
 
 static int alloc_pending(struct source *s, struct err *e)
@@ -155,7 +136,7 @@ static bool is_refusal(struct source *s, const struct record *rec, struct err *e
 }
 
 /* The next record from the destination, which must be of that type. */
-static int expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
+int source_expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
 		  struct record *rec, struct err *e)
 {
 	if (read_answer(s, r, rec, timeout_ms, e))
@@ -226,238 +207,12 @@ static int set_up(struct source *s, struct reader *r, struct err *e)
 	if (alloc_pending(s, e) || watch_init(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
 	    send_tree(s, RECORD_MACHINE, s->guest->tree, e))
 		return -1;
-	if (!s->cold && expect(s, r, RECORD_CHECKED, s->checked_ms, &rec, e))
+	if (!s->cold && source_expect(s, r, RECORD_CHECKED, s->checked_ms, &rec, e))
 		return -1;
 	return open_lanes(s, e);
 }
 
 /* -- rounds -- */
-
-static int fetch(struct source *s, uint64_t *count, struct err *e)
-{
-	unsigned int i;
-
-	*count = 0;
-	watch_merge(s);
-	for (i = 0; i < s->guest->n_blocks; i++) {
-		if (s->guest->ops->log_fetch(s->guest, i, s->pending[i], e))
-			return -1;
-		*count += bitmap_count(s->pending[i], s->guest->blocks[i].pages);
-	}
-	return 0;
-}
-
-/* Everything that was ever touched, as a first round wants it. */
-static int all_touched(struct source *s, unsigned int block, uint64_t first, uint64_t n,
-		       struct err *e)
-{
-	uint64_t *bits = s->pending[block] + first / 64;
-
-	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
-	return s->guest->ops->touched(s->guest, block, first, n, bits, e);
-}
-
-/* A file never makes anybody wait, so it has to be asked. */
-static bool is_stopped(const struct source *s)
-{
-	struct pollfd fd = { s->stop_fd, POLLIN, 0 };
-
-	return s->stop_fd >= 0 && poll(&fd, 1, 0) > 0;
-}
-
-static int park(struct source *s, struct err *e);
-
-/* By force, in the middle of a round, which then goes on. */
-static int park_if_forced(struct source *s, struct err *e)
-{
-	if (!steer_forced(s) || s->parked)
-		return 0;
-	decide(s, "switchover", STEER_BY_FORCE);
-	enter(s, SOURCE_SWITCHOVER);
-	return park(s, e);
-}
-
-/* One step: bits are cleared in the log, then handed to the lanes, then forgotten here. */
-static int send_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
-		     bool first_round, struct err *e)
-{
-	uint64_t *bits = s->pending[block] + first / 64, at, any = 0;
-	struct chunk c = { .block = block };
-
-	if (lanes_check(&s->lanes, e))
-		return -1;
-	if (is_stopped(s))
-		return err_set(e, "cancelled");
-	if (park_if_forced(s, e))
-		return -1;
-	if (first_round) /* the log says of every page that it is dirty */
-		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
-	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, s->pending[block], e))
-		return -1;
-	watch_taken(s, block, first, n);
-	if (first_round) {
-		if (all_touched(s, block, first, n, e))
-			return -1;
-		/* What was never touched is done with. */
-		stats_add(&s->stats->remaining_pages, bitmap_count(bits, n) - n);
-	}
-	for (at = 0; at < n; at += CHUNK_PAGES) {
-		unsigned int i;
-
-		c.first = first + at;
-		memcpy(c.pages, bits + at / 64, sizeof(c.pages));
-		for (i = 0, any = 0; i < CHUNK_WORDS; i++)
-			any |= c.pages[i];
-		if (!any)
-			continue;
-		if (lanes_send(&s->lanes, &c, e))
-			return -1;
-	}
-	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
-	return watch_look(s, block, first + n, e);
-}
-
-/* How many pages are taken from the log at once, at most. */
-static uint64_t clear_pages(const struct source *s)
-{
-	uint64_t rate = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED), n;
-
-	if (!rate || s->cold)
-		return CLEAR_PAGES;
-	n = rate / PAGE_SIZE * STEP_US / 1000000 / CHUNK_PAGES * CHUNK_PAGES;
-	return n < CHUNK_PAGES ? CHUNK_PAGES : n < CLEAR_PAGES ? n : CLEAR_PAGES;
-}
-
-/* How many pages the step from `at` on has; a longer one over what seems to be untouched. */
-static uint64_t step_pages(const struct source *s, unsigned int block, uint64_t at)
-{
-	uint64_t pages = s->guest->blocks[block].pages;
-	uint64_t quiet = bitmap_next_set(s->pending[block], pages, at) - at;
-	uint64_t n = quiet - quiet % CHUNK_PAGES, least = clear_pages(s);
-
-	n = n < least ? least : n < CLEAR_QUIET_PAGES ? n : CLEAR_QUIET_PAGES;
-	return n < pages - at ? n : pages - at;
-}
-
-static int send_pending(struct source *s, bool first_round, struct err *e)
-{
-	unsigned int i;
-	uint64_t at, n;
-
-	for (i = 0; i < s->guest->n_blocks; i++) {
-		uint64_t pages = s->guest->blocks[i].pages;
-
-		at = first_round ? 0 : bitmap_next_set(s->pending[i], pages, 0);
-		for (; at < pages;
-		     at = first_round ? at + n : bitmap_next_set(s->pending[i], pages, at + n)) {
-			at -= at % CHUNK_PAGES;
-			n = step_pages(s, i, at);
-			if (send_step(s, i, at, n, first_round, e))
-				return -1;
-		}
-	}
-	return 0;
-}
-
-/*
- * Before the first round: what was touched so far, roughly. The destination makes ready for it, and
- * the round makes long steps elsewhere; what is to be sent is found out only when the log is clear.
- */
-static int look_ahead(struct source *s, struct err *e)
-{
-	size_t bytes;
-	uint8_t *body;
-	unsigned int i;
-	uint64_t at;
-	int rc = 0;
-
-	body = malloc(AHEAD_BODY_MAX);
-	if (!body)
-		return err_set(e, "out of memory");
-	for (i = 0; i < s->guest->n_blocks && !rc; i++) {
-		const struct guest_block *b = &s->guest->blocks[i];
-
-		rc = s->guest->ops->touched(s->guest, i, 0, b->pages, s->pending[i], e);
-		for (at = 0;
-		     !rc && !s->cold && (bytes = ahead_encode(b, i, s->pending[i], &at, body));)
-			rc = send_record(s, RECORD_AHEAD, body, bytes, e);
-	}
-	free(body);
-	return rc;
-}
-
-/* The destination has taken in the round: nothing of it is on the way any more. */
-static int await_round(struct source *s, struct reader *r, uint64_t round, struct err *e)
-{
-	struct record rec;
-
-	if (expect(s, r, RECORD_ROUND, s->parked ? s->ready_ms : s->round_ms, &rec, e))
-		return -1;
-	if (rec.body_bytes != 4 || get_u32(rec.body) != (uint32_t)round)
-		return err_set(e, "%s: the destination has taken in another round than %llu",
-			       s->channel->name, (unsigned long long)round);
-	return 0;
-}
-
-static uint64_t encoded_pages(const struct source *s)
-{
-	return stats_get(&s->stats->xbzrle_pages) + stats_get(&s->stats->compressed_pages);
-}
-
-static uint64_t sent_pages(const struct source *s)
-{
-	return stats_get(&s->stats->normal_pages) + stats_get(&s->stats->xbzrle_pages);
-}
-
-/*
- * One round, with its figures. While the guest runs it is over when the destination has it: what
- * is still in the sockets' buffers would otherwise be sent within the pause.
- */
-static int send_round(struct source *s, struct reader *r, uint64_t round, struct err *e)
-{
-	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
-	uint64_t pages = sent_pages(s), encoded = encoded_pages(s);
-	bool last = s->parked;
-
-	stats_begin_round(s->stats, round, start);
-	watch_round(s);
-	s->lanes.round = (uint32_t)round;
-	if (s->events.round)
-		s->events.round(s->events.arg, round);
-	if (send_pending(s, round == 1, e) ||
-	    (!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
-	    (!s->cold && !last && await_round(s, r, round, e)))
-		return -1;
-	took = clock_us() - start;
-	bytes = stats_get(&s->stats->data_bytes) - before;
-	pages = sent_pages(s) - pages;
-	encoded = encoded_pages(s) - encoded;
-	s->page_rate = encoded && pages * PAGE_SIZE >= RATE_SAMPLE_BYTES
-			       ? (uint64_t)((unsigned __int128)pages * PAGE_SIZE * 1000000 /
-					    (took + 1))
-			       : 0;
-	if ((took >= RATE_SAMPLE_US && bytes >= RATE_SAMPLE_BYTES) ||
-	    (took >= RATE_LONG_US && bytes >= RATE_LONG_BYTES) ||
-	    (took >= RATE_SAMPLE_US && !stats_get(&s->stats->send_rate))) {
-		stats_set(&s->stats->send_rate, bytes * 1000000 / took);
-		s->rate_limit = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
-	}
-	return 0;
-}
-
-/* How much of pages can be sent in a second: as achieved, but not more than is allowed by now. */
-static uint64_t rate_bytes(const struct source *s)
-{
-	uint64_t rate = stats_get(&s->stats->send_rate);
-	uint64_t limit = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
-
-	/* So little was sent that no rate is known; or it was measured under another limit. */
-	if (!rate || (s->rate_limit && s->rate_limit != limit))
-		rate = 256u << 20;
-	rate = limit && limit < rate ? limit : rate;
-	/* Encoded pages are more than the link carries: what counts is how fast they went over. */
-	return s->page_rate > rate ? s->page_rate : rate;
-}
 
 /* Rounds until the guest can be parked. */
 static int precopy(struct source *s, struct reader *r, struct err *e)
@@ -471,18 +226,18 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 		if (s->guest->ops->settle)
 			s->guest->ops->settle(s->guest);
 		start = clock_us();
-		if (lanes_check(&s->lanes, e) || send_round(s, r, round, e))
+		if (lanes_check(&s->lanes, e) || rounds_send(s, r, round, e))
 			return -1;
 		if (s->parked)
 			return 0;
-		if (fetch(s, &dirty, e))
+		if (rounds_fetch(s, &dirty, e))
 			return -1;
 		watch_end_round(s, dirty);
 		stats_set(&s->stats->dirty_pages, dirty);
 		stats_set(&s->stats->remaining_pages, dirty);
 		stats_set(&s->stats->dirty_rate, dirty * 1000000 / (clock_us() - start + 1));
 		in.remaining_bytes = dirty * PAGE_SIZE;
-		in.rate_bytes = rate_bytes(s);
+		in.rate_bytes = rounds_rate(s);
 		in.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
 		v = switchover_decide(&in);
 		if (!v.stop && steer_round(s, clock_us() - start, &in, &v, e))
@@ -509,6 +264,16 @@ static int park(struct source *s, struct err *e)
 	return 0;
 }
 
+/* By force, in the middle of a round, which then goes on. */
+int source_park_if_forced(struct source *s, struct err *e)
+{
+	if (!steer_forced(s) || s->parked)
+		return 0;
+	decide(s, "switchover", STEER_BY_FORCE);
+	enter(s, SOURCE_SWITCHOVER);
+	return park(s, e);
+}
+
 /* STATES: when they were collected, whether the guest ran, and the tree. */
 static int send_states(struct source *s, struct err *e)
 {
@@ -532,7 +297,7 @@ static int send_states(struct source *s, struct err *e)
 			: (clock_us() - s->parked_at_us - stats_get(&s->stats->park_us)) * 1000);
 	put_u64(body + 8, s->guest->ops->ran(s->guest));
 	memcpy(body + STATES_HEAD_BYTES, states.fdt, used);
-	rc = send_record(s, RECORD_STATES, body, STATES_HEAD_BYTES + used, e);
+	rc = source_send_record(s, RECORD_STATES, body, STATES_HEAD_BYTES + used, e);
 	free(body);
 	tree_free(&states);
 	stats_set(&s->stats->states_us, clock_us() - start);
@@ -547,7 +312,7 @@ static int await_running(struct source *s, struct reader *r, struct err *e)
 {
 	struct record rec;
 
-	if (expect(s, r, RECORD_RUNNING, s->running_ms, &rec, e) == 0)
+	if (source_expect(s, r, RECORD_RUNNING, s->running_ms, &rec, e) == 0)
 		return 0;
 	if (s->answered)
 		set_owner(s, OWNER_SOURCE);
@@ -578,7 +343,7 @@ static int send_go(struct source *s, struct err *e)
 	set_owner(s, OWNER_NOBODY);
 	channel_set_stop(s->channel, -1);
 	channel_set_deadline(s->channel, s->running_ms);
-	if (send_record(s, RECORD_GO, NULL, 0, e) == 0)
+	if (source_send_record(s, RECORD_GO, NULL, 0, e) == 0)
 		return 0;
 	if (s->channel->bytes == before)
 		set_owner(s, OWNER_SOURCE);
@@ -601,11 +366,11 @@ static int hand_over(struct source *s, struct reader *r, uint64_t last_round, st
 		return -1;
 	stats_set(&s->stats->sync_us, clock_us() - start);
 	start = clock_us();
-	if (await_round(s, r, last_round, e))
+	if (rounds_await(s, r, last_round, e))
 		return -1;
 	stats_add(&s->stats->pages_us, clock_us() - start);
 	start = clock_us();
-	if (expect(s, r, RECORD_READY, s->ready_ms, &rec, e))
+	if (source_expect(s, r, RECORD_READY, s->ready_ms, &rec, e))
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
@@ -627,7 +392,7 @@ static void limit_pause(struct source *s)
 	uint64_t ms = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED) / 1000;
 	unsigned int i;
 
-	ms += 4 * stats_get(&s->stats->remaining_pages) * PAGE_SIZE / (rate_bytes(s) / 1000 + 1);
+	ms += 4 * stats_get(&s->stats->remaining_pages) * PAGE_SIZE / (rounds_rate(s) / 1000 + 1);
 	ms = (ms < INT_MAX / 2 ? ms : INT_MAX / 2) + (uint64_t)s->ready_ms;
 	for (i = 0; i < s->n_lanes; i++)
 		channel_set_deadline(s->lanes.lane[i].writer.channel, (int)ms);
@@ -643,11 +408,11 @@ static int switchover(struct source *s, struct reader *r, struct err *e)
 			return -1;
 	}
 	start = s->parked_at_us + stats_get(&s->stats->park_us);
-	if (fetch(s, &dirty, e))
+	if (rounds_fetch(s, &dirty, e))
 		return -1;
 	stats_set(&s->stats->remaining_pages, dirty);
 	limit_pause(s);
-	if (send_round(s, r, round, e))
+	if (rounds_send(s, r, round, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);
 	if (send_states(s, e) || hand_over(s, r, round, e))
@@ -662,7 +427,7 @@ static int live(struct source *s, struct reader *r, struct err *e)
 		return -1;
 	s->logging = true;
 	enter(s, SOURCE_PRECOPY);
-	if (look_ahead(s, e) || precopy(s, r, e))
+	if (rounds_look_ahead(s, e) || precopy(s, r, e))
 		return -1;
 	return switchover(s, r, e);
 }
@@ -671,9 +436,9 @@ static int cold(struct source *s, struct err *e)
 {
 	enter(s, SOURCE_PRECOPY);
 	enter(s, SOURCE_SWITCHOVER);
-	if (park(s, e) || look_ahead(s, e) || send_round(s, NULL, 1, e) ||
+	if (park(s, e) || rounds_look_ahead(s, e) || rounds_send(s, NULL, 1, e) ||
 	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
-	    send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||
+	    source_send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||
 	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
 	    channel_finish(s->channel, e))
 		return -1;

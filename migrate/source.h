@@ -97,4 +97,15 @@ struct source {
  */
 int source_run(struct source *s, struct err *e);
 
+/* -- for rounds.c -- */
+
+/* A record on the main connection. */
+int source_send_record(struct source *s, enum record_type type, const void *body, size_t len,
+		       struct err *e);
+/* The next record from the destination, which must be of that type and come in that time. */
+int source_expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
+		  struct record *rec, struct err *e);
+/* By force, in the middle of a round, which then goes on. */
+int source_park_if_forced(struct source *s, struct err *e);
+
 #endif

@@ -1,0 +1,249 @@
+/*
+ * Rounds: see rounds.h. The bits in `pending` are what is still to be sent in the round; a step
+ * takes some of them from the log, hands them to the lanes, and forgets them.
+ */
+#include "migrate/rounds.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migrate/ahead.h"
+#include "migrate/channel/channel.h"
+#include "migrate/source.h"
+#include "vmm/base/bitmap.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/err.h"
+#include "vmm/memory.h"
+
+/* Dirty bits are cleared in steps of so many pages, just ahead of the lanes. */
+#define CLEAR_PAGES (8 * CHUNK_PAGES)
+
+/* Where the link is slow a step takes no longer than so, for the log to be looked at meanwhile. */
+#define STEP_US 80000u
+
+/* Where nothing was ever touched, at most so many at once. */
+#define CLEAR_QUIET_PAGES (64 * CLEAR_PAGES)
+
+/*
+ * What says something about the link: enough bytes for it to be at its full speed, or enough time.
+ * At the end of a round the destination has answered, so no buffer flatters.
+ */
+#define RATE_SAMPLE_BYTES (16u << 20)
+#define RATE_SAMPLE_US	  2000u
+#define RATE_LONG_BYTES	  (1u << 20)
+#define RATE_LONG_US	  50000u
+
+int rounds_fetch(struct source *s, uint64_t *count, struct err *e)
+{
+	unsigned int i;
+
+	*count = 0;
+	watch_merge(s);
+	for (i = 0; i < s->guest->n_blocks; i++) {
+		if (s->guest->ops->log_fetch(s->guest, i, s->pending[i], e))
+			return -1;
+		*count += bitmap_count(s->pending[i], s->guest->blocks[i].pages);
+	}
+	return 0;
+}
+
+/* Everything that was ever touched, as a first round wants it. */
+static int all_touched(struct source *s, unsigned int block, uint64_t first, uint64_t n,
+		       struct err *e)
+{
+	uint64_t *bits = s->pending[block] + first / 64;
+
+	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
+	return s->guest->ops->touched(s->guest, block, first, n, bits, e);
+}
+
+/* A file never makes anybody wait, so it has to be asked. */
+static bool is_stopped(const struct source *s)
+{
+	struct pollfd fd = { s->stop_fd, POLLIN, 0 };
+
+	return s->stop_fd >= 0 && poll(&fd, 1, 0) > 0;
+}
+
+/* One step: bits are cleared in the log, then handed to the lanes, then forgotten here. */
+static int send_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
+		     bool first_round, struct err *e)
+{
+	uint64_t *bits = s->pending[block] + first / 64, at, any = 0;
+	struct chunk c = { .block = block };
+
+	if (lanes_check(&s->lanes, e))
+		return -1;
+	if (is_stopped(s))
+		return err_set(e, "cancelled");
+	if (source_park_if_forced(s, e))
+		return -1;
+	if (first_round) /* the log says of every page that it is dirty */
+		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
+	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, s->pending[block], e))
+		return -1;
+	watch_taken(s, block, first, n);
+	if (first_round) {
+		if (all_touched(s, block, first, n, e))
+			return -1;
+		/* What was never touched is done with. */
+		stats_add(&s->stats->remaining_pages, bitmap_count(bits, n) - n);
+	}
+	for (at = 0; at < n; at += CHUNK_PAGES) {
+		unsigned int i;
+
+		c.first = first + at;
+		memcpy(c.pages, bits + at / 64, sizeof(c.pages));
+		for (i = 0, any = 0; i < CHUNK_WORDS; i++)
+			any |= c.pages[i];
+		if (!any)
+			continue;
+		if (lanes_send(&s->lanes, &c, e))
+			return -1;
+	}
+	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
+	return watch_look(s, block, first + n, e);
+}
+
+/* How many pages are taken from the log at once, at most. */
+static uint64_t clear_pages(const struct source *s)
+{
+	uint64_t rate = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED), n;
+
+	if (!rate || s->cold)
+		return CLEAR_PAGES;
+	n = rate / PAGE_SIZE * STEP_US / 1000000 / CHUNK_PAGES * CHUNK_PAGES;
+	return n < CHUNK_PAGES ? CHUNK_PAGES : n < CLEAR_PAGES ? n : CLEAR_PAGES;
+}
+
+/* How many pages the step from `at` on has; a longer one over what seems to be untouched. */
+static uint64_t step_pages(const struct source *s, unsigned int block, uint64_t at)
+{
+	uint64_t pages = s->guest->blocks[block].pages;
+	uint64_t quiet = bitmap_next_set(s->pending[block], pages, at) - at;
+	uint64_t n = quiet - quiet % CHUNK_PAGES, least = clear_pages(s);
+
+	n = n < least ? least : n < CLEAR_QUIET_PAGES ? n : CLEAR_QUIET_PAGES;
+	return n < pages - at ? n : pages - at;
+}
+
+static int send_pending(struct source *s, bool first_round, struct err *e)
+{
+	unsigned int i;
+	uint64_t at, n;
+
+	for (i = 0; i < s->guest->n_blocks; i++) {
+		uint64_t pages = s->guest->blocks[i].pages;
+
+		at = first_round ? 0 : bitmap_next_set(s->pending[i], pages, 0);
+		for (; at < pages;
+		     at = first_round ? at + n : bitmap_next_set(s->pending[i], pages, at + n)) {
+			at -= at % CHUNK_PAGES;
+			n = step_pages(s, i, at);
+			if (send_step(s, i, at, n, first_round, e))
+				return -1;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Before the first round: what was touched so far, roughly. The destination makes ready for it, and
+ * the round makes long steps elsewhere; what is to be sent is found out only when the log is clear.
+ */
+int rounds_look_ahead(struct source *s, struct err *e)
+{
+	size_t bytes;
+	uint8_t *body;
+	unsigned int i;
+	uint64_t at;
+	int rc = 0;
+
+	body = malloc(AHEAD_BODY_MAX);
+	if (!body)
+		return err_set(e, "out of memory");
+	for (i = 0; i < s->guest->n_blocks && !rc; i++) {
+		const struct guest_block *b = &s->guest->blocks[i];
+
+		rc = s->guest->ops->touched(s->guest, i, 0, b->pages, s->pending[i], e);
+		for (at = 0;
+		     !rc && !s->cold && (bytes = ahead_encode(b, i, s->pending[i], &at, body));)
+			rc = source_send_record(s, RECORD_AHEAD, body, bytes, e);
+	}
+	free(body);
+	return rc;
+}
+
+/* The destination has taken in the round: nothing of it is on the way any more. */
+int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err *e)
+{
+	struct record rec;
+
+	if (source_expect(s, r, RECORD_ROUND, s->parked ? s->ready_ms : s->round_ms, &rec, e))
+		return -1;
+	if (rec.body_bytes != 4 || get_u32(rec.body) != (uint32_t)round)
+		return err_set(e, "%s: the destination has taken in another round than %llu",
+			       s->channel->name, (unsigned long long)round);
+	return 0;
+}
+
+static uint64_t encoded_pages(const struct source *s)
+{
+	return stats_get(&s->stats->xbzrle_pages) + stats_get(&s->stats->compressed_pages);
+}
+
+static uint64_t sent_pages(const struct source *s)
+{
+	return stats_get(&s->stats->normal_pages) + stats_get(&s->stats->xbzrle_pages);
+}
+
+/*
+ * One round, with its figures. While the guest runs it is over when the destination has it: what
+ * is still in the sockets' buffers would otherwise be sent within the pause.
+ */
+int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *e)
+{
+	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
+	uint64_t pages = sent_pages(s), encoded = encoded_pages(s);
+	bool last = s->parked;
+
+	stats_begin_round(s->stats, round, start);
+	watch_round(s);
+	s->lanes.round = (uint32_t)round;
+	if (s->events.round)
+		s->events.round(s->events.arg, round);
+	if (send_pending(s, round == 1, e) ||
+	    (!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
+	    (!s->cold && !last && rounds_await(s, r, round, e)))
+		return -1;
+	took = clock_us() - start;
+	bytes = stats_get(&s->stats->data_bytes) - before;
+	pages = sent_pages(s) - pages;
+	encoded = encoded_pages(s) - encoded;
+	s->page_rate = encoded && pages * PAGE_SIZE >= RATE_SAMPLE_BYTES
+			       ? (uint64_t)((unsigned __int128)pages * PAGE_SIZE * 1000000 /
+					    (took + 1))
+			       : 0;
+	if ((took >= RATE_SAMPLE_US && bytes >= RATE_SAMPLE_BYTES) ||
+	    (took >= RATE_LONG_US && bytes >= RATE_LONG_BYTES) ||
+	    (took >= RATE_SAMPLE_US && !stats_get(&s->stats->send_rate))) {
+		stats_set(&s->stats->send_rate, bytes * 1000000 / took);
+		s->rate_limit = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
+	}
+	return 0;
+}
+
+/* How much of pages can be sent in a second: as achieved, but not more than is allowed by now. */
+uint64_t rounds_rate(const struct source *s)
+{
+	uint64_t rate = stats_get(&s->stats->send_rate);
+	uint64_t limit = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
+
+	/* So little was sent that no rate is known; or it was measured under another limit. */
+	if (!rate || (s->rate_limit && s->rate_limit != limit))
+		rate = 256u << 20;
+	rate = limit && limit < rate ? limit : rate;
+	/* Encoded pages are more than the link carries: what counts is how fast they went over. */
+	return s->page_rate > rate ? s->page_rate : rate;
+}
