@@ -653,7 +653,7 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	memcpy(out->uri, mig->uri.text, sizeof(out->uri));
 	out->parameters = mig->parameters;
 	out->limit_ms = __atomic_load_n(&mig->limits.downtime_us, __ATOMIC_RELAXED) / 1000;
-	out->xbzrle = mig->source.xbzrle;
+	out->xbzrle = mig->used.xbzrle || (mig->used.has_policy && mig->used.policy.compression);
 	if (mig->used.has_policy)
 		memcpy(out->policy, mig->used.policy.name, sizeof(out->policy));
 	/* Each member is one atomic word. */
