@@ -159,17 +159,20 @@ static int take_runs(struct ahead *a, const struct record *rec, uint64_t *units,
 	const struct guest_block *b = &a->guest->blocks[get_u32(rec->body)];
 	const uint8_t *run = rec->body + AHEAD_HEAD_BYTES;
 	uint32_t n = get_u32(rec->body + 4), i;
-	uint64_t first, pages, unit;
+	uint64_t first, pages, unit, end = 0;
 
 	for (i = 0; i < n; i++, run += AHEAD_RUN_BYTES) {
 		first = get_u64(run);
 		pages = get_u64(run + 8);
-		if (first % AHEAD_UNIT_PAGES || first >= b->pages || !pages ||
+		if (first % AHEAD_UNIT_PAGES || first < end || first >= b->pages || !pages ||
 		    pages > b->pages - first)
-			return err_set(e, "an AHEAD record of pages outside memory block %" PRIu32,
+			return err_set(e,
+				       "an AHEAD record of pages outside memory block, or out of "
+				       "order: %" PRIu32,
 				       get_u32(rec->body));
 		for (unit = first; unit < first + pages; unit += AHEAD_UNIT_PAGES)
 			bitmap_set(units, unit / AHEAD_UNIT_PAGES);
+		end = first + pages;
 	}
 	return 0;
 }

@@ -333,7 +333,8 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 			    (lane == &d->lane[0] && say_round(d, e)))
 				return -1;
 			stats_set(&d->stats->remaining_pages, 0);
-		} else if (rec->type == RECORD_AHEAD && lane == &d->lane[0] && !d->cold) {
+		} else if (rec->type == RECORD_AHEAD && lane == &d->lane[0] && !d->cold &&
+			   !lane->in_round && !lane->round) {
 			if (ahead_take(&d->ahead, rec, e))
 				return err_context(e, "%s", lane->reader.channel->name);
 		} else {

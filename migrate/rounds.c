@@ -225,6 +225,7 @@ int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *
 			       ? (uint64_t)((unsigned __int128)pages * PAGE_SIZE * 1000000 /
 					    (took + 1))
 			       : 0;
+	s->page_limit = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
 	if ((took >= RATE_SAMPLE_US && bytes >= RATE_SAMPLE_BYTES) ||
 	    (took >= RATE_LONG_US && bytes >= RATE_LONG_BYTES) ||
 	    (took >= RATE_SAMPLE_US && !stats_get(&s->stats->send_rate))) {
@@ -245,5 +246,5 @@ uint64_t rounds_rate(const struct source *s)
 		rate = 256u << 20;
 	rate = limit && limit < rate ? limit : rate;
 	/* Encoded pages are more than the link carries: what counts is how fast they went over. */
-	return s->page_rate > rate ? s->page_rate : rate;
+	return s->page_rate > rate && s->page_limit == limit ? s->page_rate : rate;
 }

@@ -264,6 +264,19 @@ static int park(struct source *s, struct err *e)
 	return 0;
 }
 
+/* A link that stalls now must not keep the guest parked for ever; by force the pause is long, but
+ * what is left takes no more than a multiple of the time that it should. */
+static void limit_pause(struct source *s)
+{
+	uint64_t ms = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED) / 1000;
+	unsigned int i;
+
+	ms += 4 * stats_get(&s->stats->remaining_pages) * PAGE_SIZE / (rounds_rate(s) / 1000 + 1);
+	ms = (ms < INT_MAX / 2 ? ms : INT_MAX / 2) + (uint64_t)s->ready_ms;
+	for (i = 0; i < s->n_lanes; i++)
+		channel_set_deadline(s->lanes.lane[i].writer.channel, (int)ms);
+}
+
 /* By force, in the middle of a round, which then goes on. */
 int source_park_if_forced(struct source *s, struct err *e)
 {
@@ -271,7 +284,10 @@ int source_park_if_forced(struct source *s, struct err *e)
 		return 0;
 	decide(s, "switchover", STEER_BY_FORCE);
 	enter(s, SOURCE_SWITCHOVER);
-	return park(s, e);
+	if (park(s, e))
+		return -1;
+	limit_pause(s);
+	return 0;
 }
 
 /* STATES: when they were collected, whether the guest ran, and the tree. */
@@ -383,19 +399,6 @@ static int hand_over(struct source *s, struct reader *r, uint64_t last_round, st
 	set_owner(s, OWNER_DESTINATION);
 	stats_set(&s->stats->start_us, clock_us() - start);
 	return 0;
-}
-
-/* A link that stalls now must not keep the guest parked for ever; by force the pause is long, but
- * what is left takes no more than a multiple of the time that it should. */
-static void limit_pause(struct source *s)
-{
-	uint64_t ms = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED) / 1000;
-	unsigned int i;
-
-	ms += 4 * stats_get(&s->stats->remaining_pages) * PAGE_SIZE / (rounds_rate(s) / 1000 + 1);
-	ms = (ms < INT_MAX / 2 ? ms : INT_MAX / 2) + (uint64_t)s->ready_ms;
-	for (i = 0; i < s->n_lanes; i++)
-		channel_set_deadline(s->lanes.lane[i].writer.channel, (int)ms);
 }
 
 static int switchover(struct source *s, struct reader *r, struct err *e)

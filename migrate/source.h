@@ -80,7 +80,7 @@ struct source {
 	struct watch watch;
 	struct page_cache *cache; /* for XBZRLE */
 	/* Bytes of pages a second, in the round before: as sent, and as they were. */
-	uint64_t page_rate;
+	uint64_t page_rate, page_limit; /* and the bandwidth that was allowed then */
 	struct channel *extra[LANES_MAX];
 	uint64_t *pending[GUEST_BLOCKS_MAX];
 	uint8_t id[16];

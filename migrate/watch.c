@@ -46,12 +46,15 @@ void watch_round(struct source *s)
 {
 	s->watch.at_us = clock_us();
 	s->watch.from_pages = pages_sent(s);
+	s->watch.from_zero_pages = stats_get(&s->stats->zero_pages);
 }
 
 void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t n)
 {
-	if (s->watch.again[block])
-		memset(s->watch.again[block] + first / 64, 0, BITMAP_WORDS(n) * sizeof(uint64_t));
+	uint64_t w;
+
+	for (w = first / 64; s->watch.again[block] && w < BITMAP_WORDS(first + n); w++)
+		s->watch.again[block][w] &= ~s->pending[block][w];
 }
 
 void watch_merge(struct source *s)
@@ -99,13 +102,17 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 		.pending_bytes = pending * PAGE_SIZE,
 		.rate_bytes = (sent - w->from_pages) * PAGE_SIZE * 1000000 / (round_us + 1),
 	};
+	/* As the pause is estimated: pages that were found zero say nothing about the link. */
+	uint64_t rate = (sent - w->from_pages -
+			 (stats_get(&s->stats->zero_pages) - w->from_zero_pages)) *
+			PAGE_SIZE * 1000000 / (round_us + 1);
 	char reason[256];
 
 	if (!s->auto_converge || !s->guest->ops->throttle || stats_get(&s->stats->round) == 1)
 		return;
 	if (limit > SOURCE_FIXED_US)
-		sample.fit_bytes = (uint64_t)((unsigned __int128)(limit - SOURCE_FIXED_US) *
-					      sample.rate_bytes / 1000000);
+		sample.fit_bytes = (uint64_t)((unsigned __int128)(limit - SOURCE_FIXED_US) * rate /
+					      1000000);
 	if (!converge_add(&w->converge, &sample, reason, sizeof(reason)))
 		return;
 	s->guest->ops->throttle(s->guest, w->converge.permille);

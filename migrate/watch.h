@@ -17,7 +17,7 @@ struct watch {
 	uint64_t *again[GUEST_BLOCKS_MAX]; /* found dirty within the round */
 	uint64_t at_us, every_us;	   /* the last look, and how often */
 	/* Pages sent before this round, and in the first; dirty at the ends of the others. */
-	uint64_t from_pages, first_pages, again_before;
+	uint64_t from_pages, from_zero_pages, first_pages, again_before;
 	struct converge converge;
 };
 
@@ -34,7 +34,10 @@ int watch_look(struct source *s, unsigned int block, uint64_t at, struct err *e)
 /* The round is over, and so many pages are for the next. */
 void watch_end_round(struct source *s, uint64_t dirty);
 
-/* These pages are taken from the log: what was seen of them before counts no more. */
+/*
+ * Of these pages those that are pending are taken from the log, to be sent now: what was seen of
+ * them before counts no more. What was seen of the others nobody else knows: fetching took it.
+ */
 void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t n);
 
 /* Adds what was seen within the round to the pages of the next. */

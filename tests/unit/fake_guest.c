@@ -163,7 +163,7 @@ static int fake_log_start(struct guest *g, struct err *e)
 	if (f->fail_log)
 		return err_set(e, "%s", f->fail_log);
 	for (i = 0; i < g->n_blocks; i++)
-		for (page = 0; page < g->blocks[i].pages; page++)
+		for (page = 0; !f->log_is_taken && page < g->blocks[i].pages; page++)
 			bitmap_set_atomic(f->log[i], page);
 	memset(f->asked, 0, sizeof(f->asked));
 	__atomic_store_n(&f->logging, true, __ATOMIC_SEQ_CST);
@@ -177,7 +177,9 @@ static int fake_log_fetch(struct guest *g, unsigned int block, uint64_t *bits, s
 
 	(void)e;
 	for (i = 0; i < BITMAP_WORDS(g->blocks[block].pages); i++)
-		bits[i] |= __atomic_load_n(&f->log[block][i], __ATOMIC_ACQUIRE);
+		bits[i] |= f->log_is_taken
+				   ? __atomic_exchange_n(&f->log[block][i], 0, __ATOMIC_ACQ_REL)
+				   : __atomic_load_n(&f->log[block][i], __ATOMIC_ACQUIRE);
 	return 0;
 }
 
@@ -190,7 +192,7 @@ static int fake_log_clear(struct guest *g, unsigned int block, uint64_t first, u
 	if (first % 64 || first + n > g->blocks[block].pages ||
 	    (n % 64 && first + n != g->blocks[block].pages))
 		return err_set(e, "KVM would not clear %lu pages from %lu", n, first);
-	for (i = first / 64; i < BITMAP_WORDS(first + n); i++)
+	for (i = first / 64; !f->log_is_taken && i < BITMAP_WORDS(first + n); i++)
 		__atomic_fetch_and(&f->log[block][i], ~bits[i], __ATOMIC_SEQ_CST);
 	return 0;
 }

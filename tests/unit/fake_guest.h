@@ -33,6 +33,9 @@ struct fake {
 
 	/* Threads that write while it runs: their number, how many pages each writes to, and how
 	 * long it rests after each. */
+	/* As a device's marks, and KVM where it knows no manual protection: fetching takes the
+	 * bits, and clearing does nothing. Before the guest runs. */
+	bool log_is_taken;
 	unsigned int writers;
 	unsigned int permille, highest_permille; /* atomic: taken from them; ever */
 	uint64_t writer_pages, writer_rest_us;

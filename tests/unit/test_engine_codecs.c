@@ -108,11 +108,30 @@ START_TEST(guest_that_writes_too_much_is_slowed_and_arrives)
 	struct rig r;
 
 	flat_out(&r);
+	r.src->log_is_taken = _i;
 	rig_run(&r);
 	check_moved(&r);
 	ck_assert_uint_gt(r.src->highest_permille, 0);
 	ck_assert_uint_eq(r.src->permille, 0);
 	ck_assert_uint_eq(r.source_stats.throttle_permille, 0);
+	rig_free(&r);
+}
+END_TEST
+
+/* Writes of devices among them: only whoever fetched them knows of them. */
+START_TEST(what_a_look_within_a_round_has_taken_is_not_lost)
+{
+	struct rig r;
+
+	flat_out(&r);
+	r.source.auto_converge = false;
+	r.src->log_is_taken = true;
+	r.src->writer_rest_us = 300;
+	r.limits.bandwidth = 6u << 20;
+	r.limits.downtime_us = 400000;
+	rig_run(&r);
+	check_moved(&r);
+	ck_assert_uint_ge(r.rounds, 3);
 	rig_free(&r);
 }
 END_TEST
@@ -160,7 +179,8 @@ int main(void)
 	tcase_add_loop_test(c, memory_of_a_writing_guest_arrives_identical_in_each_codec, 0,
 			    N(codecs) * N(lane_numbers));
 	tcase_add_test(c, cache_smaller_than_what_is_written_to_harms_nothing);
-	tcase_add_test(c, guest_that_writes_too_much_is_slowed_and_arrives);
+	tcase_add_loop_test(c, guest_that_writes_too_much_is_slowed_and_arrives, 0, 2);
+	tcase_add_test(c, what_a_look_within_a_round_has_taken_is_not_lost);
 	tcase_add_test(c, guest_that_converges_is_not_slowed);
 	tcase_add_loop_test(c, slowed_guest_is_at_full_speed_after_a_failure_or_a_cancel, 0, 2);
 	suite_add_tcase(s, c);
