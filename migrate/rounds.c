@@ -103,7 +103,7 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 			return -1;
 	}
 	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
-	return watch_look(s, block, first + n, e);
+	return watch_look(s, e);
 }
 
 /* How many pages are taken from the log at once, at most. */
@@ -193,11 +193,6 @@ static uint64_t encoded_pages(const struct source *s)
 	return stats_get(&s->stats->xbzrle_pages) + stats_get(&s->stats->compressed_pages);
 }
 
-static uint64_t sent_pages(const struct source *s)
-{
-	return stats_get(&s->stats->normal_pages) + stats_get(&s->stats->xbzrle_pages);
-}
-
 /*
  * One round, with its figures. While the guest runs it is over when the destination has it: what
  * is still in the sockets' buffers would otherwise be sent within the pause.
@@ -205,7 +200,7 @@ static uint64_t sent_pages(const struct source *s)
 int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *e)
 {
 	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
-	uint64_t pages = sent_pages(s), encoded = encoded_pages(s);
+	uint64_t pages = stats_data_pages(s->stats), encoded = encoded_pages(s);
 	bool last = s->parked;
 
 	stats_begin_round(s->stats, round, start);
@@ -219,7 +214,7 @@ int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *
 		return -1;
 	took = clock_us() - start;
 	bytes = stats_get(&s->stats->data_bytes) - before;
-	pages = sent_pages(s) - pages;
+	pages = stats_data_pages(s->stats) - pages;
 	encoded = encoded_pages(s) - encoded;
 	s->page_rate = encoded && pages * PAGE_SIZE >= RATE_SAMPLE_BYTES
 			       ? (uint64_t)((unsigned __int128)pages * PAGE_SIZE * 1000000 /

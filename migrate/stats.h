@@ -22,7 +22,6 @@ struct stats {
 	uint64_t dirty_pages;			     /* found dirty at the end of the last round */
 	uint64_t dirty_rate;			     /* pages a second, over the last round */
 	uint64_t send_rate;			     /* bytes a second, over the last round */
-	uint64_t again_pages;			     /* dirty again by now, within the round */
 	uint64_t throttle_permille;		     /* taken from the vCPUs' time */
 	uint64_t expected_us;			     /* the pause if the guest were parked now */
 	/* The parts of the pause, in us. */
@@ -54,6 +53,12 @@ static inline void stats_set(uint64_t *value, uint64_t n)
 static inline uint64_t stats_get(const uint64_t *value)
 {
 	return __atomic_load_n(value, __ATOMIC_RELAXED);
+}
+
+/* Pages that went over with what they hold, encoded or not. */
+static inline uint64_t stats_data_pages(const struct stats *st)
+{
+	return stats_get(&st->normal_pages) + stats_get(&st->xbzrle_pages);
 }
 
 static inline void stats_begin_round(struct stats *st, uint64_t round, uint64_t now_us)

@@ -38,22 +38,21 @@ void watch_free(struct source *s)
 
 static uint64_t pages_sent(const struct source *s)
 {
-	return stats_get(&s->stats->normal_pages) + stats_get(&s->stats->zero_pages) +
-	       stats_get(&s->stats->xbzrle_pages);
+	return stats_data_pages(s->stats) + stats_get(&s->stats->zero_pages);
 }
 
 void watch_round(struct source *s)
 {
 	s->watch.at_us = clock_us();
 	s->watch.from_pages = pages_sent(s);
-	s->watch.from_zero_pages = stats_get(&s->stats->zero_pages);
+	s->watch.from_data_pages = stats_data_pages(s->stats);
 }
 
 void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t n)
 {
 	uint64_t w;
 
-	for (w = first / 64; s->watch.again[block] && w < BITMAP_WORDS(first + n); w++)
+	for (w = first / 64; w < BITMAP_WORDS(first + n); w++)
 		s->watch.again[block][w] &= ~s->pending[block][w];
 }
 
@@ -63,27 +62,28 @@ void watch_merge(struct source *s)
 	uint64_t w;
 
 	for (i = 0; i < s->guest->n_blocks; i++)
-		for (w = 0; s->watch.again[i] && w < BITMAP_WORDS(s->guest->blocks[i].pages); w++) {
+		for (w = 0; w < BITMAP_WORDS(s->guest->blocks[i].pages); w++) {
 			s->pending[i][w] |= s->watch.again[i][w];
 			s->watch.again[i][w] = 0;
 		}
 }
 
-/* Pages that are dirty and that this round will not send; in the first one nothing is known of what
- * comes after `at`. */
-static uint64_t count_again(const struct source *s, unsigned int block, uint64_t at)
+/* Whether somebody wants to know; the first round says nothing about the next ones. */
+static bool is_wanted(const struct source *s)
 {
-	bool first = stats_get(&s->stats->round) == 1;
+	return s->auto_converge && s->guest->ops->throttle && stats_get(&s->stats->round) > 1;
+}
+
+/* Pages that are dirty and that this round will not send. */
+static uint64_t count_again(const struct source *s)
+{
 	uint64_t n = 0, w;
 	unsigned int i;
 
-	for (i = 0; i < s->guest->n_blocks && (!first || i <= block); i++) {
-		uint64_t pages = first && i == block ? at : s->guest->blocks[i].pages;
-
-		for (w = 0; w < BITMAP_WORDS(pages); w++)
+	for (i = 0; i < s->guest->n_blocks; i++)
+		for (w = 0; w < BITMAP_WORDS(s->guest->blocks[i].pages); w++)
 			n += (uint64_t)__builtin_popcountll(s->watch.again[i][w] &
 							    ~s->pending[i][w]);
-	}
 	return n;
 }
 
@@ -103,13 +103,10 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 		.rate_bytes = (sent - w->from_pages) * PAGE_SIZE * 1000000 / (round_us + 1),
 	};
 	/* As the pause is estimated: pages that were found zero say nothing about the link. */
-	uint64_t rate = (sent - w->from_pages -
-			 (stats_get(&s->stats->zero_pages) - w->from_zero_pages)) *
-			PAGE_SIZE * 1000000 / (round_us + 1);
+	uint64_t rate = (stats_data_pages(s->stats) - w->from_data_pages) * PAGE_SIZE * 1000000 /
+			(round_us + 1);
 	char reason[256];
 
-	if (!s->auto_converge || !s->guest->ops->throttle || stats_get(&s->stats->round) == 1)
-		return;
 	if (limit > SOURCE_FIXED_US)
 		sample.fit_bytes = (uint64_t)((unsigned __int128)(limit - SOURCE_FIXED_US) * rate /
 					      1000000);
@@ -121,33 +118,32 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 		s->events.decision(s->events.arg, "throttle", reason);
 }
 
-int watch_look(struct source *s, unsigned int block, uint64_t at, struct err *e)
+int watch_look(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us(), left, took;
 	unsigned int i;
 
-	if (s->parked || !s->logging || start - s->watch.at_us < s->watch.every_us)
+	if (s->parked || !is_wanted(s) || start - s->watch.at_us < s->watch.every_us)
 		return 0;
 	for (i = 0; i < s->guest->n_blocks; i++)
 		if (s->guest->ops->log_fetch(s->guest, i, s->watch.again[i], e))
 			return -1;
-	left = count_again(s, block, at);
+	left = count_again(s);
 	took = clock_us() - start;
 	s->watch.at_us = start;
 	s->watch.every_us = took * LOOK_SHARE > LOOK_US ? took * LOOK_SHARE : LOOK_US;
-	stats_set(&s->stats->again_pages, left);
 	slow_down(s, left, stats_get(&s->stats->remaining_pages), start);
 	return 0;
 }
 
 void watch_end_round(struct source *s, uint64_t dirty)
 {
-	slow_down(s, dirty, 0, clock_us());
+	if (is_wanted(s))
+		slow_down(s, dirty, 0, clock_us());
 	if (stats_get(&s->stats->round) == 1)
 		s->watch.first_pages = pages_sent(s);
 	else
 		s->watch.again_before += dirty;
-	stats_set(&s->stats->again_pages, 0);
 }
 
 void watch_release(struct source *s)

@@ -17,7 +17,7 @@ struct watch {
 	uint64_t *again[GUEST_BLOCKS_MAX]; /* found dirty within the round */
 	uint64_t at_us, every_us;	   /* the last look, and how often */
 	/* Pages sent before this round, and in the first; dirty at the ends of the others. */
-	uint64_t from_pages, from_zero_pages, first_pages, again_before;
+	uint64_t from_pages, from_data_pages, first_pages, again_before;
 	struct converge converge;
 };
 
@@ -27,9 +27,9 @@ void watch_free(struct source *s);
 /* A round begins. */
 void watch_round(struct source *s);
 
-/* In a round, all pages before `at` of `block` having been taken from the log: looks if it is time
- * to, and slows the guest as needed. */
-int watch_look(struct source *s, unsigned int block, uint64_t at, struct err *e);
+/* Between two steps of a round: looks if it is wanted and time to, and slows the guest as needed.
+ */
+int watch_look(struct source *s, struct err *e);
 
 /* The round is over, and so many pages are for the next. */
 void watch_end_round(struct source *s, uint64_t dirty);

@@ -124,7 +124,6 @@ START_TEST(what_a_look_within_a_round_has_taken_is_not_lost)
 	struct rig r;
 
 	flat_out(&r);
-	r.source.auto_converge = false;
 	r.src->log_is_taken = true;
 	r.src->writer_rest_us = 300;
 	r.limits.bandwidth = 6u << 20;
