@@ -16,7 +16,6 @@
 
 struct err;
 struct record;
-struct tree;
 
 /* What is touched at once. */
 #define AHEAD_UNIT_PAGES 512u

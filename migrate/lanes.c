@@ -128,6 +128,23 @@ static int send_paced(struct lane *lane, const void *body, size_t body_bytes, st
 	return 0;
 }
 
+static void put_head(uint8_t *body, unsigned int block, enum pages_codec codec, uint32_t runs,
+		     uint32_t crc)
+{
+	put_u32(body, block);
+	put_u32(body + 4, codec);
+	put_u32(body + 8, runs);
+	put_u32(body + 12, crc);
+}
+
+/* How many pages may go into one record under the present rate. */
+static uint64_t batch_pages(const struct lanes *l)
+{
+	return pace_batch_bytes(__atomic_load_n(l->rate, __ATOMIC_RELAXED),
+				CHUNK_PAGES * PAGE_SIZE) /
+	       PAGE_SIZE;
+}
+
 static int write_batch(struct lane *lane, unsigned int block, enum pages_codec codec, struct err *e)
 {
 	struct lanes *l = lane->all;
@@ -139,10 +156,7 @@ static int write_batch(struct lane *lane, unsigned int block, enum pages_codec c
 
 	if (!b->n_runs)
 		return 0;
-	put_u32(b->body, block);
-	put_u32(b->body + 4, codec);
-	put_u32(b->body + 8, b->n_runs);
-	put_u32(b->body + 12, plain && l->checksums ? checksum(b) : 0);
+	put_head(b->body, block, codec, b->n_runs, plain && l->checksums ? checksum(b) : 0);
 	if (send_paced(lane, b->body, body, b->data, plain ? (int)b->n_runs : 0, data, e))
 		return -1;
 	stats_add(plain ? &l->stats->normal_pages : &l->stats->zero_pages, b->pages);
@@ -182,10 +196,7 @@ static int send_runs(struct lane *lane, const struct chunk *c, const uint64_t *p
 {
 	struct lanes *l = lane->all;
 	const struct guest_block *block = &l->guest->blocks[c->block];
-	uint64_t max = pace_batch_bytes(__atomic_load_n(l->rate, __ATOMIC_RELAXED),
-					CHUNK_PAGES * PAGE_SIZE) /
-		       PAGE_SIZE;
-	uint64_t from, to;
+	uint64_t max = batch_pages(l), from, to;
 
 	for (from = bitmap_next_set(pages, CHUNK_PAGES, 0); from < CHUNK_PAGES;
 	     from = bitmap_next_set(pages, CHUNK_PAGES, to)) {
@@ -265,10 +276,7 @@ static int write_encoded(struct lane *lane, const struct page_set *set, struct e
 		run += PAGES_RUN_BYTES;
 		n++;
 	}
-	put_u32(lane->batch->body, set->block);
-	put_u32(lane->batch->body + 4, out->codec);
-	put_u32(lane->batch->body + 8, n);
-	put_u32(lane->batch->body + 12, 0);
+	put_head(lane->batch->body, set->block, out->codec, n, 0);
 	if (send_paced(lane, lane->batch->body, (size_t)(run - lane->batch->body), &out->data, 1,
 		       out->data.iov_len, e))
 		return -1;
@@ -360,11 +368,8 @@ static void forget(struct lane *lane, const struct chunk *c, const uint64_t *pag
 static int send_encoded(struct lane *lane, const struct encode_how *how, const struct chunk *c,
 			struct err *e)
 {
-	uint64_t max = pace_batch_bytes(__atomic_load_n(lane->all->rate, __ATOMIC_RELAXED),
-					CHUNK_PAGES * PAGE_SIZE) /
-		       PAGE_SIZE;
+	uint64_t max = batch_pages(lane->all), i, n;
 	struct page_set set;
-	uint64_t i, n;
 
 	for (i = bitmap_next_set(c->pages, CHUNK_PAGES, 0); i < CHUNK_PAGES;) {
 		set_up_set(&set, lane->all, c);

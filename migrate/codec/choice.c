@@ -29,7 +29,7 @@ enum choice_change choice_add(struct choice *c, uint64_t pages, uint64_t bytes, 
 		return CHOICE_AS_BEFORE;
 	with = c->ns + c->bytes * byte_ps / 1000;
 	without = c->pages * PAGE_SIZE * byte_ps / 1000;
-	c->off = with / 100 * 100 >= without / 100 * GAIN_PCT;
+	c->off = with >= without / 100 * GAIN_PCT;
 	if (!c->off)
 		c->skip = 0;
 	else if (!c->skip)

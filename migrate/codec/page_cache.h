@@ -77,10 +77,15 @@ uint64_t page_cache_bytes(const struct page_cache *c);
 
 /*
  * What is to be sent of a page in this round (from 1). `page` is a copy that nobody changes, and
- * the cache believes from here on that the destination has it. 1 or more   bytes in `out`: the page
- * in XBZRLE 0           the destination has just this MISS        it was not in the cache, and is
- * now, unless its set is full of hot pages: OVERFLOW    more than out_max bytes: the copy is to be
- * sent, as it is or compressed Any thread, but for each page one at a time.
+ * the cache believes from here on that the destination has it. Any thread, but for each page one at
+ * a time. Returns
+ *
+ *   - 1 or more: so many bytes in `out` are the page in XBZRLE;
+ *   - 0: the destination has just this;
+ *   - PAGE_CACHE_MISS: it was not in the cache, and is now, unless its set is full of hot pages;
+ *   - PAGE_CACHE_OVERFLOW: more than out_max bytes.
+ *
+ * After the last two the copy is to be sent, as it is or compressed.
  */
 int page_cache_encode(struct page_cache *c, unsigned int block, uint64_t page_no, uint32_t round,
 		      const void *page, uint8_t *out, size_t out_max);
