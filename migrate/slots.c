@@ -95,9 +95,13 @@ int slots_open(struct slots *s, const char *dir, const char *vm, struct err *e)
 	return s->fd < 0 ? err_errno(e, errno, "cannot use the file %s", s->path) : 0;
 }
 
-/* While byte 0 is ours alone nobody else can come to use it. */
+/*
+ * While byte 0 is ours alone nobody else can come to use it. Our share of it goes first: of two who
+ * leave at the same time, each with a share, neither would be alone.
+ */
 static void remove_if_alone(int fd, const char *path)
 {
+	lock(fd, F_UNLCK, BYTE_USE);
 	if (lock(fd, F_WRLCK, BYTE_USE) == 0 && is_at(fd, path))
 		unlink(path);
 }

@@ -242,6 +242,50 @@ START_TEST(file_is_private_and_removed_by_the_last)
 }
 END_TEST
 
+#define PARTINGS 200
+
+/* Until both are here; without sleep, so that both go on in the same instant. */
+static void meet(unsigned int *arrived, unsigned int *meetings)
+{
+	__atomic_add_fetch(arrived, 1, __ATOMIC_SEQ_CST);
+	++*meetings;
+	while (__atomic_load_n(arrived, __ATOMIC_SEQ_CST) < 2 * *meetings)
+		;
+}
+
+/* How often the file was there after both had closed it. */
+static unsigned int leave(unsigned int *arrived)
+{
+	unsigned int meetings = 0, found = 0;
+
+	for (int i = 0; i < PARTINGS; i++) {
+		struct slots s = opened("leaver");
+
+		meet(arrived, &meetings);
+		slots_close(&s);
+		meet(arrived, &meetings);
+		found += is_there();
+		meet(arrived, &meetings);
+	}
+	return found;
+}
+
+START_TEST(of_two_who_leave_at_once_one_removes_the_file)
+{
+	unsigned int *arrived = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+				     -1, 0);
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(leave(arrived) != 0);
+	ck_assert_uint_eq(leave(arrived), 0);
+	waitpid(pid, &status, 0);
+	ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	munmap(arrived, 4096);
+}
+END_TEST
+
 START_TEST(what_others_write_there_harms_nobody)
 {
 	struct vm web = start("web");
@@ -292,6 +336,7 @@ int main(void)
 	tcase_add_test(c, without_a_bound_nobody_waits);
 	tcase_add_test(c, bound_holds_when_many_take_at_once);
 	tcase_add_test(c, file_is_private_and_removed_by_the_last);
+	tcase_add_test(c, of_two_who_leave_at_once_one_removes_the_file);
 	tcase_add_test(c, what_others_write_there_harms_nobody);
 	tcase_add_test(c, place_that_cannot_be_used_is_a_sentence);
 	suite_add_tcase(s, c);
