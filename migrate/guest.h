@@ -54,6 +54,11 @@ struct guest_ops {
 	 * takes it off. Any thread.
 	 */
 	void (*throttle)(struct guest *g, unsigned int permille);
+	/* Pages that a vCPU has dirtied while the log ran, which only ever grows; NULL, or always
+	 * 0, where that is not known. A page counts again when it was protected again. Any thread.
+	 */
+	uint64_t (*vcpu_dirty_pages)(struct guest *g, unsigned int vcpu);
+
 	/* Source, parked: what the guest wrote to its disks is there, for other hosts to read. */
 	int (*sync)(struct guest *g, struct err *e);
 	/* Source, parked: gives up what only one side may hold, so that the other can take it. */
@@ -73,6 +78,7 @@ struct guest {
 	struct guest_block blocks[GUEST_BLOCKS_MAX];
 	unsigned int n_blocks;
 	unsigned int n_vcpus;
+	bool vcpu_dirty_known; /* there are dirty rings: who dirties how much */
 };
 
 struct loop;

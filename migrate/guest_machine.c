@@ -133,6 +133,11 @@ static void guest_throttle(struct guest *g, unsigned int permille)
 	machine_throttle(machine_of(g), permille);
 }
 
+static uint64_t guest_vcpu_dirty_pages(struct guest *g, unsigned int vcpu)
+{
+	return machine_vcpu_dirty_pages(machine_of(g), vcpu);
+}
+
 static int guest_sync(struct guest *g, struct err *e)
 {
 	return machine_sync(machine_of(g), e);
@@ -167,6 +172,7 @@ static const struct guest_ops ops = {
 	.share = guest_share,
 	.settle = guest_settle,
 	.throttle = guest_throttle,
+	.vcpu_dirty_pages = guest_vcpu_dirty_pages,
 	.sync = guest_sync,
 	.release = guest_release,
 	.states_load = guest_states_load,
@@ -182,7 +188,8 @@ void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop 
 		.guest = { .ops = &ops,
 			   .tree = machine_tree(m),
 			   .n_blocks = memory->n_blocks,
-			   .n_vcpus = machine_n_vcpus(m) },
+			   .n_vcpus = machine_n_vcpus(m),
+			   .vcpu_dirty_known = memory->rings != NULL },
 		.machine = m,
 		.owner_loop = owner_loop,
 	};

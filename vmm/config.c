@@ -16,6 +16,7 @@
 #include "vmm/base/options.h"
 #include "vmm/base/words.h"
 #include "vmm/config_devices.h"
+#include "vmm/dirty_ring.h"
 
 #define DEFAULT_MEMORY_BYTES (256ull << 20)
 #define DEFAULT_CMDLINE	     "console=ttyS0 panic=-1"
@@ -55,7 +56,7 @@ static const struct option_spec config_options[] = {
 	[OPT_CPUS] = { "cpus", true, RUN },	    [OPT_MEMORY] = { "memory", true, RUN },
 	[OPT_DISK] = { "disk", true, ALL },	    [OPT_NET] = { "net", true, ALL },
 	[OPT_CHANNEL] = { "channel", true, ALL },   [OPT_CONSOLE] = { "console", true, ALL },
-	[OPT_CONTROL] = { "control", true, ALL },   [OPT_DIRTY_RING] = { "dirty-ring", true, RUN },
+	[OPT_CONTROL] = { "control", true, ALL },   [OPT_DIRTY_RING] = { "dirty-ring", true, ALL },
 	[OPT_LISTEN] = { "listen", true, RECEIVE }, [OPT_USER] = { "user", true, ALL },
 	[OPT_PAUSED] = { "paused", false, ALL },    [OPT_VERBOSE] = { "verbose", false, ALL },
 	[OPT_HELP] = { "help", false, ALL },	    { NULL, false, 0 },
@@ -88,12 +89,18 @@ static int parse_memory(struct config *c, const char *value, struct err *e)
 	return 0;
 }
 
-/* The interface has it already; what uses it comes with the limits for each vCPU. */
-static int parse_dirty_ring(const char *value, struct err *e)
+static int parse_dirty_ring(struct config *c, const char *value, struct err *e)
 {
-	if (!strcmp(value, "0"))
-		return 0;
-	return err_set(e, "the dirty ring is not in this version (the dirty bitmap is used)");
+	uint64_t n;
+
+	if (parse_number(value, 0, DIRTY_RING_MAX, &n, e))
+		return -1;
+	if (n && (n < DIRTY_RING_MIN || (n & (n - 1))))
+		return err_set(e, "%s is no power of two from %d to %d, nor 0 (no ring)", value,
+			       DIRTY_RING_MIN, DIRTY_RING_MAX);
+	c->dirty_ring = (uint32_t)n;
+	c->dirty_ring_given = true;
+	return 0;
 }
 
 static int parse_text(const char **to, const char *value, struct err *e)
@@ -148,7 +155,7 @@ static int parse_option(struct config *c, enum config_verb verb, int option, con
 	case OPT_CONTROL:
 		return parse_text(&c->control, value, e);
 	case OPT_DIRTY_RING:
-		return parse_dirty_ring(value, e);
+		return parse_dirty_ring(c, value, e);
 	case OPT_LISTEN:
 		return parse_text(&c->listen, value, e);
 	case OPT_USER:

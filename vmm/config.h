@@ -54,6 +54,8 @@ struct config {
 	const char *console; /* stdio, null, file:PATH, unix:PATH; NULL: as the tree says */
 	const char *control; /* path, or NULL: the default one */
 	const char *user;    /* to drop to, or NULL */
+	uint32_t dirty_ring; /* entries; 0: none */
+	bool dirty_ring_given;
 	bool paused, verbose, help;
 	const char *operand;		     /* restore: the file */
 	const char *listen;		     /* receive: the URI */

@@ -148,6 +148,14 @@ static int set_boot(const struct config *c, struct tree *t, struct err *e)
 	return 0;
 }
 
+/* None is nothing in the tree; but where one came along, it says that there is none here. */
+static int set_dirty_ring(const struct config *c, struct tree *t, struct err *e)
+{
+	if (!c->dirty_ring && !tree_has(t, "/host", "dirty-ring"))
+		return 0;
+	return tree_set_u32(t, "/host", "dirty-ring", c->dirty_ring, e);
+}
+
 int config_tree(const struct config *c, struct tree *t, struct err *e)
 {
 	if (tree_set_str(t, "/", "compatible", arch_compatible, e) ||
@@ -164,7 +172,8 @@ int config_tree(const struct config *c, struct tree *t, struct err *e)
 	for (unsigned int i = 0; i < c->n_nets; i++)
 		if (add_net(t, &c->nets[i], e))
 			return -1;
-	return add_channels(t, c, e) || add_plain(t, "virtio-rng", "rng0", e) || set_boot(c, t, e)
+	return add_channels(t, c, e) || add_plain(t, "virtio-rng", "rng0", e) ||
+			       set_boot(c, t, e) || set_dirty_ring(c, t, e)
 		       ? -1
 		       : 0;
 }
@@ -242,5 +251,7 @@ int config_override_tree(const struct config *c, struct tree *t, struct err *e)
 	for (unsigned int i = 0; i < c->n_channels; i++)
 		if (override_channel(&c->channels[i], t, e))
 			return -1;
+	if (c->dirty_ring_given && set_dirty_ring(c, t, e))
+		return -1;
 	return set_boot(c, t, e);
 }

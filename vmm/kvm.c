@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -77,7 +78,42 @@ static bool enable_manual_protect(const struct kvm *k)
 	       ioctl(k->vm_fd, KVM_ENABLE_CAP, &cap) == 0;
 }
 
-int kvm_init(struct kvm *k, struct err *e)
+static int ring_capability(const struct kvm *k)
+{
+	return kvm_has(k, KVM_CAP_DIRTY_LOG_RING_ACQ_REL) ? KVM_CAP_DIRTY_LOG_RING_ACQ_REL
+							  : KVM_CAP_DIRTY_LOG_RING;
+}
+
+uint32_t kvm_ring_entries_max(const struct kvm *k)
+{
+	return (uint32_t)kvm_has(k, ring_capability(k)) / sizeof(struct kvm_dirty_gfn);
+}
+
+/* Before the first vCPU. Excludes the bitmap, and with it manual protection. */
+static int enable_rings(struct kvm *k, uint32_t entries, struct err *e)
+{
+	struct kvm_enable_cap cap = {
+		.cap = (uint32_t)ring_capability(k),
+		.args[0] = entries * sizeof(struct kvm_dirty_gfn),
+	};
+	uint32_t max = kvm_ring_entries_max(k);
+
+	if (!max)
+		return err_set(e, "/host: this host's KVM has no dirty ring "
+				  "(KVM_CAP_DIRTY_LOG_RING); --dirty-ring 0 does without");
+	if (entries > max)
+		return err_set(e,
+			       "/host: a dirty ring of %" PRIu32
+			       " entries, this host's KVM can have %" PRIu32,
+			       entries, max);
+	if (ioctl(k->vm_fd, KVM_ENABLE_CAP, &cap))
+		return err_errno(e, errno, "/host: KVM makes no dirty ring of %" PRIu32 " entries",
+				 entries);
+	k->ring_entries = entries;
+	return 0;
+}
+
+int kvm_init(struct kvm *k, uint32_t ring_entries, struct err *e)
 {
 	unsigned int i;
 	int size;
@@ -105,7 +141,10 @@ int kvm_init(struct kvm *k, struct err *e)
 	}
 	k->vcpu_map_bytes = (uint32_t)size;
 	k->max_vcpus = (uint32_t)kvm_has(k, KVM_CAP_MAX_VCPUS);
-	k->manual_protect = enable_manual_protect(k);
+	if (!ring_entries)
+		k->manual_protect = enable_manual_protect(k);
+	else if (enable_rings(k, ring_entries, e))
+		goto fail;
 	return 0;
 fail:
 	kvm_free(k);

@@ -13,18 +13,22 @@ struct kvm {
 	int dev_fd, vm_fd;
 	uint32_t vcpu_map_bytes; /* of the shared kvm_run page(s) */
 	uint32_t max_vcpus;
-	bool manual_protect; /* the dirty log is cleared by KVM_CLEAR_DIRTY_LOG, in parts */
+	bool manual_protect;   /* the dirty log is cleared by KVM_CLEAR_DIRTY_LOG, in parts */
+	uint32_t ring_entries; /* of each vCPU's dirty ring; 0: a bitmap, no rings */
 };
 
 /* Opens /dev/kvm; a sentence says which group or module is missing. API version 12 is required. */
 int kvm_open_device(struct err *e);
 
-/* Opens the device and makes a VM. */
-int kvm_init(struct kvm *k, struct err *e);
+/* Opens the device and makes a VM, with dirty rings if ring_entries is not 0. */
+int kvm_init(struct kvm *k, uint32_t ring_entries, struct err *e);
 void kvm_free(struct kvm *k);
 
 /* KVM_CHECK_EXTENSION on the VM: 0 = not there. */
 int kvm_has(const struct kvm *k, int capability);
+
+/* The most entries that a dirty ring may have here; 0: this KVM has none. */
+uint32_t kvm_ring_entries_max(const struct kvm *k);
 
 /* ioctl on the VM's fd: 0 or more, or -1 with "NAME: reason". */
 int kvm_vm_ioctl(const struct kvm *k, unsigned long request, void *arg, const char *name,

@@ -19,6 +19,7 @@
 #include "vmm/arch.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
+#include "vmm/dirty_ring.h"
 #include "vmm/kvm.h"
 #include "vmm/vcpu.h"
 
@@ -37,6 +38,7 @@ struct machine {
 	const char *name; /* in the tree */
 	struct kvm kvm;
 	struct memory memory;
+	struct dirty_rings rings; /* if the tree wants them */
 	struct bus port_bus, mmio_bus;
 	struct loop io;
 	bool io_made, io_started, kvm_made;
@@ -407,11 +409,17 @@ static int build_vcpus(struct machine *m, struct err *e)
 	m->vcpus = calloc(n, sizeof(m->vcpus[0]));
 	if (!m->vcpus)
 		return err_set(e, "out of memory");
+	if (m->kvm.ring_entries) {
+		if (dirty_rings_init(&m->rings, &m->kvm, &m->memory, n, e))
+			return -1;
+		m->memory.rings = &m->rings;
+	}
 	while (m->n_vcpus < n) {
 		struct vcpu *v = &m->vcpus[m->n_vcpus];
 
 		m->n_vcpus++;
-		if (vcpu_init(v, m->n_vcpus - 1, &m->env, e) || arch_vcpu_init(m->arch, v, e))
+		if (vcpu_init(v, m->n_vcpus - 1, &m->env, e) || arch_vcpu_init(m->arch, v, e) ||
+		    (m->memory.rings && dirty_rings_add(&m->rings, v->fd, e)))
 			return -1;
 	}
 	return 0;
@@ -421,13 +429,15 @@ static int build(struct machine *m, enum machine_origin origin,
 		 const struct device_model *const *models, struct err *e)
 {
 	const char *compatible;
+	uint32_t ring_entries;
 
 	if (tree_str(&m->tree, "/", "compatible", &compatible, e))
 		return -1;
 	if (strcmp(compatible, arch_compatible))
 		return err_set(e, "the machine is of kind '%s', this host runs '%s'", compatible,
 			       arch_compatible);
-	if (memory_init(&m->memory, &m->tree, e) || vcpu_signal_init(e) || kvm_init(&m->kvm, e))
+	if (memory_init(&m->memory, &m->tree, e) || vcpu_signal_init(e) ||
+	    dirty_ring_entries(&m->tree, &ring_entries, e) || kvm_init(&m->kvm, ring_entries, e))
 		return -1;
 	m->kvm_made = true;
 	if (origin == ORIGIN_FRESH && probe(&m->tree, &m->kvm, models, e))
@@ -493,6 +503,8 @@ void machine_destroy(struct machine *m)
 	machine_park(m);
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_free(&m->vcpus[i]);
+	if (m->memory.rings)
+		dirty_rings_free(&m->rings);
 	if (m->io_started)
 		loop_join(&m->io);
 	for (i = m->n_devices; i-- > 0;)
@@ -836,6 +848,11 @@ int machine_log_clear(struct machine *m, unsigned int block, uint64_t first, uin
 void machine_log_stop(struct machine *m)
 {
 	memory_log_stop(&m->memory, &m->kvm);
+}
+
+uint64_t machine_vcpu_dirty_pages(struct machine *m, unsigned int vcpu)
+{
+	return m->memory.rings && vcpu < m->n_vcpus ? dirty_rings_count(&m->rings, vcpu) : 0;
 }
 
 void machine_throttle(struct machine *m, unsigned int permille)

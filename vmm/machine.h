@@ -124,6 +124,12 @@ int machine_log_clear(struct machine *m, unsigned int block, uint64_t first, uin
 void machine_log_stop(struct machine *m);
 
 /*
+ * Pages that the vCPU has dirtied while the log ran, each counted again when it was protected
+ * again: only ever grows. 0 without dirty rings. Any thread.
+ */
+uint64_t machine_vcpu_dirty_pages(struct machine *m, unsigned int vcpu);
+
+/*
  * Keeps all vCPUs, or one, from running for that share of their time, in permille, up to
  * THROTTLE_MAX_PERMILLE (vmm/throttle.h); 0: none. By naps of at most 10 ms, which everything else
  * breaks. Stays while parked and over a reset. Any thread.

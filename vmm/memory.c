@@ -18,6 +18,7 @@
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
+#include "vmm/dirty_ring.h"
 #include "vmm/kvm.h"
 #include "vmm/tree.h"
 
@@ -259,20 +260,59 @@ int memory_touched(const struct memory *m, const struct memory_block *b, uint64_
 	return 0;
 }
 
-int memory_log_start(struct memory *m, struct kvm *kvm, struct err *e)
+/* Dirty rings are harvested into the log by vCPU threads as well. */
+static void lock_log(struct memory *m)
+{
+	if (m->rings)
+		pthread_mutex_lock(&m->rings->lock);
+}
+
+static void unlock_log(struct memory *m)
+{
+	if (m->rings)
+		pthread_mutex_unlock(&m->rings->lock);
+}
+
+static void free_log(struct memory *m)
 {
 	unsigned int i;
+
+	for (i = 0; i < m->n_blocks; i++) {
+		free(m->blocks[i].log);
+		m->blocks[i].log = NULL;
+	}
+}
+
+static int alloc_log(struct memory *m, struct err *e)
+{
+	unsigned int i;
+	uint64_t page;
 
 	for (i = 0; i < m->n_blocks; i++) {
 		struct memory_block *b = &m->blocks[i];
 
 		b->log = calloc(BITMAP_WORDS(b->size / PAGE_SIZE), sizeof(uint64_t));
 		if (!b->log) {
-			memory_log_stop(m, kvm);
+			free_log(m);
 			return err_set(e, "out of memory");
 		}
+		/* As KVM's bitmap is at first. */
+		for (page = 0; m->rings && page < b->size / PAGE_SIZE; page++)
+			bitmap_set(b->log, page);
 		memset(b->dirty, 0, BITMAP_WORDS(b->size / PAGE_SIZE) * sizeof(uint64_t));
 	}
+	return 0;
+}
+
+int memory_log_start(struct memory *m, struct kvm *kvm, struct err *e)
+{
+	int rc;
+
+	lock_log(m);
+	rc = alloc_log(m, e);
+	unlock_log(m);
+	if (rc)
+		return -1;
 	/* Marks first: nothing that is written from here on may escape both. */
 	__atomic_store_n(&m->marking, true, __ATOMIC_SEQ_CST);
 	if (set_slots(m, kvm, KVM_MEM_LOG_DIRTY_PAGES, e)) {
@@ -284,30 +324,56 @@ int memory_log_start(struct memory *m, struct kvm *kvm, struct err *e)
 
 void memory_log_stop(struct memory *m, struct kvm *kvm)
 {
-	unsigned int i;
-
 	set_slots(m, kvm, 0, NULL);
 	__atomic_store_n(&m->marking, false, __ATOMIC_SEQ_CST);
-	for (i = 0; i < m->n_blocks; i++) {
-		free(m->blocks[i].log);
-		m->blocks[i].log = NULL;
+	lock_log(m);
+	/* What is still in the rings would be taken for the next log's. */
+	if (m->rings)
+		dirty_rings_harvest_all(m->rings, NULL);
+	free_log(m);
+	unlock_log(m);
+}
+
+/* With dirty rings there is nothing to ask KVM for: it goes over from the log into `bits`. */
+static int fetch_rings(struct memory *m, struct memory_block *b, uint64_t *bits, struct err *e)
+{
+	uint64_t words = BITMAP_WORDS(b->size / PAGE_SIZE), i;
+	int rc;
+
+	lock_log(m);
+	rc = dirty_rings_harvest_all(m->rings, e);
+	for (i = 0; i < words && !rc; i++) {
+		bits[i] |= b->log[i];
+		b->log[i] = 0;
 	}
+	unlock_log(m);
+	return rc;
+}
+
+static int fetch_bitmap(struct kvm *kvm, unsigned int slot, struct memory_block *b, uint64_t *bits,
+			struct err *e)
+{
+	struct kvm_dirty_log log = { .slot = slot, .dirty_bitmap = b->log };
+	uint64_t words = BITMAP_WORDS(b->size / PAGE_SIZE), i;
+
+	if (kvm_vm_ioctl(kvm, KVM_GET_DIRTY_LOG, &log, "KVM_GET_DIRTY_LOG", e) < 0)
+		return -1;
+	for (i = 0; i < words; i++)
+		bits[i] |= b->log[i];
+	return 0;
 }
 
 int memory_log_fetch(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t *bits,
 		     struct err *e)
 {
 	struct memory_block *b = &m->blocks[block];
-	struct kvm_dirty_log log = { .slot = block, .dirty_bitmap = b->log };
 	uint64_t words = BITMAP_WORDS(b->size / PAGE_SIZE), i;
 
-	if (kvm_vm_ioctl(kvm, KVM_GET_DIRTY_LOG, &log, "KVM_GET_DIRTY_LOG", e) < 0)
+	if (m->rings ? fetch_rings(m, b, bits, e) : fetch_bitmap(kvm, block, b, bits, e))
 		return -1;
-	for (i = 0; i < words; i++) {
-		bits[i] |= b->log[i];
+	for (i = 0; i < words; i++)
 		if (__atomic_load_n(&b->dirty[i], __ATOMIC_RELAXED))
 			bits[i] |= __atomic_exchange_n(&b->dirty[i], 0, __ATOMIC_ACQ_REL);
-	}
 	return 0;
 }
 
@@ -320,8 +386,16 @@ int memory_log_clear(struct memory *m, struct kvm *kvm, unsigned int block, uint
 		.num_pages = (uint32_t)n,
 		.dirty_bitmap = (void *)(uintptr_t)(bits + first / 64),
 	};
+	uint64_t i;
 
-	(void)m;
+	if (m->rings) {
+		/* What is in the log has been protected again: the read that follows sees it. */
+		lock_log(m);
+		for (i = first / 64; i < BITMAP_WORDS(first + n); i++)
+			m->blocks[block].log[i] &= ~bits[i];
+		unlock_log(m);
+		return 0;
+	}
 	if (!kvm->manual_protect)
 		return 0;
 	return kvm_vm_ioctl(kvm, KVM_CLEAR_DIRTY_LOG, &clear, "KVM_CLEAR_DIRTY_LOG", e) < 0 ? -1

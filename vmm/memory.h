@@ -27,14 +27,18 @@ struct memory_block {
 	uint8_t *host;
 	char path[24];	 /* its node in the machine tree: "/memory@100000000" */
 	uint64_t *dirty; /* a bit a page, atomic: written by godwit since the last harvest */
-	uint64_t *log;	 /* what KVM_GET_DIRTY_LOG writes to; while the log runs */
+	uint64_t *log;	 /* while the log runs: what KVM_GET_DIRTY_LOG writes to, or with dirty
+			  * rings, under their lock: dirtied, and not yet fetched or cleared */
 };
+
+struct dirty_rings;
 
 struct memory {
 	struct memory_block blocks[MEMORY_BLOCKS_MAX];
 	unsigned int n_blocks;
-	bool marking;	/* atomic: whether anybody wants the marks */
-	int pagemap_fd; /* /proc/self/pagemap, opened while that is allowed */
+	bool marking;		   /* atomic: whether anybody wants the marks */
+	int pagemap_fd;		   /* /proc/self/pagemap, opened while that is allowed */
+	struct dirty_rings *rings; /* NULL: KVM keeps a bitmap */
 };
 
 /* Maps what the /memory@ nodes say. Nothing is touched: untouched pages cost nothing. */
@@ -69,7 +73,8 @@ int memory_touched(const struct memory *m, const struct memory_block *b, uint64_
  *
  * One thread. `bits` has a bit for each page of the block; fetch adds to what is set. Clearing
  * takes whole multiples of 64 pages (but at the block's end). Without KVM's manual protection a
- * fetch clears by itself, and clear does nothing.
+ * fetch clears by itself, and clear does nothing. With dirty rings a fetch clears as well, and
+ * clear forgets what was dirtied since, up to the moment at which the page was last protected.
  */
 int memory_log_start(struct memory *m, struct kvm *kvm, struct err *e);
 int memory_log_fetch(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t *bits,

@@ -12,6 +12,7 @@
  *                id    = what the user calls it: "disk0", "net0"
  *                port = <u32 base, u32 size> or reg = <u64 gpa, u64 size>, interrupts = <u32 gsi>
  *                and the guest-visible configuration of the model
+ *   /host        dirty-ring = entries a vCPU, if there shall be rings
  *   /host/ID     what belongs to this host only: paths, tap names; the one part a destination may
  *                override; nothing in it is visible to the guest
  *

@@ -18,7 +18,9 @@
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
 #include "vmm/bus.h"
+#include "vmm/dirty_ring.h"
 #include "vmm/kvm.h"
+#include "vmm/memory.h"
 
 #define KICK_SIGNAL SIGUSR1
 
@@ -116,6 +118,16 @@ static void system_event(struct vcpu *v)
 	}
 }
 
+static void ring_full(struct vcpu *v)
+{
+	struct err e;
+
+	if (dirty_rings_harvest(v->env->memory->rings, v->index, &e) == 0)
+		return;
+	log_warn("%s", e.text);
+	cannot_go_on(v, "KVM does not take its dirty ring back");
+}
+
 static void handle_exit(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
@@ -128,6 +140,9 @@ static void handle_exit(struct vcpu *v)
 	case KVM_EXIT_MMIO:
 		bus_access(v->env->mmio_bus, run->mmio.phys_addr, run->mmio.data, run->mmio.len,
 			   run->mmio.is_write);
+		break;
+	case KVM_EXIT_DIRTY_RING_FULL: /* only where there is one */
+		ring_full(v);
 		break;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:

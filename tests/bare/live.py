@@ -63,8 +63,8 @@ def stays(source, target=None):
         check(target.wait() == 1, f"the destination ended with {target.process.returncode}")
 
 
-def moves(place, cpus=1, channels=1, listen="tcp:127.0.0.1:0", memory="64M", words=WORDS):
-    source = place.bare(f"{words} cpus={cpus}", "--memory", memory, "--cpus", cpus)
+def moves(place, cpus=1, channels=1, listen="tcp:127.0.0.1:0", memory="64M", words=WORDS, args=()):
+    source = place.bare(f"{words} cpus={cpus}", "--memory", memory, "--cpus", cpus, *args)
     bare.ready(source)
     before = bare.progress(source)
     target, uri = destination(place, source, listen=listen)
@@ -89,6 +89,57 @@ def running_guest_moves_with_its_memory_and_time(place):
 @test
 def two_vcpus_move(place):
     moves(place, cpus=2)
+
+
+def need_dirty_ring():
+    if not godwit.doctor()["kvm_dirty_ring_entries_max"]:
+        raise godwit.Skip("this host's KVM has no dirty ring")
+
+
+@test
+def guest_moves_with_a_dirty_ring(place):
+    need_dirty_ring()
+    moves(place, args=("--dirty-ring", "4096"))
+
+
+@test
+def two_vcpus_move_with_dirty_rings_of_any_size(place):
+    need_dirty_ring()
+    for entries in (1024, 4096, 65536):
+        moves(place, cpus=2, args=("--dirty-ring", entries))
+
+
+@test
+def dirty_ring_goes_along_and_can_be_left_behind(place):
+    need_dirty_ring()
+    vm = start(place, WORDS, "--dirty-ring", "1024")
+    for args in ((), ("--dirty-ring", "0"), ("--dirty-ring", "2048"), ()):
+        before = bare.progress(vm)
+        target, uri = destination(place, vm, *args)
+        check(migrate(vm, uri)["status"] == "completed", "not completed")
+        moved(vm, target, before)
+        vm = target
+
+
+@test
+def dirty_ring_outlives_cancelled_migrations_and_reboots(place):
+    need_dirty_ring()
+    vm = start(place, WORDS, "--dirty-ring", "1024")
+    qmp = vm.qmp()
+    for _ in range(3):
+        target, uri = destination(place, vm)
+        qmp.execute("migrate-set-parameters", {"max-bandwidth": 8 << 20})
+        qmp.execute("migrate", {"uri": uri})
+        wait_until(lambda: qmp.execute("query-migrate")["ram"]["transferred"] > 1 << 20, "some bytes")
+        qmp.execute("system_reset")
+        bare.ready(vm)
+        qmp.execute("migrate_cancel")
+        check(follow(qmp)["status"] == "cancelled", "not cancelled")
+        stays(vm, target)
+    before = bare.progress(vm)
+    target, uri = destination(place, vm)
+    check(migrate(vm, uri, max_bandwidth=0)["status"] == "completed", "not completed")
+    moved(vm, target, before)
 
 
 @test

@@ -11,6 +11,7 @@
 #include "vmm/base/err.h"
 #include "vmm/base/words.h"
 #include "vmm/config.h"
+#include "vmm/dirty_ring.h"
 #include "vmm/tree.h"
 
 #define WORDS_MAX 80
@@ -69,7 +70,7 @@ START_TEST(options_take_their_value_in_both_forms)
 
 	parse_run(&p, "--kernel=k|--cpus=4|--memory|3G|--cmdline=a=b c|--name=web|--paused|"
 		      "--initrd|i|--verbose|--user|nobody|--control|/c|--console|file:/l|"
-		      "--dirty-ring|0|--cpus|2");
+		      "--dirty-ring|4096|--cpus|2");
 	ck_assert_str_eq(p.config.kernel, "k");
 	ck_assert_str_eq(p.config.initrd, "i");
 	ck_assert_str_eq(p.config.cmdline, "a=b c");
@@ -80,6 +81,7 @@ START_TEST(options_take_their_value_in_both_forms)
 	ck_assert(p.config.name_given && p.config.paused && p.config.verbose);
 	ck_assert_uint_eq(p.config.memory_bytes, 3ull << 30);
 	ck_assert_uint_eq(p.config.cpus, 2);
+	ck_assert_uint_eq(p.config.dirty_ring, 4096);
 	done(&p);
 }
 END_TEST
@@ -196,8 +198,10 @@ static const struct {
 	{ CONFIG_RUN, "--kernel|k|--console|tty",
 	  "'tty' is not stdio, null, file:PATH or unix:PATH" },
 	{ CONFIG_RUN, "--kernel|k|--console|file:", "'file:' is not" },
-	{ CONFIG_RUN, "--kernel|k|--dirty-ring|1024", "not in this version" },
-	{ CONFIG_RUN, "--kernel|k|--dirty-ring|512", "not in this version" },
+	{ CONFIG_RUN, "--kernel|k|--dirty-ring|512", "512 is no power of two from 1024 to 65536" },
+	{ CONFIG_RUN, "--kernel|k|--dirty-ring|5000", "5000 is no power of two" },
+	{ CONFIG_RUN, "--kernel|k|--dirty-ring|131072", "65536" },
+	{ CONFIG_RESTORE, "f|--dirty-ring|x", "'x'" },
 	{ CONFIG_RESTORE, "", "the file to restore from is missing" },
 	{ CONFIG_RESTORE, "a|b", "unexpected 'b'" },
 	{ CONFIG_RESTORE, "f|--cpus|2", "unknown option '--cpus'" },
@@ -485,6 +489,45 @@ static const struct {
 	{ "file|--channel|x,socket=" LONG_120, "has 120 characters" },
 };
 
+START_TEST(dirty_ring_goes_along_unless_the_destination_says_otherwise)
+{
+	struct err e = { "" };
+	struct tree t;
+	uint32_t n;
+
+	build(&t, SAVED);
+	ck_assert(!tree_has(&t, "/host", "dirty-ring"));
+	ck_assert_int_eq(override(&t, "file|--dirty-ring|2048", &e), 0);
+	ck_assert(tree_u32(&t, "/host", "dirty-ring", &n, &e) == 0 && n == 2048);
+	tree_free(&t);
+	build(&t, SAVED "|--dirty-ring|4096");
+	ck_assert_int_eq(override(&t, "file", &e), 0);
+	ck_assert(tree_u32(&t, "/host", "dirty-ring", &n, &e) == 0 && n == 4096);
+	ck_assert_int_eq(override(&t, "file|--dirty-ring|0", &e), 0);
+	ck_assert(tree_u32(&t, "/host", "dirty-ring", &n, &e) == 0 && n == 0);
+	tree_free(&t);
+}
+END_TEST
+
+/* A tree from elsewhere can ask for anything. */
+START_TEST(dirty_ring_that_no_kvm_has_is_refused)
+{
+	static const uint32_t bad[] = { 1, 512, 1023, 1025, 65537, 131072, UINT32_MAX };
+	struct err e = { "" };
+	struct tree t;
+	uint32_t n;
+
+	build(&t, SAVED);
+	ck_assert(dirty_ring_entries(&t, &n, &e) == 0 && n == 0);
+	ck_assert_int_eq(tree_set_u32(&t, "/host", "dirty-ring", 65536, &e), 0);
+	ck_assert(dirty_ring_entries(&t, &n, &e) == 0 && n == 65536);
+	ck_assert_int_eq(tree_set_u32(&t, "/host", "dirty-ring", bad[_i], &e), 0);
+	ck_assert_int_eq(dirty_ring_entries(&t, &n, &e), -1);
+	ck_assert_ptr_nonnull(strstr(e.text, "/host: a dirty ring of"));
+	tree_free(&t);
+}
+END_TEST
+
 START_TEST(override_of_what_is_not_there_is_refused_with_what_is)
 {
 	struct err e = { "" };
@@ -540,6 +583,8 @@ int main(void)
 	tcase_add_loop_test(trees, socket_paths_that_no_socket_can_have_are_refused, 0, 2);
 	tcase_add_test(trees, override_without_options_changes_nothing);
 	tcase_add_test(trees, override_changes_the_hosts_side_and_only_that);
+	tcase_add_test(trees, dirty_ring_goes_along_unless_the_destination_says_otherwise);
+	tcase_add_loop_test(trees, dirty_ring_that_no_kvm_has_is_refused, 0, 7);
 	tcase_add_loop_test(trees, override_of_what_is_not_there_is_refused_with_what_is, 0,
 			    COUNT(not_there));
 	suite_add_tcase(s, words);

@@ -41,7 +41,8 @@ static const struct {
 	  "guests born on hosts with another TSC frequency", false },
 	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
 	  "cheap tracking of written pages", false },
-	{ KVM_CAP_DIRTY_LOG_RING, "KVM_CAP_DIRTY_LOG_RING", "dirty limits for each vCPU", false },
+	{ KVM_CAP_DIRTY_LOG_RING, "KVM_CAP_DIRTY_LOG_RING",
+	  "--dirty-ring: dirty limits for each vCPU", false },
 };
 
 struct findings {
@@ -109,7 +110,7 @@ static void check_kvm(struct findings *f)
 	struct kvm k;
 	struct err e;
 
-	if (kvm_init(&k, &e)) {
+	if (kvm_init(&k, 0, &e)) {
 		f->ok = false;
 		json_object_set_new(f->json, "kvm", json_false());
 		json_object_set_new(f->json, "kvm_error", json_string(e.text));
@@ -121,6 +122,8 @@ static void check_kvm(struct findings *f)
 	json_object_set_new(f->json, "kvm_api_version", json_integer(KVM_API_VERSION));
 	json_object_set_new(f->json, "kvm_max_vcpus", json_integer(k.max_vcpus));
 	say(f, "ok", "/dev/kvm", "present, accessible, API version 12");
+	json_object_set_new(f->json, "kvm_dirty_ring_entries_max",
+			    json_integer(kvm_ring_entries_max(&k)));
 	check_capabilities(f, &k);
 	kvm_free(&k);
 	check_speed(f);

@@ -51,6 +51,9 @@ static const char overview[] =
 	"  --control PATH      the control socket (default: NAME.sock in the runtime directory:\n" \
 	"                      $GODWIT_RUNTIME_DIR, /run/godwit for root, or\n"                    \
 	"                      $XDG_RUNTIME_DIR/godwit)\n"                                         \
+	"  --dirty-ring N      let KVM track written pages in rings of N entries, one a vCPU: a\n" \
+	"                      power of two from 1024 to 65536. Needed for the capability\n"       \
+	"                      dirty-limit; costs writers more. 0: a bitmap (the default)\n"       \
 	"  --paused            do not start the guest before godwit resume (a guest that was\n"    \
 	"                      paused when it was saved or moved is paused in any case)\n"         \
 	"  --user NAME         drop to this user once everything is open\n"                        \

@@ -163,7 +163,7 @@ int probe_modes(struct probe_result *out, struct err *e)
 	int rc;
 
 	out->loops = LOOPS;
-	if (kvm_init(&p.kvm, e))
+	if (kvm_init(&p.kvm, 0, e))
 		return -1;
 	rc = set_up(&p, e) || time_mode(&p, 3, &out->user_ns, e) ||
 	     time_mode(&p, 0, &out->kernel_ns, e);
