@@ -54,6 +54,9 @@ struct guest_ops {
 	 * takes it off. Any thread.
 	 */
 	void (*throttle)(struct guest *g, unsigned int permille);
+	/* Source: lets each vCPU dirty so many bytes a second, 0: no limit; one that would dirty
+	 * more naps. Holds like the throttle, and beside it. -1 unless vcpu_dirty_known. */
+	int (*dirty_limit)(struct guest *g, uint64_t bytes_per_s, struct err *e);
 	/* Pages that a vCPU has dirtied while the log ran, which only ever grows; NULL, or always
 	 * 0, where that is not known. A page counts again when it was protected again. Any thread.
 	 */

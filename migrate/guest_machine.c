@@ -133,6 +133,11 @@ static void guest_throttle(struct guest *g, unsigned int permille)
 	machine_throttle(machine_of(g), permille);
 }
 
+static int guest_dirty_limit(struct guest *g, uint64_t bytes_per_s, struct err *e)
+{
+	return machine_dirty_limit(machine_of(g), bytes_per_s, e);
+}
+
 static uint64_t guest_vcpu_dirty_pages(struct guest *g, unsigned int vcpu)
 {
 	return machine_vcpu_dirty_pages(machine_of(g), vcpu);
@@ -172,6 +177,7 @@ static const struct guest_ops ops = {
 	.share = guest_share,
 	.settle = guest_settle,
 	.throttle = guest_throttle,
+	.dirty_limit = guest_dirty_limit,
 	.vcpu_dirty_pages = guest_vcpu_dirty_pages,
 	.sync = guest_sync,
 	.release = guest_release,

@@ -869,6 +869,18 @@ void machine_throttle_vcpu(struct machine *m, unsigned int vcpu, unsigned int pe
 		vcpu_throttle(&m->vcpus[vcpu], permille);
 }
 
+int machine_dirty_limit(struct machine *m, uint64_t bytes_per_s, struct err *e)
+{
+	unsigned int i;
+
+	if (bytes_per_s && !m->memory.rings)
+		return err_set(e, "a dirty limit needs dirty rings: the VM runs without "
+				  "--dirty-ring");
+	for (i = 0; i < m->n_vcpus; i++)
+		vcpu_dirty_limit(&m->vcpus[i], bytes_per_s);
+	return 0;
+}
+
 static void press_power_button(void *arg)
 {
 	struct machine *m = arg;

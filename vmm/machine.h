@@ -137,6 +137,13 @@ uint64_t machine_vcpu_dirty_pages(struct machine *m, unsigned int vcpu);
 void machine_throttle(struct machine *m, unsigned int permille);
 void machine_throttle_vcpu(struct machine *m, unsigned int vcpu, unsigned int permille);
 
+/*
+ * Lets each vCPU dirty so many bytes a second, 0: no limit; one that would dirty more naps, as if
+ * throttled, the others are left alone. Counted are pages as by machine_vcpu_dirty_pages, so it
+ * holds while the log runs. -1 without dirty rings. Any thread.
+ */
+int machine_dirty_limit(struct machine *m, uint64_t bytes_per_s, struct err *e);
+
 /* Parks, sets everything back to how it was when built, loads the kernel again. Then resume. */
 int machine_reset(struct machine *m, struct err *e);
 

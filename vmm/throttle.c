@@ -23,9 +23,8 @@ static int64_t limit(int64_t value, int64_t min, int64_t max)
 
 void throttle_set(struct throttle *t, unsigned int permille)
 {
-	*t = (struct throttle){ .permille = permille < THROTTLE_MAX_PERMILLE
-						    ? permille
-						    : THROTTLE_MAX_PERMILLE };
+	t->permille = permille < THROTTLE_MAX_PERMILLE ? permille : THROTTLE_MAX_PERMILLE;
+	t->owed_ns = limit(t->owed_ns, -whole_nap(t), whole_nap(t));
 }
 
 void throttle_ran(struct throttle *t, uint64_t ran_ns, uint64_t wall_ns)

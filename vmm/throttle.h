@@ -30,7 +30,7 @@ struct throttle {
 	uint64_t rest_ns;      /* a vCPU that mostly sleeps is looked at this rarely, at least */
 };
 
-/* A new share; what was owed under the old one is forgotten. */
+/* A new share; of what was owed under the old one, at most one nap of the new stays. */
 void throttle_set(struct throttle *t, unsigned int permille);
 
 /* It has run `ran_ns` of its own CPU time in `wall_ns`, since it was last told. */

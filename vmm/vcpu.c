@@ -122,8 +122,10 @@ static void ring_full(struct vcpu *v)
 {
 	struct err e;
 
-	if (dirty_rings_harvest(v->env->memory->rings, v->index, &e) == 0)
+	if (dirty_rings_harvest(v->env->memory->rings, v->index, &e) == 0) {
+		v->slice_end_ns = 0; /* a good moment to ask for its quota */
 		return;
+	}
 	log_warn("%s", e.text);
 	cannot_go_on(v, "KVM does not take its dirty ring back");
 }
@@ -197,13 +199,22 @@ static void set_timer(struct vcpu *v, uint64_t at_ns)
 /* With the lock held: as long as it is owed, or until something else is wanted. */
 static void nap(struct vcpu *v, uint64_t ns)
 {
-	uint64_t start = clock_ns();
+	uint64_t start = clock_ns(), napped;
 	struct timespec end = clock_timespec(start + ns);
 
 	while (v->want_run && !v->want_end && !v->limits_changed)
 		if (pthread_cond_timedwait(&v->changed, &v->lock, &end) == ETIMEDOUT)
 			break;
-	throttle_napped(&v->throttle, clock_ns() - start);
+	napped = clock_ns() - start;
+	throttle_napped(&v->throttle, napped);
+	quota_passed(&v->quota, napped);
+}
+
+static uint64_t nap_due_ns(const struct vcpu *v)
+{
+	uint64_t throttle = throttle_nap_ns(&v->throttle), quota = quota_nap_ns(&v->quota);
+
+	return throttle > quota ? throttle : quota;
 }
 
 /* With the lock held: takes new limits over; false when there are none any more. */
@@ -212,44 +223,90 @@ static bool take_limits(struct vcpu *v)
 	if (v->limits_changed) {
 		v->limits_changed = false;
 		throttle_set(&v->throttle, v->throttle_permille);
-		v->slice_begun = false;
-		__atomic_store_n(&v->limited, v->throttle_permille != 0, __ATOMIC_RELAXED);
+		quota_set(&v->quota, v->dirty_bytes_per_s);
+		__atomic_store_n(&v->limited, v->throttle_permille || v->dirty_bytes_per_s,
+				 __ATOMIC_RELAXED);
 	}
 	return v->limited;
 }
 
+/* What it has dirtied since its slice began, or 0 where nobody wants to know. */
+static uint64_t dirtied_pages(struct vcpu *v)
+{
+	uint64_t before = v->dirty_pages;
+
+	if (!v->quota.bytes_per_s)
+		return 0;
+	v->dirty_pages = dirty_rings_count(v->env->memory->rings, v->index);
+	return v->dirty_pages - before;
+}
+
+static void begin_slice(struct vcpu *v)
+{
+	uint64_t throttle = throttle_slice_ns(&v->throttle), quota = quota_slice_ns(&v->quota);
+
+	dirtied_pages(v);
+	pthread_mutex_lock(&v->lock);
+	if (v->want_run && !v->want_end && !v->limits_changed)
+		v->run->immediate_exit = 0; /* of a slice that is over */
+	pthread_mutex_unlock(&v->lock);
+	v->slice_begun = true;
+	v->ran_ns = clock_ns_of(CLOCK_THREAD_CPUTIME_ID);
+	v->slice_start_ns = clock_ns();
+	v->slice_end_ns = v->slice_start_ns + (throttle < quota ? throttle : quota);
+	set_timer(v, v->slice_end_ns);
+}
+
+/* What came of the slice, if there was one. */
+static void account(struct vcpu *v)
+{
+	uint64_t ran, wall;
+
+	if (!v->slice_begun)
+		return;
+	ran = clock_ns_of(CLOCK_THREAD_CPUTIME_ID) - v->ran_ns;
+	wall = clock_ns() - v->slice_start_ns;
+	throttle_ran(&v->throttle, ran, wall);
+	quota_spent(&v->quota, dirtied_pages(v) * PAGE_SIZE, ran);
+	quota_passed(&v->quota, wall);
+	v->slice_begun = false;
+}
+
+static bool slice_goes_on(struct vcpu *v)
+{
+	bool on;
+
+	pthread_mutex_lock(&v->lock);
+	on = v->slice_begun && !v->limits_changed && clock_ns() < v->slice_end_ns;
+	pthread_mutex_unlock(&v->lock);
+	return on;
+}
+
 /*
- * Before each entry into KVM: where a slice is over, what it owes is napped, and the next begins.
+ * Before each entry into KVM: where a slice is over, what is owed is napped, and the next begins.
  * Never leaves the running state itself: an exit may be half done, which only KVM_RUN completes.
+ * The lock is not held while the rings are asked, so that nobody who wants the vCPU waits for that.
  */
 static void pace(struct vcpu *v)
 {
-	uint64_t now = clock_ns(), cpu, due;
+	uint64_t due;
+	bool limited;
 
+	if (slice_goes_on(v))
+		return;
+	account(v);
 	pthread_mutex_lock(&v->lock);
-	if (v->slice_begun && !v->limits_changed && now < v->slice_end_ns)
-		goto out;
-	if (v->slice_begun) {
-		cpu = clock_ns_of(CLOCK_THREAD_CPUTIME_ID);
-		throttle_ran(&v->throttle, cpu - v->ran_ns, now - v->slice_start_ns);
-		due = v->limits_changed ? 0 : throttle_nap_ns(&v->throttle);
+	do {
+		limited = take_limits(v);
+		due = limited ? nap_due_ns(v) : 0;
 		if (due)
 			nap(v, due);
-	}
-	if (!take_limits(v)) {
-		set_timer(v, 0);
-		goto out;
-	}
-	v->slice_begun = true;
-	v->slice_start_ns = clock_ns();
-	v->ran_ns = clock_ns_of(CLOCK_THREAD_CPUTIME_ID);
-	due = throttle_slice_ns(&v->throttle);
-	v->slice_end_ns = v->slice_start_ns + due;
-	if (v->want_run && !v->want_end)
-		v->run->immediate_exit = 0; /* of a slice that is over */
-	set_timer(v, v->slice_end_ns);
-out:
+	} while (v->limits_changed);
 	pthread_mutex_unlock(&v->lock);
+	if (limited)
+		begin_slice(v);
+	else
+		set_timer(v, 0);
 }
 
 /* What it does while parked counts as nothing. */
@@ -392,6 +449,14 @@ void vcpu_park(struct vcpu *v)
 	pthread_mutex_unlock(&v->lock);
 }
 
+/* With the lock held: the thread takes them over at once. */
+static void limits_change(struct vcpu *v)
+{
+	v->limits_changed = true;
+	__atomic_store_n(&v->limited, true, __ATOMIC_RELEASE);
+	kick(v);
+}
+
 void vcpu_throttle(struct vcpu *v, unsigned int permille)
 {
 	pthread_mutex_lock(&v->lock);
@@ -399,9 +464,17 @@ void vcpu_throttle(struct vcpu *v, unsigned int permille)
 		permille = THROTTLE_MAX_PERMILLE;
 	if (v->throttle_permille != permille) {
 		v->throttle_permille = permille;
-		v->limits_changed = true;
-		__atomic_store_n(&v->limited, true, __ATOMIC_RELEASE);
-		kick(v);
+		limits_change(v);
+	}
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_dirty_limit(struct vcpu *v, uint64_t bytes_per_s)
+{
+	pthread_mutex_lock(&v->lock);
+	if (v->dirty_bytes_per_s != bytes_per_s) {
+		v->dirty_bytes_per_s = bytes_per_s;
+		limits_change(v);
 	}
 	pthread_mutex_unlock(&v->lock);
 }

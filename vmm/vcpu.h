@@ -7,8 +7,8 @@
  * It goes from running to parked only when KVM_RUN returns EINTR, after an exit that was under way
  * has been completed by re-entering KVM; registers read while parked are therefore whole.
  *
- * While it is throttled it runs in slices (throttle.h): a timer of its own takes it out of KVM at
- * the end of each, and it naps then. Whatever is asked of it breaks a nap.
+ * While there are limits (throttle.h, quota.h) it runs in slices: a timer of its own takes it out
+ * of KVM at the end of each, and it naps then. Whatever is asked of it breaks a nap.
  */
 #ifndef GODWIT_VCPU_H
 #define GODWIT_VCPU_H
@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "vmm/device.h"
+#include "vmm/quota.h"
 #include "vmm/throttle.h"
 
 struct err;
@@ -47,15 +48,18 @@ struct vcpu {
 	void *job_arg;
 	pid_t thread_id;
 	unsigned int throttle_permille;
+	uint64_t dirty_bytes_per_s; /* 0: no limit */
 	bool limits_changed;
 
 	bool limited; /* atomic: the thread runs in slices, or should begin to */
 
 	/* The vCPU's thread: its slice under way. */
 	struct throttle throttle;
+	struct quota quota;
 	bool slice_begun;
 	uint64_t slice_start_ns, slice_end_ns; /* CLOCK_MONOTONIC */
 	uint64_t ran_ns;		       /* of the thread's CPU time, at its start */
+	uint64_t dirty_pages;		       /* of its ring, at its start */
 };
 
 /* KVM_CREATE_VCPU and its shared page; the thread starts parked with vcpu_start(). */
@@ -79,6 +83,12 @@ void vcpu_job(struct vcpu *v, void (*job)(struct vcpu *v, void *arg), void *arg)
  * 0 to THROTTLE_MAX_PERMILLE (more counts as that); 0 ends a nap at once.
  */
 void vcpu_throttle(struct vcpu *v, unsigned int permille);
+
+/*
+ * Any thread: from now on it naps whenever it dirties more than so many bytes a second (quota.h),
+ * 0: never. For a machine with dirty rings.
+ */
+void vcpu_dirty_limit(struct vcpu *v, uint64_t bytes_per_s);
 
 /* The signal that takes a thread out of KVM_RUN; its handler does nothing. Once a process. */
 int vcpu_signal_init(struct err *e);

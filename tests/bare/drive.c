@@ -1,15 +1,21 @@
 /*
  * A VM like `godwit run`'s with commands that the program does not have, because only its migration
- * engine may use them: the throttle of vCPUs. For tests/bare; started as `drive run OPTION...`.
+ * engine may use them: limits of vCPUs. For tests/bare; started as `drive run OPTION...`.
  *
  *     x-throttle {permille, cpu?}      machine_throttle, or machine_throttle_vcpu
+ *     x-log {on}                       the dirty log is started, or stopped
+ *     x-fetch                          fetched and cleared; {pages}: how many were dirty
+ *     x-dirty-limit {bytes}            machine_dirty_limit
+ *     x-dirty-pages                    machine_vcpu_dirty_pages: [of each vCPU]
  *
  * beside the machine's own commands (stop, cont, quit, ...). It keeps its rights and knows no
  * migration. Everything is on the main thread's loop.
  */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "devices/models.h"
+#include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/config.h"
 #include "vmm/control/commands.h"
@@ -53,8 +59,83 @@ static int throttle(void *context, json_t *arguments, json_t **result, struct er
 	return 0;
 }
 
+static const struct control_argument log_arguments[] = {
+	{ .name = "on", .type = CONTROL_BOOLEAN, .required = true },
+	{ .name = NULL },
+};
+
+static int set_log(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct drive *d = context;
+
+	(void)result;
+	if (json_is_true(json_object_get(arguments, "on")))
+		return machine_log_start(d->machine, e);
+	machine_log_stop(d->machine);
+	return 0;
+}
+
+static int fetch_block(struct drive *d, unsigned int block, uint64_t *dirty, struct err *e)
+{
+	uint64_t pages = machine_memory(d->machine)->blocks[block].size / PAGE_SIZE;
+	uint64_t *bits = calloc(BITMAP_WORDS(pages), sizeof(uint64_t));
+	int rc;
+
+	if (!bits)
+		return err_set(e, "out of memory");
+	rc = machine_log_fetch(d->machine, block, bits, e) ||
+	     machine_log_clear(d->machine, block, 0, pages, bits, e);
+	*dirty += bitmap_count(bits, pages);
+	free(bits);
+	return rc ? -1 : 0;
+}
+
+static int fetch(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct drive *d = context;
+	uint64_t dirty = 0;
+
+	(void)arguments;
+	for (unsigned int i = 0; i < machine_memory(d->machine)->n_blocks; i++)
+		if (fetch_block(d, i, &dirty, e))
+			return -1;
+	*result = json_pack("{s:I}", "pages", (json_int_t)dirty);
+	return 0;
+}
+
+static const struct control_argument limit_arguments[] = {
+	{ .name = "bytes", .type = CONTROL_INTEGER, .required = true },
+	{ .name = NULL },
+};
+
+static int dirty_limit(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct drive *d = context;
+
+	(void)result;
+	return machine_dirty_limit(
+		d->machine, (uint64_t)json_integer_value(json_object_get(arguments, "bytes")), e);
+}
+
+static int dirty_pages(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct drive *d = context;
+
+	(void)arguments;
+	(void)e;
+	*result = json_array();
+	for (unsigned int i = 0; i < machine_n_vcpus(d->machine); i++)
+		json_array_append_new(
+			*result, json_integer((json_int_t)machine_vcpu_dirty_pages(d->machine, i)));
+	return 0;
+}
+
 static const struct control_command commands[] = {
 	{ .name = "x-throttle", .arguments = throttle_arguments, .run = throttle },
+	{ .name = "x-log", .arguments = log_arguments, .run = set_log },
+	{ .name = "x-fetch", .run = fetch },
+	{ .name = "x-dirty-limit", .arguments = limit_arguments, .run = dirty_limit },
+	{ .name = "x-dirty-pages", .run = dirty_pages },
 	{ .name = NULL },
 };
 

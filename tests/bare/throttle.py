@@ -1,11 +1,13 @@
-"""Throttled vCPUs: how much they still do, and that nothing has to wait for them."""
+"""Limits of vCPUs: how much they still do, and that nothing has to wait for them."""
 import os
+import time
 
 import bare
 import godwit
-from godwit import check, test
+from godwit import QmpError, check, test
+from live import need_dirty_ring
 
-DRIVE = os.path.join(godwit.ROOT, "build/drive")
+DRIVE = os.path.join(os.path.dirname(godwit.GODWIT), "drive")  # of the same build
 
 # CPU 0 answers and is hardly busy; the others compute, never leave the guest by themselves, and write nothing.
 COMPUTES = "fill=1 write=1 rate=1"
@@ -19,7 +21,7 @@ def drive(place, words, *args, cpus=1):
 
 
 class Meter:
-    """How fast a vCPU works for each second that its thread has had a processor or asked for one."""
+    """How fast a vCPU works; the time that its thread waited for a processor is left out."""
 
     def __init__(self, vm, khz, qmp, cpu):
         self.vm, self.khz, self.cpu = vm, khz, cpu
@@ -32,15 +34,16 @@ class Meter:
 
     def look(self):
         found = bare.progress(self.vm)
-        return found["tsc"] / self.khz * 1e6, self.waited_ns(), found["work"][self.cpu], \
-            found["max"][self.cpu] / self.khz
+        return found["tsc"] / self.khz * 1e6, self.waited_ns(), found["work"][self.cpu]
 
-    def rate(self, work):
-        """Work for a second, over so much time of the guest's (s) that it could have had."""
-        start = now = self.look()
-        while (now[0] - start[0]) - (now[1] - start[1]) < work * 1e9:
+    def rate(self, seconds):
+        """Work a second, over so many seconds of the guest's time in which it could have worked."""
+        start, had = self.look(), 0
+        while had < seconds * 1e9:
+            time.sleep(max(0.01, seconds - had / 1e9))  # to look is work for CPU 0
             now = self.look()
-        return (now[2] - start[2]) / ((now[0] - start[0]) - (now[1] - start[1]))
+            had = (now[0] - start[0]) - (now[1] - start[1])
+        return 1e9 * (now[2] - start[2]) / had
 
 
 @test
@@ -109,3 +112,68 @@ def guest_is_whole_while_its_throttle_changes(place):
         qmp.execute("x-throttle", {"permille": i * 37 % 1000, "cpu": i % 2})
     qmp.execute("x-throttle", {"permille": 0})
     bare.works_on(vm)
+
+
+MIB_PAGES = 256
+
+
+@test
+def dirty_limit_holds_the_writer_and_leaves_the_computing_vcpu_alone(place):
+    need_dirty_ring()
+    vm, khz, qmp = drive(place, "fill=48 write=48 compute=1", "--dirty-ring", "4096", cpus=2)
+    qmp.execute("x-log", {"on": True})
+    qmp.execute("x-fetch")
+    writer, computing = (Meter(vm, khz, qmp, cpu) for cpu in (0, 1))
+    free, full = writer.rate(0.3), computing.rate(0.3)
+    # Little enough for a slow host where both have to share a processor.
+    for mib in (min(50, free / MIB_PAGES / 8), min(100, free / MIB_PAGES / 4)):
+        qmp.execute("x-dirty-limit", {"bytes": int(mib * (1 << 20))})
+        writer.rate(0.5)  # what it was ahead is paid off
+        before, counted = bare.progress(vm), qmp.execute("x-dirty-pages")
+        share = computing.rate(2) / full
+        after = bare.progress(vm)
+        counted = [new - old for new, old in zip(qmp.execute("x-dirty-pages"), counted)]
+        wrote = (after["work"][0] - before["work"][0]) / MIB_PAGES
+        rate = wrote * khz * 1000 / (after["tsc"] - before["tsc"])
+        check(0.8 * mib < rate < 1.2 * mib, f"limited to {mib:.1f} MiB/s it writes {rate:.1f}")
+        check(0.8 * wrote < counted[0] / MIB_PAGES < 1.2 * wrote, f"it wrote {wrote} MiB, its ring says {counted}")
+        check(counted[1] < counted[0] / 50, f"who writes nothing has dirtied pages: {counted}")
+        check(share > 0.9, f"the computing vCPU does {share:.2f} of its work")
+    for _ in range(10):
+        qmp.execute("stop")
+        qmp.execute("cont")
+    qmp.execute("x-dirty-limit", {"bytes": 0})
+    again = writer.rate(0.3)
+    check(again > free / 2, f"without the limit it writes {again / free:.2f} of what it did")
+    qmp.execute("x-log", {"on": False})
+    bare.works_on(vm)
+
+
+@test
+def dirty_rings_lose_no_page_under_limits(place):
+    """What the log says must be all that was written: a bit too few is a page that a migration loses."""
+    need_dirty_ring()
+    vm, _, qmp = drive(place, "fill=8 write=8 cpus=2", "--dirty-ring", "1024", cpus=2)
+    for i in range(8):
+        qmp.execute("x-log", {"on": True})
+        qmp.execute("x-fetch")
+        qmp.execute("x-throttle", {"permille": i * 125})
+        qmp.execute("x-dirty-limit", {"bytes": (i % 3) * (100 << 20)})
+        bare.worked(vm, [work + 8 * MIB_PAGES for work in bare.progress(vm)["work"]])  # each has been everywhere
+        qmp.execute("stop")
+        dirty = qmp.execute("x-fetch")["pages"]
+        qmp.execute("cont")
+        check(dirty >= 8 * MIB_PAGES, f"{dirty} pages are dirty of {8 * MIB_PAGES} that were written")
+        qmp.execute("x-log", {"on": False})
+    bare.works_on(vm)
+
+
+@test
+def dirty_limit_needs_a_dirty_ring(place):
+    _, _, qmp = drive(place, COMPUTES)
+    try:
+        qmp.execute("x-dirty-limit", {"bytes": 1 << 20})
+        check(False, "it was taken")
+    except QmpError as e:
+        check("--dirty-ring" in str(e), str(e))
+    qmp.execute("x-dirty-limit", {"bytes": 0})

@@ -286,6 +286,20 @@ static void fake_share(struct guest *g, bool on)
 	fake_of(g)->shared = on;
 }
 
+static int fake_dirty_limit(struct guest *g, uint64_t bytes_per_s, struct err *e)
+{
+	if (bytes_per_s && !g->vcpu_dirty_known)
+		return err_set(e, "the fake has no dirty rings");
+	fake_of(g)->dirty_limit = bytes_per_s;
+	return 0;
+}
+
+/* The first of its vCPUs is all writers together. */
+static uint64_t fake_vcpu_dirty_pages(struct guest *g, unsigned int vcpu)
+{
+	return vcpu ? 0 : __atomic_load_n(&fake_of(g)->writes, __ATOMIC_RELAXED);
+}
+
 static int fake_sync(struct guest *g, struct err *e)
 {
 	struct fake *f = fake_of(g);
@@ -343,6 +357,8 @@ static const struct guest_ops ops = {
 	.states_save = fake_states_save,
 	.ran = fake_ran,
 	.share = fake_share,
+	.dirty_limit = fake_dirty_limit,
+	.vcpu_dirty_pages = fake_vcpu_dirty_pages,
 	.sync = fake_sync,
 	.release = fake_release,
 	.states_load = fake_states_load,

@@ -59,7 +59,8 @@ struct fake {
 
 	/* What happened. */
 	unsigned int parks, unparks, saves, syncs, loads, starts, releases;
-	bool shared; /* as the engine said last */
+	uint64_t dirty_limit; /* as it was set last */
+	bool shared;	      /* as the engine said last */
 };
 
 /* `world` may be NULL. Blocks have the sizes given, in pages; all zero and never touched. */

@@ -155,17 +155,34 @@ START_TEST(nothing_is_owed_without_a_throttle)
 }
 END_TEST
 
-START_TEST(new_share_forgets_what_was_owed_under_the_old_one)
+START_TEST(new_share_takes_over_at_most_one_nap)
 {
 	struct throttle t = { 0 };
 
 	throttle_set(&t, 999);
 	throttle_ran(&t, 10 * MS, 10 * MS);
 	throttle_set(&t, 100);
+	ck_assert_uint_eq(throttle_nap_ns(&t), MS);
+	throttle_napped(&t, MS);
 	ck_assert_uint_eq(throttle_nap_ns(&t), 0);
 	ck_assert_uint_eq(throttle_slice_ns(&t), 9 * MS);
 	throttle_set(&t, 5000);
 	ck_assert_uint_eq(t.permille, THROTTLE_MAX_PERMILLE);
+}
+END_TEST
+
+/* A controller that sets it anew all the time takes nothing away from it. */
+START_TEST(share_holds_while_it_is_set_again_and_again)
+{
+	struct vcpu_sim v = { .seed = 7 };
+	unsigned int i;
+
+	for (i = 0; i < 2000; i++) {
+		throttle_set(&v.t, 800 + i % 2);
+		simulate(&v, 3 * MS);
+	}
+	ck_assert_double_ge(share(&v), 790);
+	ck_assert_double_le(share(&v), 811);
 }
 END_TEST
 
@@ -212,7 +229,8 @@ int main(void)
 	tcase_add_loop_test(c, what_comes_late_is_made_up_for, 0, N(shares));
 	tcase_add_test(c, slices_that_end_much_too_late_are_paid_by_several_naps);
 	tcase_add_test(c, nothing_is_owed_without_a_throttle);
-	tcase_add_test(c, new_share_forgets_what_was_owed_under_the_old_one);
+	tcase_add_test(c, new_share_takes_over_at_most_one_nap);
+	tcase_add_test(c, share_holds_while_it_is_set_again_and_again);
 	tcase_add_test(c, vcpu_that_mostly_sleeps_is_hardly_looked_at_and_still_held);
 	tcase_add_test(c, clocks_that_jump_do_no_harm);
 	suite_add_tcase(s, c);
