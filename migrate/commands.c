@@ -91,6 +91,16 @@ static json_t *downtime_parts(const struct stats *st)
 			 "start-us", number(st->start_us), "total-us", number(st->downtime_us));
 }
 
+/* Bytes a second, by the numbers of the vCPUs. */
+static json_t *vcpu_dirty_rates(const struct migration_report *r)
+{
+	json_t *rates = json_array();
+
+	for (unsigned int i = 0; i < r->n_vcpus && i < STATS_VCPUS_MAX; i++)
+		json_array_append_new(rates, number(r->stats.vcpu_dirty_bytes[i]));
+	return rates;
+}
+
 static int query_migrate(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	struct migration_report r;
@@ -112,6 +122,11 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 	if (r.stats.throttle_permille)
 		json_object_set_new(o, "cpu-throttle-percentage",
 				    number((r.stats.throttle_permille + 9) / 10));
+	if (r.stats.vcpu_limit_bytes)
+		json_object_set_new(o, "x-godwit-vcpu-dirty-limit",
+				    number(r.stats.vcpu_limit_bytes));
+	if (r.vcpu_dirty_known)
+		json_object_set_new(o, "x-godwit-vcpu-dirty-rates", vcpu_dirty_rates(&r));
 	json_object_set_new(o, "ram", ram(&r));
 	if (r.xbzrle)
 		json_object_set_new(o, "xbzrle-cache", xbzrle_cache(&r));
@@ -139,6 +154,8 @@ static const struct control_argument parameter_arguments[] = {
 	{ .name = "cpu-throttle-initial", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
 	{ .name = "cpu-throttle-increment", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
 	{ .name = "max-cpu-throttle", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
+	/* MiB a second, as QEMU's. */
+	{ .name = "vcpu-dirty-limit", .type = CONTROL_INTEGER, .min = 1, .max = 1 << 20 },
 	{ .name = "xbzrle-cache-size",
 	  .type = CONTROL_INTEGER,
 	  .min = PAGE_CACHE_BYTES_MIN,
@@ -201,6 +218,7 @@ static const struct number_parameter {
 	NUMBER("cpu-throttle-initial", throttle_initial),
 	NUMBER("cpu-throttle-increment", throttle_increment),
 	NUMBER("max-cpu-throttle", throttle_max),
+	NUMBER("vcpu-dirty-limit", vcpu_dirty_limit),
 	NUMBER("xbzrle-cache-size", xbzrle_cache_bytes),
 	NUMBER("multifd-zlib-level", zlib_level),
 	NUMBER("multifd-zstd-level", zstd_level),
@@ -301,7 +319,7 @@ static const struct capability {
 	{ "multifd", CHOICE(multifd) },
 	{ "events", CAPABILITY_ALWAYS_ON, 0 },
 	{ "pause-before-switchover", CAPABILITY_NOT_THERE, 0 },
-	{ "dirty-limit", CAPABILITY_NOT_THERE, 0 },
+	{ "dirty-limit", CHOICE(dirty_limit) },
 	{ "return-path", CAPABILITY_ALWAYS_ON, 0 },
 };
 

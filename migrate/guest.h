@@ -49,11 +49,11 @@ struct guest_ops {
 	 */
 	void (*settle)(struct guest *g);
 	/*
-	 * Source: keeps its vCPUs from running for that share of their time, in permille, by naps
+	 * Source: keeps a vCPU from running for that share of its time, in permille, by naps
 	 * of at most 10 ms (vmm/throttle.h); 0: none. Holds until it is set anew: whoever set it
 	 * takes it off. Any thread.
 	 */
-	void (*throttle)(struct guest *g, unsigned int permille);
+	void (*throttle)(struct guest *g, unsigned int vcpu, unsigned int permille);
 	/* Source: lets each vCPU dirty so many bytes a second, 0: no limit; one that would dirty
 	 * more naps. Holds like the throttle, and beside it. -1 unless vcpu_dirty_known. */
 	int (*dirty_limit)(struct guest *g, uint64_t bytes_per_s, struct err *e);

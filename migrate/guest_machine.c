@@ -128,9 +128,9 @@ static void guest_settle(struct guest *g)
 	machine_settle(machine_of(g));
 }
 
-static void guest_throttle(struct guest *g, unsigned int permille)
+static void guest_throttle(struct guest *g, unsigned int vcpu, unsigned int permille)
 {
-	machine_throttle(machine_of(g), permille);
+	machine_throttle(machine_of(g), vcpu, permille);
 }
 
 static int guest_dirty_limit(struct guest *g, uint64_t bytes_per_s, struct err *e)

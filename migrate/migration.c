@@ -30,6 +30,7 @@
 #define DEFAULT_DOWNTIME_MS 300
 #define DEFAULT_CHANNELS    2
 #define DEFAULT_CACHE_BYTES (64u << 20)
+#define DEFAULT_LIMIT_MIB   1
 
 /* How often one that waits for its turn looks whether it has come. */
 #define TURN_MS 100
@@ -335,6 +336,8 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.limits = &mig->limits,
 		.auto_converge = mig->used.auto_converge || (p && p->auto_convergence),
 		.xbzrle = mig->used.xbzrle || (p && p->compression),
+		.dirty_limit = mig->used.dirty_limit,
+		.least_dirty_bytes = mig->used.vcpu_dirty_limit << 20,
 		.throttle = { .initial = (unsigned int)mig->used.throttle_initial * 10,
 			      .increment = (unsigned int)mig->used.throttle_increment * 10,
 			      .max = (unsigned int)mig->used.throttle_max * 10 },
@@ -458,6 +461,7 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 					       .compression = CODEC_PLAIN,
 					       .zlib_level = 1,
 					       .zstd_level = 1,
+					       .vcpu_dirty_limit = DEFAULT_LIMIT_MIB,
 					       .xbzrle_cache_bytes = DEFAULT_CACHE_BYTES };
 	mig->limits.downtime_us = DEFAULT_DOWNTIME_MS * 1000;
 	mig->slots = (struct slots){ .fd = -1, .held = -1 };
@@ -582,6 +586,9 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 	if (mig->parameters.has_policy && parsed.kind != URI_FILE && mig->slots.fd < 0)
 		return err_set(e, "the policy's maxMigrations cannot be kept to: %.300s",
 			       mig->why_slots.text);
+	if (mig->parameters.dirty_limit && !mig->guest.guest.vcpu_dirty_known)
+		return err_set(e, "the capability 'dirty-limit' needs to know who dirties how "
+				  "much: run the VM with --dirty-ring");
 	mig->uri = parsed;
 	mig->destination = NULL;
 	mig->used = mig->parameters;
@@ -659,6 +666,8 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	/* Each member is one atomic word. */
 	for (size_t i = 0; i < sizeof(out->stats) / sizeof(uint64_t); i++)
 		((uint64_t *)&out->stats)[i] = stats_get((uint64_t *)&mig->stats + i);
+	out->n_vcpus = mig->guest.guest.n_vcpus;
+	out->vcpu_dirty_known = mig->guest.guest.vcpu_dirty_known && !mig->destination;
 	out->incoming = mig->destination;
 	out->rate_bytes = is_under_way(out->status) ? stats_rate(st, clock_us()) : st->send_rate;
 	/* One that was too short to measure a round, or not measured here. */

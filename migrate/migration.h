@@ -62,11 +62,13 @@ struct migration_parameters {
 	uint64_t channels; /* count only with `multifd`, as in QEMU */
 	/* Bounds for the throttle, in percent; 0: as much as is needed. */
 	uint64_t throttle_initial, throttle_increment, throttle_max;
+	uint64_t vcpu_dirty_limit; /* MiB a second that each may dirty in any case */
 	uint64_t xbzrle_cache_bytes;
 	enum pages_codec compression; /* CODEC_PLAIN: none */
 	uint64_t zlib_level, zstd_level;
 	bool multifd;
 	bool auto_converge, xbzrle; /* may be used, with or without a policy that says so */
+	bool dirty_limit;	    /* in place of auto_converge */
 	char bind[64];		    /* local address, "": any */
 	bool has_policy;
 	struct policy policy;
@@ -117,7 +119,9 @@ struct migration_report {
 	uint64_t limit_ms;		/* the downtime that is allowed now */
 	char policy[POLICY_NAME_BYTES]; /* the policy's name, "": without */
 	struct stats stats;		/* a copy */
-	uint64_t rate_bytes; /* a second: in the round under way, at the end over the last one */
+	unsigned int n_vcpus;
+	bool vcpu_dirty_known; /* the figures of each vCPU mean something */
+	uint64_t rate_bytes;   /* a second: in the round under way, at the end over the last one */
 	bool incoming;
 };
 

@@ -259,7 +259,7 @@ static int park(struct source *s, struct err *e)
 	if (s->guest->ops->park(s->guest, e))
 		return -1;
 	s->parked = true;
-	watch_release(s);
+	brake_release(s);
 	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
 	return 0;
 }
@@ -497,7 +497,7 @@ static void undo(struct source *s, struct reader *r, struct err *e)
 {
 	struct err resume;
 
-	watch_release(s);
+	brake_release(s);
 	if (s->logging)
 		s->guest->ops->log_stop(s->guest);
 	s->stuck = s->parked && s->guest->ops->unpark(s->guest, &resume);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/brake.h"
 #include "migrate/guest.h"
 #include "migrate/lanes.h"
 #include "migrate/stats.h"
@@ -55,6 +56,8 @@ struct source {
 	int stop_fd;
 	struct source_limits *limits; /* a policy raises the downtime */
 	bool auto_converge, xbzrle;   /* may be used */
+	bool dirty_limit;	      /* as auto_converge, by a limit of what each vCPU dirties */
+	uint64_t least_dirty_bytes;   /* that each may dirty in a second in any case */
 	struct converge_bounds throttle;
 	uint64_t xbzrle_cache_bytes;
 	enum pages_codec compression; /* that may be used; 0 or CODEC_PLAIN: none */
@@ -78,6 +81,7 @@ struct source {
 	struct steer steer; /* steer_begin before source_run; zero: no policy */
 	struct lanes lanes;
 	struct watch watch;
+	struct brake brake;
 	struct page_cache *cache; /* for XBZRLE */
 	/* Bytes of pages a second, in the round before: as sent, and as they were. */
 	uint64_t page_rate, page_limit; /* and the bandwidth that was allowed then */

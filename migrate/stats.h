@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#define STATS_VCPUS_MAX 256
+
 struct stats {
 	uint64_t total_pages;	  /* of the guest's RAM */
 	uint64_t remaining_pages; /* still to be sent in this round */
@@ -23,7 +25,9 @@ struct stats {
 	uint64_t dirty_rate;			     /* pages a second, over the last round */
 	uint64_t send_rate;			     /* bytes a second, over the last round */
 	uint64_t throttle_permille;		     /* taken from the vCPUs' time */
-	uint64_t expected_us;			     /* the pause if the guest were parked now */
+	uint64_t vcpu_limit_bytes; /* that each vCPU may dirty in a second; 0: no limit */
+	uint64_t vcpu_dirty_bytes[STATS_VCPUS_MAX]; /* a second, where that is known */
+	uint64_t expected_us;			    /* the pause if the guest were parked now */
 	/* The parts of the pause, in us. */
 	uint64_t park_us;     /* vCPUs and devices stop */
 	uint64_t pages_us;    /* the last pages are sent, and arrive */

@@ -84,7 +84,7 @@ static void tell_forecast(struct source *s, const struct switchover_input *in)
 				    .limit_us = in->limit_us,
 				    .fixed_us = in->fixed_us,
 				    .saturated = saturated,
-				    .throttle = s->auto_converge,
+				    .throttle = s->auto_converge || s->dirty_limit,
 				    .compression = s->xbzrle };
 	struct forecast out;
 

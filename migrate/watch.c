@@ -18,7 +18,9 @@ int watch_init(struct source *s, struct err *e)
 {
 	unsigned int i;
 
-	s->watch = (struct watch){ .converge.bounds = s->throttle };
+	s->watch = (struct watch){ .converge = { .bounds = s->throttle,
+						 .by_limit = s->dirty_limit } };
+	s->watch.converge.bounds.least_bytes = s->least_dirty_bytes;
 	for (i = 0; i < s->guest->n_blocks; i++) {
 		s->watch.again[i] = calloc(BITMAP_WORDS(s->guest->blocks[i].pages),
 					   sizeof(uint64_t));
@@ -71,7 +73,7 @@ void watch_merge(struct source *s)
 /* Whether somebody wants to know; the first round says nothing about the next ones. */
 static bool is_wanted(const struct source *s)
 {
-	return s->auto_converge && s->guest->ops->throttle && stats_get(&s->stats->round) > 1;
+	return (s->auto_converge || s->dirty_limit) && stats_get(&s->stats->round) > 1;
 }
 
 /* Pages that are dirty and that this round will not send. */
@@ -112,10 +114,10 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 					      1000000);
 	if (!converge_add(&w->converge, &sample, reason, sizeof(reason)))
 		return;
-	s->guest->ops->throttle(s->guest, w->converge.permille);
-	stats_set(&s->stats->throttle_permille, w->converge.permille);
+	brake_set(s, w->converge.permille, w->converge.limit_bytes);
 	if (s->events.decision)
-		s->events.decision(s->events.arg, "throttle", reason);
+		s->events.decision(s->events.arg, w->converge.by_limit ? "dirty-limit" : "throttle",
+				   reason);
 }
 
 int watch_look(struct source *s, struct err *e)
@@ -123,7 +125,10 @@ int watch_look(struct source *s, struct err *e)
 	uint64_t start = clock_us(), left, took;
 	unsigned int i;
 
-	if (s->parked || !is_wanted(s) || start - s->watch.at_us < s->watch.every_us)
+	if (s->parked)
+		return 0;
+	brake_look(s);
+	if (!is_wanted(s) || start - s->watch.at_us < s->watch.every_us)
 		return 0;
 	for (i = 0; i < s->guest->n_blocks; i++)
 		if (s->guest->ops->log_fetch(s->guest, i, s->watch.again[i], e))
@@ -144,13 +149,4 @@ void watch_end_round(struct source *s, uint64_t dirty)
 		s->watch.first_pages = pages_sent(s);
 	else
 		s->watch.again_before += dirty;
-}
-
-void watch_release(struct source *s)
-{
-	if (!s->watch.converge.permille)
-		return;
-	s->guest->ops->throttle(s->guest, 0);
-	s->watch.converge.permille = 0;
-	stats_set(&s->stats->throttle_permille, 0);
 }

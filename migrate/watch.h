@@ -43,7 +43,4 @@ void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t 
 /* Adds what was seen within the round to the pages of the next. */
 void watch_merge(struct source *s);
 
-/* The guest is at its full speed again. */
-void watch_release(struct source *s);
-
 #endif

@@ -855,15 +855,7 @@ uint64_t machine_vcpu_dirty_pages(struct machine *m, unsigned int vcpu)
 	return m->memory.rings && vcpu < m->n_vcpus ? dirty_rings_count(&m->rings, vcpu) : 0;
 }
 
-void machine_throttle(struct machine *m, unsigned int permille)
-{
-	unsigned int i;
-
-	for (i = 0; i < m->n_vcpus; i++)
-		vcpu_throttle(&m->vcpus[i], permille);
-}
-
-void machine_throttle_vcpu(struct machine *m, unsigned int vcpu, unsigned int permille)
+void machine_throttle(struct machine *m, unsigned int vcpu, unsigned int permille)
 {
 	if (vcpu < m->n_vcpus)
 		vcpu_throttle(&m->vcpus[vcpu], permille);

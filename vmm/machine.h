@@ -130,12 +130,11 @@ void machine_log_stop(struct machine *m);
 uint64_t machine_vcpu_dirty_pages(struct machine *m, unsigned int vcpu);
 
 /*
- * Keeps all vCPUs, or one, from running for that share of their time, in permille, up to
- * THROTTLE_MAX_PERMILLE (vmm/throttle.h); 0: none. By naps of at most 10 ms, which everything else
- * breaks. Stays while parked and over a reset. Any thread.
+ * Keeps a vCPU from running for that share of its time, in permille, up to THROTTLE_MAX_PERMILLE
+ * (vmm/throttle.h); 0: none. By naps of at most 10 ms, which everything else breaks. Stays while
+ * parked and over a reset. Any thread.
  */
-void machine_throttle(struct machine *m, unsigned int permille);
-void machine_throttle_vcpu(struct machine *m, unsigned int vcpu, unsigned int permille);
+void machine_throttle(struct machine *m, unsigned int vcpu, unsigned int permille);
 
 /*
  * Lets each vCPU dirty so many bytes a second, 0: no limit; one that would dirty more naps, as if

@@ -43,6 +43,11 @@ static unsigned int clamp_permille(const struct converge *c, uint64_t keep)
 	return (unsigned int)(permille < max_of(c) ? permille : max_of(c));
 }
 
+static bool is_slowed(const struct converge *c)
+{
+	return c->permille || c->limit_bytes;
+}
+
 /* What may be dirtied in a second for the rest to fit in the pause at the end of the round. */
 static uint64_t allowed_bytes(const struct converge_sample *s)
 {
@@ -80,10 +85,10 @@ static uint64_t tighten(struct converge *c, uint64_t keep, uint64_t allowed)
 		c->too_much = keep;
 	c->eased_wrongly += c->eased;
 	c->eased = false;
-	if (!c->permille && c->bounds.initial)
+	if (!c->by_limit && !c->permille && c->bounds.initial)
 		return WHOLE - c->bounds.initial * 1000ull;
 	/* What is seen is only a lower bound, so a step further than it says. */
-	if (c->saturated)
+	if (c->saturated && !c->by_limit)
 		seen *= 2;
 	return (uint64_t)((unsigned __int128)keep * allowed / (seen + 1));
 }
@@ -104,6 +109,10 @@ static uint64_t next_keep(struct converge *c, const struct converge_sample *s)
 {
 	uint64_t keep = WHOLE - c->permille * 1000ull, allowed = allowed_bytes(s);
 
+	if (c->by_limit && !c->limit_bytes)
+		return allowed;
+	if (c->by_limit)
+		keep = c->limit_bytes;
 	if (c->dirty_bytes > allowed + allowed / 4)
 		return tighten(c, keep, allowed);
 	if (c->eased_wrongly <= EASE_TRIES &&
@@ -121,7 +130,7 @@ static bool end_window(struct converge *c, struct converge_mark *from,
 		       const struct converge_sample *s, bool *stalled)
 {
 	uint64_t sent = s->sent_bytes - from->sent, again = s->again_bytes - from->again;
-	uint64_t least_us = c->permille ? CONVERGE_WINDOW_US : CONVERGE_CERTAIN_US;
+	uint64_t least_us = is_slowed(c) ? CONVERGE_WINDOW_US : CONVERGE_CERTAIN_US;
 
 	if (s->now_us - from->us < least_us || sent < WINDOW_BYTES)
 		return false;
@@ -133,33 +142,58 @@ static bool end_window(struct converge *c, struct converge_mark *from,
 	return true;
 }
 
+static void explain(const struct converge *c, const struct converge_sample *s, char *reason,
+		    size_t size)
+{
+	char what[80];
+
+	if (c->by_limit)
+		snprintf(what, sizeof(what), "the vCPUs may dirty %" PRIu64 " KiB/s: they dirty ",
+			 c->limit_bytes >> 10);
+	else
+		snprintf(what, sizeof(what), "%u.%u %% taken from the vCPUs: they dirty ",
+			 c->permille / 10, c->permille % 10);
+	snprintf(reason, size,
+		 "%s%s%" PRIu64 " MiB/s, %" PRIu64 " MiB/s are sent, %" PRIu64
+		 " MiB are left and %" PRIu64 " MiB fit in the pause",
+		 what, c->saturated ? "at least " : "", c->dirty_bytes >> 20, s->rate_bytes >> 20,
+		 (s->left_bytes + s->pending_bytes) >> 20, s->fit_bytes >> 20);
+}
+
+/* Whether what the guest is left has changed. */
+static bool slow(struct converge *c, uint64_t keep)
+{
+	unsigned int permille = c->by_limit ? 0 : clamp_permille(c, keep);
+	uint64_t limit = keep > c->bounds.least_bytes ? keep : c->bounds.least_bytes;
+
+	if (c->permille && c->bounds.increment && permille > c->permille + c->bounds.increment)
+		permille = c->permille + c->bounds.increment;
+	if (!c->by_limit)
+		limit = 0;
+	if (permille == c->permille && limit == c->limit_bytes)
+		return false;
+	c->permille = permille;
+	c->limit_bytes = limit;
+	return true;
+}
+
 bool converge_add(struct converge *c, const struct converge_sample *s, char *reason, size_t size)
 {
 	bool stalled = false, round_stalled = false;
-	unsigned int permille;
 
 	if (!c->window.us || s->again_bytes < c->window.again || s->sent_bytes < c->window.sent) {
 		c->window = c->round = c->change = mark(s);
 		return false;
 	}
-	if (!end_window(c, &c->window, s, &stalled) && c->permille)
+	if (!end_window(c, &c->window, s, &stalled) && is_slowed(c))
 		return false;
 	/* A guest that writes in step with the rounds shows only at their ends what it does. */
-	if (!c->permille && !stalled &&
+	if (!is_slowed(c) && !stalled &&
 	    (s->pending_bytes || !end_window(c, &c->round, s, &round_stalled) || !round_stalled))
 		return false;
-	permille = clamp_permille(c, next_keep(c, s));
-	if (c->permille && c->bounds.increment && permille > c->permille + c->bounds.increment)
-		permille = c->permille + c->bounds.increment;
-	if (permille == c->permille)
+	if (!slow(c, next_keep(c, s)))
 		return false;
-	c->permille = permille;
 	c->change = mark(s);
-	snprintf(reason, size,
-		 "%u.%u %% taken from the vCPUs: they dirty %s%" PRIu64 " MiB/s, %" PRIu64
-		 " MiB/s are sent, %" PRIu64 " MiB are left and %" PRIu64 " MiB fit in the pause",
-		 permille / 10, permille % 10, c->saturated ? "at least " : "",
-		 c->dirty_bytes >> 20, s->rate_bytes >> 20,
-		 (s->left_bytes + s->pending_bytes) >> 20, s->fit_bytes >> 20);
+	explain(c, s, reason, size);
 	return true;
 }

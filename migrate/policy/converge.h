@@ -16,9 +16,10 @@
 #define CONVERGE_WINDOW_US  90000u
 
 /* For users who set bounds, in permille of the vCPUs' time: what to begin with, how much more at
- * once, how much at most. 0: what is needed. */
+ * once, how much at most. 0: what is needed. And how much the guest may dirty in any case. */
 struct converge_bounds {
 	unsigned int initial, increment, max;
+	uint64_t least_bytes; /* a second */
 };
 
 #define CONVERGE_MAX_PERMILLE 999u
@@ -39,24 +40,29 @@ struct converge_mark {
 	uint64_t us, sent, again;
 };
 
+/* Either time is taken from the guest, or it is bounded what it may dirty. */
 struct converge {
 	struct converge_bounds bounds;
+	bool by_limit;
 
 	unsigned int permille; /* taken from the guest */
+	uint64_t limit_bytes;  /* that it may dirty in a second; 0: without a limit */
 	/* For users: what was measured last. */
 	uint64_t dirty_bytes; /* a second */
 	bool saturated;	      /* it would dirty more, had more been sent */
 
 	/* Where they began: the window, whole rounds, the present share. */
 	struct converge_mark window, round, change;
-	uint64_t too_much; /* millionths of its time with which it dirtied too much */
+	/* What it was left when it dirtied too much: millionths of its time, or bytes a second. */
+	uint64_t too_much;
 	/* The last change gave something back; how often that was wrong. */
 	bool eased;
 	unsigned int eased_wrongly;
 };
 
 /*
- * Takes a sample. Whether c->permille has changed, and why: a sentence with the numbers.
+ * Takes a sample. Whether c->permille, or c->limit_bytes, has changed, and why: a sentence with the
+ * numbers.
  */
 bool converge_add(struct converge *c, const struct converge_sample *s, char *reason, size_t size);
 

@@ -25,6 +25,28 @@ def auto_converge_slows_a_guest_that_writes_too_much_until_it_arrives(place):
 
 
 @test
+def dirty_limit_holds_a_guest_that_writes_too_much_until_it_arrives(place):
+    live.need_dirty_ring()
+    vm = live.start(place, f"{WRITES} compute=1", "--cpus", 2, "--dirty-ring", 1024)
+    target, uri = live.destination(place, vm)
+    before = bare.progress(vm)
+    check(vm.cli("set", "dirty-limit=on").returncode == 0, "dirty-limit is refused")
+    done = vm.cli("migrate", uri, "--bandwidth", LINK)
+    check(done.returncode == 0, str(done))
+    check("dirty-limit: the vCPUs may dirty " in done.stdout and "throttle: " not in done.stdout, str(done))
+    live.moved(vm, target, before)
+
+
+@test
+def dirty_limit_without_a_dirty_ring_is_refused(place):
+    vm = live.start(place, "fill=1 write=1")
+    check(vm.cli("set", "dirty-limit=on").returncode == 0, "dirty-limit is refused")
+    done = vm.cli("migrate", "tcp:127.0.0.1:1")
+    check(done.returncode == 1 and "run the VM with --dirty-ring" in done.stderr, str(done))
+    bare.works_on(vm)
+
+
+@test
 def guest_that_converges_by_itself_is_not_slowed(place):
     done = move(place, f"{WRITES} rate=2", "--auto-converge")
     check("throttle: " not in done.stdout, str(done))

@@ -2,7 +2,7 @@
  * A VM like `godwit run`'s with commands that the program does not have, because only its migration
  * engine may use them: limits of vCPUs. For tests/bare; started as `drive run OPTION...`.
  *
- *     x-throttle {permille, cpu?}      machine_throttle, or machine_throttle_vcpu
+ *     x-throttle {permille, cpu?}      machine_throttle, of one or of all
  *     x-log {on}                       the dirty log is started, or stopped
  *     x-fetch                          fetched and cleared; {pages}: how many were dirty
  *     x-dirty-limit {bytes}            machine_dirty_limit
@@ -51,11 +51,9 @@ static int throttle(void *context, json_t *arguments, json_t **result, struct er
 
 	(void)result;
 	(void)e;
-	if (cpu)
-		machine_throttle_vcpu(d->machine, (unsigned int)json_integer_value(cpu),
-				      (unsigned int)permille);
-	else
-		machine_throttle(d->machine, (unsigned int)permille);
+	for (unsigned int i = 0; i < machine_n_vcpus(d->machine); i++)
+		if (!cpu || json_integer_value(cpu) == (json_int_t)i)
+			machine_throttle(d->machine, i, (unsigned int)permille);
 	return 0;
 }
 

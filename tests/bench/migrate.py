@@ -139,11 +139,11 @@ def free_port():
         return s.getsockname()[1]
 
 
-def pair_godwit(d, memory_mib, cpus, cmdline):
+def pair_godwit(d, memory_mib, cpus, cmdline, *extra):
     port = free_port()
     source = Vm(d, "source", [GODWIT, "run", "--name", "source", "--kernel", BARE, "--cmdline", cmdline,
                               "--memory", f"{memory_mib}M", "--cpus", str(cpus),
-                              "--console", f"unix:{d}/source.console"],
+                              "--console", f"unix:{d}/source.console", *extra],
                 f"{d}/source.sock", f"{d}/source.console")
     return source, pair_destination(d, port), port
 

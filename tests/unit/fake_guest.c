@@ -91,9 +91,12 @@ static uint64_t scramble(uint64_t x)
 static void rest_throttled(struct fake *f)
 {
 	unsigned int permille = __atomic_load_n(&f->permille, __ATOMIC_RELAXED);
+	uint64_t limit = __atomic_load_n(&f->dirty_limit, __ATOMIC_RELAXED);
 
 	if (permille)
 		usleep(permille < 990 ? 20 * permille / (1000 - permille) : 2000);
+	if (limit)
+		usleep((useconds_t)(f->writers * PAGE_SIZE * 1000000 / limit));
 }
 
 static void *writer(void *arg)
@@ -202,10 +205,15 @@ static void fake_log_stop(struct guest *g)
 	__atomic_store_n(&fake_of(g)->logging, false, __ATOMIC_SEQ_CST);
 }
 
-static void fake_throttle(struct guest *g, unsigned int permille)
+static void fake_throttle(struct guest *g, unsigned int vcpu, unsigned int permille)
 {
 	struct fake *f = fake_of(g);
 
+	if (vcpu) {
+		if (permille)
+			__atomic_store_n(&f->others_permille, permille, __ATOMIC_RELAXED);
+		return;
+	}
 	__atomic_store_n(&f->permille, permille, __ATOMIC_RELAXED);
 	if (permille > f->highest_permille)
 		__atomic_store_n(&f->highest_permille, permille, __ATOMIC_RELAXED);
@@ -290,7 +298,8 @@ static int fake_dirty_limit(struct guest *g, uint64_t bytes_per_s, struct err *e
 {
 	if (bytes_per_s && !g->vcpu_dirty_known)
 		return err_set(e, "the fake has no dirty rings");
-	fake_of(g)->dirty_limit = bytes_per_s;
+	__atomic_store_n(&fake_of(g)->dirty_limit, bytes_per_s, __ATOMIC_RELAXED);
+	fake_of(g)->dirty_limits += bytes_per_s != 0;
 	return 0;
 }
 

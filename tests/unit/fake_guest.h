@@ -37,7 +37,8 @@ struct fake {
 	 * bits, and clearing does nothing. Before the guest runs. */
 	bool log_is_taken;
 	unsigned int writers;
-	unsigned int permille, highest_permille; /* atomic: taken from them; ever */
+	/* Atomic: taken from them, who are the first vCPU; ever; and from the others. */
+	unsigned int permille, highest_permille, others_permille;
 	uint64_t writer_pages, writer_rest_us;
 	pthread_t thread[4];
 	bool stop;	 /* atomic */
@@ -59,7 +60,8 @@ struct fake {
 
 	/* What happened. */
 	unsigned int parks, unparks, saves, syncs, loads, starts, releases;
-	uint64_t dirty_limit; /* as it was set last */
+	uint64_t dirty_limit,
+		dirty_limits; /* atomic: as it was set last; how often there was one */
 	bool shared;	      /* as the engine said last */
 };
 

@@ -148,6 +148,45 @@ START_TEST(guest_that_converges_is_not_slowed)
 }
 END_TEST
 
+/* A second vCPU writes nothing, and it is known who writes. */
+static void two_vcpus(struct rig *r)
+{
+	flat_out(r);
+	r->src->guest.n_vcpus = 2;
+	r->src->guest.vcpu_dirty_known = true;
+}
+
+START_TEST(vcpu_that_writes_nothing_is_not_slowed)
+{
+	struct rig r;
+
+	two_vcpus(&r);
+	rig_run(&r);
+	check_moved(&r);
+	ck_assert_uint_gt(r.src->highest_permille, 0);
+	ck_assert_uint_eq(r.src->others_permille, 0);
+	ck_assert_uint_eq(r.src->dirty_limits, 0);
+	rig_free(&r);
+}
+END_TEST
+
+START_TEST(guest_is_slowed_by_a_dirty_limit_and_nothing_else)
+{
+	struct rig r;
+
+	two_vcpus(&r);
+	r.source.dirty_limit = true;
+	r.source.auto_converge = _i;
+	rig_run(&r);
+	check_moved(&r);
+	ck_assert_uint_gt(r.src->dirty_limits, 0);
+	ck_assert_uint_eq(r.src->dirty_limit, 0);
+	ck_assert_uint_eq(r.src->highest_permille, 0);
+	ck_assert_uint_eq(r.source_stats.vcpu_limit_bytes, 0);
+	rig_free(&r);
+}
+END_TEST
+
 START_TEST(slowed_guest_is_at_full_speed_after_a_failure_or_a_cancel)
 {
 	struct rig r;
@@ -155,13 +194,19 @@ START_TEST(slowed_guest_is_at_full_speed_after_a_failure_or_a_cancel)
 	flat_out(&r);
 	r.limits.downtime_us = 0; /* it would go on for long */
 	r.source.throttle.max = 300;
+	r.source.dirty_limit = _i > 1;
+	r.src->guest.vcpu_dirty_known = _i > 1;
+	/* More than what would be enough. */
+	r.source.least_dirty_bytes = 100u << 20;
 	rig_start(&r);
-	RIG_AWAIT(__atomic_load_n(&r.src->permille, __ATOMIC_RELAXED) > 0);
-	rig_stop(_i ? r.source_stop : r.destination_stop);
+	RIG_AWAIT(__atomic_load_n(&r.src->permille, __ATOMIC_RELAXED) ||
+		  __atomic_load_n(&r.src->dirty_limit, __ATOMIC_RELAXED));
+	rig_stop(_i % 2 ? r.source_stop : r.destination_stop);
 	rig_finish(&r);
 	ck_assert_int_eq(r.source_rc, -1);
 	ck_assert_uint_le(r.src->highest_permille, 300);
 	ck_assert_uint_eq(r.src->permille, 0);
+	ck_assert_uint_eq(r.src->dirty_limit, 0);
 	rig_check(&r);
 	rig_free(&r);
 }
@@ -181,7 +226,9 @@ int main(void)
 	tcase_add_loop_test(c, guest_that_writes_too_much_is_slowed_and_arrives, 0, 2);
 	tcase_add_test(c, what_a_look_within_a_round_has_taken_is_not_lost);
 	tcase_add_test(c, guest_that_converges_is_not_slowed);
-	tcase_add_loop_test(c, slowed_guest_is_at_full_speed_after_a_failure_or_a_cancel, 0, 2);
+	tcase_add_test(c, vcpu_that_writes_nothing_is_not_slowed);
+	tcase_add_loop_test(c, guest_is_slowed_by_a_dirty_limit_and_nothing_else, 0, 2);
+	tcase_add_loop_test(c, slowed_guest_is_at_full_speed_after_a_failure_or_a_cancel, 0, 4);
 	suite_add_tcase(s, c);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -77,6 +77,7 @@ void figures_read(struct figures *f, const json_t *answer)
 	f->limit_ms = number(answer, "x-godwit-downtime-limit");
 	f->bandwidth = number(answer, "x-godwit-max-bandwidth");
 	f->throttle_pct = number(answer, "cpu-throttle-percentage");
+	f->vcpu_limit = number(answer, "x-godwit-vcpu-dirty-limit");
 	read_ram(f, json_object_get(answer, "ram"));
 	read_pause(f, json_object_get(answer, "x-godwit-downtime"));
 }

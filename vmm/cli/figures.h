@@ -28,8 +28,8 @@ struct figures {
 	uint64_t limit_ms, bandwidth; /* what is allowed: downtime, bytes a second (0: no limit) */
 	uint64_t sent_bytes, left_bytes, total_bytes;
 	uint64_t round, zero_pages, normal_pages, normal_bytes, page_bytes;
-	uint64_t dirty_pages_rate; /* a second */
-	uint64_t throttle_pct;
+	uint64_t dirty_pages_rate;	   /* a second */
+	uint64_t throttle_pct, vcpu_limit; /* bytes a second that each vCPU may dirty */
 
 	/* The parts of the pause. */
 	uint64_t park_us, pages_us, sync_us, states_us, load_us, start_us, pause_us;

@@ -30,14 +30,14 @@ enum kind {
 };
 
 /* As in capability_names. */
-enum { MULTIFD, AUTO_CONVERGE, XBZRLE };
+enum { MULTIFD, AUTO_CONVERGE, XBZRLE, DIRTY_LIMIT };
 
 static const char *const capability_names[PARAMETERS_CAPABILITIES] = { "multifd", "auto-converge",
-								       "xbzrle" };
+								       "xbzrle", "dirty-limit" };
 
 #define YEAR_S 31536000
 
-/* The ranges are those that the VM keeps to (migrate/commands.c). */
+/* The ranges are those that the VM keeps to (migrate/commands.c); a switch has its capability. */
 static const struct row {
 	const char *name, *qmp;
 	enum kind kind;
@@ -54,7 +54,10 @@ static const struct row {
 	  "s without progress, 0: none" },
 	{ "timeout-action", "x-godwit-timeout-action", KIND_ACTION, 0, 0,
 	  "abort, force or post-copy" },
-	{ "auto-converge", "auto-converge", KIND_SWITCH, 0, 0, "on or off" },
+	{ "auto-converge", "auto-converge", KIND_SWITCH, AUTO_CONVERGE, 0, "on or off" },
+	{ "dirty-limit", "dirty-limit", KIND_SWITCH, DIRTY_LIMIT, 0, "on or off" },
+	{ "vcpu-dirty-limit", "vcpu-dirty-limit", KIND_NUMBER, 1, 1 << 20,
+	  "MiB a second that each vCPU may dirty in any case" },
 	{ "max-cpu-throttle", "max-cpu-throttle", KIND_NUMBER, 0, 99,
 	  "% of the vCPUs' time at most, 0: what is needed" },
 	{ "cpu-throttle-initial", "cpu-throttle-initial", KIND_NUMBER, 0, 99,
@@ -82,6 +85,14 @@ void parameters_free(struct parameters *p)
 {
 	json_decref(p->wanted);
 	json_decref(p->before);
+}
+
+bool parameters_any(const struct parameters *p)
+{
+	for (int i = 0; i < PARAMETERS_CAPABILITIES; i++)
+		if (p->capability[i] >= 0)
+			return true;
+	return json_object_size(p->wanted) > 0;
 }
 
 static const struct row *find(const char *name, struct err *e)
@@ -184,13 +195,13 @@ static int add_action(struct parameters *p, const struct row *r, const char *val
 	return json_object_set_new(p->wanted, r->qmp, json_string(value));
 }
 
-static int add_switch(struct parameters *p, const char *value, struct err *e)
+static int add_switch(struct parameters *p, const struct row *r, const char *value, struct err *e)
 {
 	bool on = !strcmp(value, "on");
 
 	if (!on && strcmp(value, "off"))
 		return err_set(e, "'%s' is neither on nor off", value);
-	p->capability[AUTO_CONVERGE] = on;
+	p->capability[r->min] = on;
 	return 0;
 }
 
@@ -218,7 +229,7 @@ int parameters_add(struct parameters *p, const char *name, const char *value, st
 	if (r->kind == KIND_ACTION)
 		return add_action(p, r, value, e);
 	if (r->kind == KIND_SWITCH)
-		return add_switch(p, value, e);
+		return add_switch(p, r, value, e);
 	if (r->kind == KIND_COMPRESS)
 		return add_compress(p, r, value, e);
 	/* By its QMP name it is that parameter alone. */
@@ -356,7 +367,7 @@ json_t *parameters_now(struct client *c, struct err *e)
 		if (r->kind == KIND_CHANNELS && capability[MULTIFD] <= 0)
 			value = json_integer(1);
 		else if (r->kind == KIND_SWITCH)
-			value = json_string(capability[AUTO_CONVERGE] > 0 ? "on" : "off");
+			value = json_string(capability[r->min] > 0 ? "on" : "off");
 		else if (r->kind == KIND_COMPRESS && capability[XBZRLE] > 0)
 			value = json_string("xbzrle");
 		else

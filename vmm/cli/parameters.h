@@ -11,8 +11,9 @@
 struct client;
 struct err;
 
-/* The capabilities that parameters stand for here: multifd, auto-converge, xbzrle. */
-#define PARAMETERS_CAPABILITIES 3
+/* The capabilities that parameters stand for here: multifd, auto-converge, xbzrle,
+ * dirty-limit. */
+#define PARAMETERS_CAPABILITIES 4
 
 struct parameters {
 	json_t *wanted;				 /* the arguments of migrate-set-parameters */
@@ -24,6 +25,9 @@ struct parameters {
 
 void parameters_init(struct parameters *p);
 void parameters_free(struct parameters *p);
+
+/* Whether anything was added. */
+bool parameters_any(const struct parameters *p);
 
 /* -1 with a sentence: an unknown name (with the nearest), a bad value (with the range). */
 int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e);

@@ -105,6 +105,8 @@ void progress_line(const struct progress *p, char *to, size_t size)
 		put(to, size, ", round %" PRIu64, f->round);
 	if (f->throttle_pct)
 		put(to, size, ", throttle %" PRIu64 " %%", f->throttle_pct);
+	if (f->vcpu_limit)
+		put(to, size, ", each vCPU may write %s/s", figures_bytes(text, f->vcpu_limit));
 	if (!strcmp(f->status, "setup"))
 		put(to, size, ", setting up");
 	else if (!strcmp(f->status, "cancelling"))

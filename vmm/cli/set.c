@@ -125,7 +125,7 @@ static int set(const struct parameters *p, const char *vm, bool json, struct err
 	int rc = client_open(&c, vm, CLIENT_TIMEOUT_MS, e);
 
 	if (!rc)
-		rc = json_object_size(p->wanted) ? parameters_apply(p, &c, e) : list(&c, json, e);
+		rc = parameters_any(p) ? parameters_apply(p, &c, e) : list(&c, json, e);
 	client_close(&c);
 	return rc ? VERB_FAILED : VERB_DONE;
 }
