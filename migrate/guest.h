@@ -23,7 +23,8 @@ struct guest_block {
 };
 
 struct guest_ops {
-	/* The dirty log of one block; see vmm/memory.h. fetch adds to `bits`. */
+	/* The dirty log of one block; see vmm/memory.h. fetch adds to `bits`; those of clear begin
+	 * at page `first`. */
 	int (*log_start)(struct guest *g, struct err *e);
 	int (*log_fetch)(struct guest *g, unsigned int block, uint64_t *bits, struct err *e);
 	int (*log_clear)(struct guest *g, unsigned int block, uint64_t first, uint64_t n,

@@ -81,7 +81,7 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 		return -1;
 	if (first_round) /* the log says of every page that it is dirty */
 		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
-	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, s->pending[block], e))
+	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, bits, e))
 		return -1;
 	watch_taken(s, block, first, n);
 	if (first_round) {

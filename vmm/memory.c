@@ -384,15 +384,15 @@ int memory_log_clear(struct memory *m, struct kvm *kvm, unsigned int block, uint
 		.slot = block,
 		.first_page = first,
 		.num_pages = (uint32_t)n,
-		.dirty_bitmap = (void *)(uintptr_t)(bits + first / 64),
+		.dirty_bitmap = (void *)(uintptr_t)bits,
 	};
 	uint64_t i;
 
 	if (m->rings) {
 		/* What is in the log has been protected again: the read that follows sees it. */
 		lock_log(m);
-		for (i = first / 64; i < BITMAP_WORDS(first + n); i++)
-			m->blocks[block].log[i] &= ~bits[i];
+		for (i = 0; i < BITMAP_WORDS(n); i++)
+			m->blocks[block].log[first / 64 + i] &= ~bits[i];
 		unlock_log(m);
 		return 0;
 	}

@@ -71,8 +71,8 @@ int memory_touched(const struct memory *m, const struct memory_block *b, uint64_
  *
  *     fetch the bits --> clear those of a chunk --> read its pages
  *
- * One thread. `bits` has a bit for each page of the block; fetch adds to what is set. Clearing
- * takes whole multiples of 64 pages (but at the block's end). Without KVM's manual protection a
+ * One thread. Fetch adds to `bits`, one for each page of the block; those of clear begin at page
+ * `first`. Clearing takes whole multiples of 64 pages (but at the block's end). Without KVM's manual protection a
  * fetch clears by itself, and clear does nothing. With dirty rings a fetch clears as well, and
  * clear forgets what was dirtied since, up to the moment at which the page was last protected.
  */

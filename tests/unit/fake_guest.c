@@ -195,8 +195,8 @@ static int fake_log_clear(struct guest *g, unsigned int block, uint64_t first, u
 	if (first % 64 || first + n > g->blocks[block].pages ||
 	    (n % 64 && first + n != g->blocks[block].pages))
 		return err_set(e, "KVM would not clear %lu pages from %lu", n, first);
-	for (i = first / 64; !f->log_is_taken && i < BITMAP_WORDS(first + n); i++)
-		__atomic_fetch_and(&f->log[block][i], ~bits[i], __ATOMIC_SEQ_CST);
+	for (i = 0; !f->log_is_taken && i < BITMAP_WORDS(n); i++)
+		__atomic_fetch_and(&f->log[block][first / 64 + i], ~bits[i], __ATOMIC_SEQ_CST);
 	return 0;
 }
 
