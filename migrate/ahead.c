@@ -47,24 +47,25 @@ static bool has_data(const struct guest_block *b, const uint64_t *touched, uint6
 }
 
 size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t *touched,
-		    uint64_t *at, uint8_t body[AHEAD_BODY_MAX])
+		    uint64_t *at, uint64_t end, uint8_t body[AHEAD_BODY_MAX])
 {
-	uint64_t units = units_of(b), unit = *at, from, first, end;
+	uint64_t units = end < units_of(b) ? end : units_of(b), unit = *at, from, first;
 	uint8_t *run = body + AHEAD_HEAD_BYTES;
 	uint32_t n = 0;
 
 	while (unit < units && n < AHEAD_RUNS_MAX) {
-		first = bitmap_next_set(touched, b->pages, unit * AHEAD_UNIT_PAGES);
-		from = unit = first == b->pages ? units : first / AHEAD_UNIT_PAGES;
+		first = bitmap_next_set(touched, b->pages, unit * AHEAD_UNIT_PAGES) /
+			AHEAD_UNIT_PAGES;
+		from = unit = first < units ? first : units;
 		while (unit < units && has_data(b, touched, unit))
 			unit++;
 		if (unit == from) {
 			unit += unit < units;
 			continue;
 		}
-		end = unit * AHEAD_UNIT_PAGES;
+		first = unit * AHEAD_UNIT_PAGES;
 		put_u64(run, from * AHEAD_UNIT_PAGES);
-		put_u64(run + 8, (end < b->pages ? end : b->pages) - from * AHEAD_UNIT_PAGES);
+		put_u64(run + 8, (first < b->pages ? first : b->pages) - from * AHEAD_UNIT_PAGES);
 		run += AHEAD_RUN_BYTES;
 		n++;
 	}
@@ -77,32 +78,19 @@ size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t 
 /* -- destination -- */
 
 /* The next unit, when the data are near enough: under lock. False: nothing more to do. */
-static bool next_unit(struct ahead *a, unsigned int *block, uint64_t *unit)
+static bool next_unit(struct ahead *a, uint64_t *unit)
 {
-	const struct guest *g = a->guest;
+	while (!a->end) {
+		uint64_t reached;
 
-	while (!a->end && a->block < g->n_blocks) {
-		const struct guest_block *b = &g->blocks[a->block];
-		uint64_t reached, here;
-
-		a->unit = a->units[a->block]
-				  ? bitmap_next_set(a->units[a->block], units_of(b), a->unit)
-				  : units_of(b);
-		if (a->unit == units_of(b)) {
-			a->block++;
-			a->unit = 0;
-			continue;
-		}
-		here = a->first[a->block] + a->unit;
 		__atomic_store_n(&a->waiting, true, __ATOMIC_SEQ_CST);
 		reached = __atomic_load_n(&a->reached, __ATOMIC_SEQ_CST);
-		if (here > reached + AHEAD_WINDOW_UNITS) {
+		if (a->next == a->n_told || a->next > reached + AHEAD_WINDOW_UNITS) {
 			pthread_cond_wait(&a->changed, &a->lock);
 			continue;
 		}
-		*block = a->block;
-		*unit = a->unit++;
-		if (here >= reached)
+		*unit = a->told[a->next++];
+		if (a->next >= reached)
 			return true;
 		/* The data were faster. */
 	}
@@ -112,16 +100,20 @@ static bool next_unit(struct ahead *a, unsigned int *block, uint64_t *unit)
 static void *ahead_thread(void *arg)
 {
 	struct ahead *a = arg;
-	unsigned int block;
 	uint64_t unit;
 
 	pthread_mutex_lock(&a->lock);
-	while (next_unit(a, &block, &unit)) {
-		const struct guest_block *b = &a->guest->blocks[block];
-		uint64_t page = unit * AHEAD_UNIT_PAGES, n = b->pages - page;
+	while (next_unit(a, &unit)) {
+		const struct guest_block *b;
+		uint64_t page, n;
+		unsigned int i = a->guest->n_blocks - 1;
 
 		pthread_mutex_unlock(&a->lock);
-		n = n < AHEAD_UNIT_PAGES ? n : AHEAD_UNIT_PAGES;
+		while (unit < a->first[i])
+			i--;
+		b = &a->guest->blocks[i];
+		page = (unit - a->first[i]) * AHEAD_UNIT_PAGES;
+		n = b->pages - page < AHEAD_UNIT_PAGES ? b->pages - page : AHEAD_UNIT_PAGES;
 		if (madvise(b->host + page * PAGE_SIZE, n * PAGE_SIZE, MADV_POPULATE_WRITE))
 			return NULL; /* the data will show what is wrong */
 		pthread_mutex_lock(&a->lock);
@@ -140,7 +132,6 @@ static unsigned int threads_wanted(void)
 
 void ahead_init(struct ahead *a, const struct guest *g)
 {
-	uint64_t first = 0;
 	unsigned int i;
 
 	memset(a, 0, sizeof(*a));
@@ -148,13 +139,22 @@ void ahead_init(struct ahead *a, const struct guest *g)
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->changed, NULL);
 	for (i = 0; i < g->n_blocks; i++) {
-		a->first[i] = first;
-		first += units_of(&g->blocks[i]);
+		a->first[i] = a->units;
+		a->units += units_of(&g->blocks[i]);
 	}
 }
 
-/* Checks the body, and sets the bits of its block. */
-static int take_runs(struct ahead *a, const struct record *rec, uint64_t *units, struct err *e)
+/* Once each: whoever tells a unit again tells nothing. */
+static void tell(struct ahead *a, uint64_t unit)
+{
+	if (a->place[unit])
+		return;
+	a->told[a->n_told++] = (uint32_t)unit;
+	__atomic_store_n(&a->place[unit], (uint32_t)a->n_told, __ATOMIC_RELAXED);
+}
+
+/* Checks the body as it takes its units over. */
+static int take_runs(struct ahead *a, const struct record *rec, struct err *e)
 {
 	const struct guest_block *b = &a->guest->blocks[get_u32(rec->body)];
 	const uint8_t *run = rec->body + AHEAD_HEAD_BYTES;
@@ -171,10 +171,23 @@ static int take_runs(struct ahead *a, const struct record *rec, uint64_t *units,
 				       "order: %" PRIu32,
 				       get_u32(rec->body));
 		for (unit = first; unit < first + pages; unit += AHEAD_UNIT_PAGES)
-			bitmap_set(units, unit / AHEAD_UNIT_PAGES);
+			tell(a, a->first[get_u32(rec->body)] + unit / AHEAD_UNIT_PAGES);
 		end = first + pages;
 	}
 	return 0;
+}
+
+static bool make_room(struct ahead *a)
+{
+	uint32_t *place;
+
+	if (a->place)
+		return true;
+	free(a->told);
+	a->told = calloc(a->units, sizeof(a->told[0]));
+	place = a->told ? calloc(a->units, sizeof(place[0])) : NULL;
+	__atomic_store_n(&a->place, place, __ATOMIC_RELEASE);
+	return place;
 }
 
 int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
@@ -190,11 +203,12 @@ int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
 	    rec->body_bytes != AHEAD_HEAD_BYTES + n * AHEAD_RUN_BYTES)
 		return err_set(e, "an AHEAD record of %" PRIu32 " runs of memory block %" PRIu32, n,
 			       block);
+	/* A hint for more than there is memory for is none. */
+	if (a->units > UINT32_MAX || !make_room(a))
+		return 0;
 	pthread_mutex_lock(&a->lock);
-	if (!a->units[block])
-		a->units[block] = calloc(BITMAP_WORDS(units_of(&a->guest->blocks[block])),
-					 sizeof(uint64_t));
-	rc = a->units[block] ? take_runs(a, rec, a->units[block], e) : 0;
+	rc = take_runs(a, rec, e);
+	pthread_cond_broadcast(&a->changed);
 	pthread_mutex_unlock(&a->lock);
 	while (!rc && !a->end && a->threads < threads_wanted() &&
 	       pthread_create(&a->thread[a->threads], NULL, ahead_thread, a) == 0)
@@ -204,13 +218,17 @@ int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
 
 void ahead_reached(struct ahead *a, unsigned int block, uint64_t page)
 {
-	uint64_t unit = a->first[block] + page / AHEAD_UNIT_PAGES;
-	uint64_t before = __atomic_load_n(&a->reached, __ATOMIC_RELAXED);
+	const uint32_t *places = __atomic_load_n(&a->place, __ATOMIC_ACQUIRE);
+	uint64_t before = __atomic_load_n(&a->reached, __ATOMIC_RELAXED), place;
 
-	while (unit > before && !__atomic_compare_exchange_n(&a->reached, &before, unit, true,
-							     __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+	if (!places)
+		return;
+	place = __atomic_load_n(&places[a->first[block] + page / AHEAD_UNIT_PAGES],
+				__ATOMIC_RELAXED);
+	while (place > before && !__atomic_compare_exchange_n(&a->reached, &before, place, true,
+							      __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		;
-	if (unit <= before || !__atomic_exchange_n(&a->waiting, false, __ATOMIC_SEQ_CST))
+	if (place <= before || !__atomic_exchange_n(&a->waiting, false, __ATOMIC_SEQ_CST))
 		return;
 	pthread_mutex_lock(&a->lock);
 	pthread_cond_broadcast(&a->changed);
@@ -229,8 +247,8 @@ void ahead_free(struct ahead *a)
 	pthread_mutex_unlock(&a->lock);
 	for (i = 0; i < a->threads; i++)
 		pthread_join(a->thread[i], NULL);
-	for (i = 0; i < a->guest->n_blocks; i++)
-		free(a->units[i]);
+	free(a->told);
+	free(a->place);
 	pthread_cond_destroy(&a->changed);
 	pthread_mutex_destroy(&a->lock);
 	a->guest = NULL;

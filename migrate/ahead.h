@@ -1,7 +1,7 @@
 /*
  * First touch is the dearest step of a destination: the kernel finds and zeroes memory before the
- * data can be copied into it. So it is told where data will come (AHEAD records), and threads of
- * its own touch those places in large pages, some way ahead of the data.
+ * data can be copied into it. So it is told where data will come, in that order (AHEAD records),
+ * and threads of its own touch those places in large pages, some way ahead of the data.
  *
  * A hint only: what is wrong or missing in it costs time or memory, never content.
  */
@@ -35,24 +35,25 @@ struct record;
 
 /*
  * Source: the runs of units in which a page other than zero was seen, for `touched` bits of the
- * block, from unit *at on; at most AHEAD_RUNS_MAX. Writes a body, moves *at on, returns its bytes;
- * 0 at the end. Units of which less than half is touched do not count, and of
- * each only a few pages are looked at.
+ * block, from unit *at on and before unit `end`; at most AHEAD_RUNS_MAX. Writes a body, moves *at
+ * on, returns its bytes; 0 at the end. Units of which less than half is touched do not count, and
+ * of each only a few pages are looked at.
  */
 size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t *touched,
-		    uint64_t *at, uint8_t body[AHEAD_BODY_MAX]);
+		    uint64_t *at, uint64_t end, uint8_t body[AHEAD_BODY_MAX]);
 
 struct ahead {
 	const struct guest *guest;
-	uint64_t *units[GUEST_BLOCKS_MAX]; /* bits: to be touched */
-	uint64_t first[GUEST_BLOCKS_MAX];  /* a block's first unit, counted over all blocks */
-	uint64_t reached;		   /* atomic: the furthest unit that data came for */
+	uint64_t first[GUEST_BLOCKS_MAX]; /* a block's first unit, counted over all blocks */
+	uint64_t units;
+	uint32_t *told;	  /* units, in the order in which they were told: n_told of them */
+	uint32_t *place;  /* of each unit in `told`, from 1; 0: was not told. Atomic */
+	uint64_t reached; /* atomic: the furthest place that data came for */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool waiting; /* atomic */
 	bool end;
-	unsigned int block; /* where the next thread goes on */
-	uint64_t unit;
+	uint64_t n_told, next; /* where the next thread goes on */
 	pthread_t thread[AHEAD_THREADS_MAX];
 	unsigned int threads;
 };

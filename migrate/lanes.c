@@ -538,7 +538,7 @@ int lanes_send(struct lanes *l, const struct chunk *c, struct err *e)
 	if (l->n == 1)
 		return send_chunk(&l->lane[0], &copy, e);
 	pthread_mutex_lock(&l->lock);
-	while (l->queue_n == LANES_QUEUE && !l->failed)
+	while (l->queue_n == l->n * LANES_QUEUE_EACH && !l->failed)
 		pthread_cond_wait(&l->changed, &l->lock);
 	failed = l->failed;
 	if (!failed) {

@@ -24,7 +24,11 @@
 #define LANES_MAX   16
 #define CHUNK_PAGES 512u
 #define CHUNK_WORDS (CHUNK_PAGES / 64)
-#define LANES_QUEUE 16
+
+/* Chunks that wait for a lane, at most, for each of them: enough for none to wait, and few, as what
+ * waits is written to meanwhile. */
+#define LANES_QUEUE_EACH 2
+#define LANES_QUEUE	 (LANES_QUEUE_EACH * LANES_MAX)
 
 /* Pages of one block, whose dirty bits have been cleared: they may be read now. */
 struct chunk {

@@ -10,6 +10,7 @@
 
 #include "migrate/ahead.h"
 #include "migrate/channel/channel.h"
+#include "migrate/order.h"
 #include "migrate/source.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
@@ -22,8 +23,13 @@
 /* Where the link is slow a step takes no longer than so, for the log to be looked at meanwhile. */
 #define STEP_US 80000u
 
+/* Pieces of a first round that are sampled before it begins, and with each that is sent. */
+#define SAMPLE_FIRST 8u
+#define SAMPLE_MORE  4u
+
 /* Where nothing was ever touched, at most so many at once. */
 #define CLEAR_QUIET_PAGES (64 * CLEAR_PAGES)
+#define DEFERRED_WORDS	  (CLEAR_QUIET_PAGES / CHUNK_PAGES / 64)
 
 /*
  * What says something about the link: enough bytes for it to be at its full speed, or enough time.
@@ -66,12 +72,24 @@ static bool is_stopped(const struct source *s)
 	return s->stop_fd >= 0 && poll(&fd, 1, 0) > 0;
 }
 
+/*
+ * In a first round, whether a chunk is left for the next, as it will be written to again anyway;
+ * once enough has been sent for the speed of the link to be known.
+ */
+static bool is_deferred(const struct source *s, unsigned int block, uint64_t first)
+{
+	return !s->parked && s->logging && watch_is_hot(s, block, first) &&
+	       stats_get(&s->stats->data_bytes) >= RATE_SAMPLE_BYTES;
+}
+
 /* One step: bits are cleared in the log, then handed to the lanes, then forgotten here. */
 static int send_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
 		     bool first_round, struct err *e)
 {
-	uint64_t *bits = s->pending[block] + first / 64, at, any = 0;
+	uint64_t *bits = s->pending[block] + first / 64, at, any = 0, deferred[DEFERRED_WORDS];
 	struct chunk c = { .block = block };
+
+	_Static_assert(CLEAR_QUIET_PAGES / CHUNK_PAGES <= 64 * DEFERRED_WORDS, "a bit a chunk");
 
 	if (lanes_check(&s->lanes, e))
 		return -1;
@@ -79,6 +97,10 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 		return err_set(e, "cancelled");
 	if (source_park_if_forced(s, e))
 		return -1;
+	memset(deferred, 0, sizeof(deferred));
+	for (at = 0; first_round && at < n; at += CHUNK_PAGES)
+		if (is_deferred(s, block, first + at))
+			bitmap_set(deferred, at / CHUNK_PAGES);
 	if (first_round) /* the log says of every page that it is dirty */
 		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
 	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, bits, e))
@@ -99,7 +121,9 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 			any |= c.pages[i];
 		if (!any)
 			continue;
-		if (lanes_send(&s->lanes, &c, e))
+		if (bitmap_test(deferred, at / CHUNK_PAGES))
+			watch_defer(s, &c);
+		else if (lanes_send(&s->lanes, &c, e))
 			return -1;
 	}
 	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
@@ -118,17 +142,48 @@ static uint64_t clear_pages(const struct source *s)
 }
 
 /* How many pages the step from `at` on has; a longer one over what seems to be untouched. */
-static uint64_t step_pages(const struct source *s, unsigned int block, uint64_t at)
+static uint64_t step_pages(const struct source *s, unsigned int block, uint64_t at, uint64_t end)
 {
-	uint64_t pages = s->guest->blocks[block].pages;
-	uint64_t quiet = bitmap_next_set(s->pending[block], pages, at) - at;
+	uint64_t quiet = bitmap_next_set(s->pending[block], end, at) - at;
 	uint64_t n = quiet - quiet % CHUNK_PAGES, least = clear_pages(s);
 
 	n = n < least ? least : n < CLEAR_QUIET_PAGES ? n : CLEAR_QUIET_PAGES;
-	return n < pages - at ? n : pages - at;
+	return n < end - at ? n : end - at;
 }
 
-static int send_pending(struct source *s, bool first_round, struct err *e)
+/* A live migration scatters them, so that hot pages show themselves; a file is in order. */
+static void order_of(const struct source *s, struct order *o)
+{
+	order_init(o, s->guest, CHUNK_PAGES, s->logging);
+}
+
+/* Everything, piece by piece; pieces to come are sampled well before their turn. */
+static int send_all(struct source *s, struct err *e)
+{
+	uint64_t at = 0, ahead = 0, samples = SAMPLE_FIRST, first;
+	struct order_piece p, next;
+	struct order o;
+
+	order_of(s, &o);
+	if (s->logging && watch_begin_samples(s, o.piece_pages, e))
+		return -1;
+	while (order_next(&o, &at, &p)) {
+		for (; s->logging && samples && order_next(&o, &ahead, &next); samples--)
+			if (watch_sample(s, next.block, next.first, next.pages, e))
+				return -1;
+		samples = SAMPLE_MORE;
+		for (first = p.first; first < p.first + p.pages;) {
+			uint64_t n = step_pages(s, p.block, first, p.first + p.pages);
+
+			if (send_step(s, p.block, first, n, true, e))
+				return -1;
+			first += n;
+		}
+	}
+	return 0;
+}
+
+static int send_pending(struct source *s, struct err *e)
 {
 	unsigned int i;
 	uint64_t at, n;
@@ -136,12 +191,10 @@ static int send_pending(struct source *s, bool first_round, struct err *e)
 	for (i = 0; i < s->guest->n_blocks; i++) {
 		uint64_t pages = s->guest->blocks[i].pages;
 
-		at = first_round ? 0 : bitmap_next_set(s->pending[i], pages, 0);
-		for (; at < pages;
-		     at = first_round ? at + n : bitmap_next_set(s->pending[i], pages, at + n)) {
+		for (at = 0; (at = bitmap_next_set(s->pending[i], pages, at)) < pages; at += n) {
 			at -= at % CHUNK_PAGES;
-			n = step_pages(s, i, at);
-			if (send_step(s, i, at, n, first_round, e))
+			n = step_pages(s, i, at, pages);
+			if (send_step(s, i, at, n, false, e))
 				return -1;
 		}
 	}
@@ -154,21 +207,29 @@ static int send_pending(struct source *s, bool first_round, struct err *e)
  */
 int rounds_look_ahead(struct source *s, struct err *e)
 {
+	struct order_piece p;
+	struct order o;
 	size_t bytes;
 	uint8_t *body;
 	unsigned int i;
-	uint64_t at;
+	uint64_t at = 0, unit, end;
 	int rc = 0;
 
+	for (i = 0; i < s->guest->n_blocks; i++)
+		if (s->guest->ops->touched(s->guest, i, 0, s->guest->blocks[i].pages, s->pending[i],
+					   e))
+			return -1;
+	if (s->cold)
+		return 0;
 	body = malloc(AHEAD_BODY_MAX);
 	if (!body)
 		return err_set(e, "out of memory");
-	for (i = 0; i < s->guest->n_blocks && !rc; i++) {
-		const struct guest_block *b = &s->guest->blocks[i];
-
-		rc = s->guest->ops->touched(s->guest, i, 0, b->pages, s->pending[i], e);
-		for (at = 0;
-		     !rc && !s->cold && (bytes = ahead_encode(b, i, s->pending[i], &at, body));)
+	order_of(s, &o);
+	while (!rc && order_next(&o, &at, &p)) {
+		unit = p.first / AHEAD_UNIT_PAGES;
+		end = (p.first + p.pages + AHEAD_UNIT_PAGES - 1) / AHEAD_UNIT_PAGES;
+		while (!rc && (bytes = ahead_encode(&s->guest->blocks[p.block], p.block,
+						    s->pending[p.block], &unit, end, body)))
 			rc = source_send_record(s, RECORD_AHEAD, body, bytes, e);
 	}
 	free(body);
@@ -208,7 +269,7 @@ int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *
 	s->lanes.round = (uint32_t)round;
 	if (s->events.round)
 		s->events.round(s->events.arg, round);
-	if (send_pending(s, round == 1, e) ||
+	if ((round == 1 ? send_all(s, e) : send_pending(s, e)) ||
 	    (!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
 	    (!s->cold && !last && rounds_await(s, r, round, e)))
 		return -1;

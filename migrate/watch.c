@@ -36,6 +36,7 @@ void watch_free(struct source *s)
 
 	for (i = 0; i < GUEST_BLOCKS_MAX; i++)
 		free(s->watch.again[i]);
+	free(s->watch.samples);
 }
 
 static uint64_t pages_sent(const struct source *s)
@@ -68,6 +69,62 @@ void watch_merge(struct source *s)
 			s->pending[i][w] |= s->watch.again[i][w];
 			s->watch.again[i][w] = 0;
 		}
+}
+
+/* One bit of each word; scattered, as guests like even distances. */
+static uint64_t sample_of(uint64_t word)
+{
+	return 1ull << (word * 0x9e3779b97f4a7c15ull >> 58);
+}
+
+static int fetch(struct source *s, struct err *e)
+{
+	unsigned int i;
+
+	for (i = 0; i < s->guest->n_blocks; i++)
+		if (s->guest->ops->log_fetch(s->guest, i, s->watch.again[i], e))
+			return -1;
+	return 0;
+}
+
+int watch_begin_samples(struct source *s, uint64_t most_pages, struct err *e)
+{
+	s->watch.samples = calloc(BITMAP_WORDS(most_pages), sizeof(uint64_t));
+	if (!s->watch.samples)
+		return err_set(e, "out of memory");
+	/* Where fetching takes the bits: all of them, for what is sampled to be new. */
+	return fetch(s, e);
+}
+
+int watch_sample(struct source *s, unsigned int block, uint64_t first, uint64_t n, struct err *e)
+{
+	uint64_t w;
+
+	for (w = 0; w < BITMAP_WORDS(n); w++) {
+		s->watch.samples[w] = sample_of(first / 64 + w);
+		s->watch.again[block][first / 64 + w] &= ~s->watch.samples[w];
+	}
+	return s->guest->ops->log_clear(s->guest, block, first, n, s->watch.samples, e);
+}
+
+bool watch_is_hot(const struct source *s, unsigned int block, uint64_t first)
+{
+	uint64_t w = first / 64, end = BITMAP_WORDS(s->guest->blocks[block].pages);
+
+	end = end < w + CHUNK_WORDS ? end : w + CHUNK_WORDS;
+	for (; w < end; w++)
+		if (s->watch.again[block][w] & sample_of(w))
+			return true;
+	return false;
+}
+
+void watch_defer(struct source *s, const struct chunk *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < CHUNK_WORDS; i++)
+		if (c->pages[i])
+			s->watch.again[c->block][c->first / 64 + i] |= c->pages[i];
 }
 
 /* Whether somebody wants to know; the first round says nothing about the next ones. */
@@ -123,21 +180,21 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 int watch_look(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us(), left, took;
-	unsigned int i;
 
-	if (s->parked)
+	if (s->parked || !s->logging)
 		return 0;
 	brake_look(s);
-	if (!is_wanted(s) || start - s->watch.at_us < s->watch.every_us)
+	if ((!is_wanted(s) && stats_get(&s->stats->round) > 1) ||
+	    start - s->watch.at_us < s->watch.every_us)
 		return 0;
-	for (i = 0; i < s->guest->n_blocks; i++)
-		if (s->guest->ops->log_fetch(s->guest, i, s->watch.again[i], e))
-			return -1;
+	if (fetch(s, e))
+		return -1;
 	left = count_again(s);
 	took = clock_us() - start;
 	s->watch.at_us = start;
 	s->watch.every_us = took * LOOK_SHARE > LOOK_US ? took * LOOK_SHARE : LOOK_US;
-	slow_down(s, left, stats_get(&s->stats->remaining_pages), start);
+	if (is_wanted(s))
+		slow_down(s, left, stats_get(&s->stats->remaining_pages), start);
 	return 0;
 }
 

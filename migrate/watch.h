@@ -5,17 +5,20 @@
 #ifndef GODWIT_MIGRATE_WATCH_H
 #define GODWIT_MIGRATE_WATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "migrate/guest.h"
 #include "migrate/policy/converge.h"
 
+struct chunk;
 struct err;
 struct source;
 
 struct watch {
-	uint64_t *again[GUEST_BLOCKS_MAX]; /* found dirty within the round */
-	uint64_t at_us, every_us;	   /* the last look, and how often */
+	uint64_t *again[GUEST_BLOCKS_MAX]; /* found dirty within the round; or left for the next */
+	uint64_t *samples;	  /* a bit of each word, for as many pages as a piece has */
+	uint64_t at_us, every_us; /* the last look, and how often */
 	/* Pages sent before this round, and in the first; dirty at the ends of the others. */
 	uint64_t from_pages, from_data_pages, first_pages, again_before;
 	struct converge converge;
@@ -39,6 +42,17 @@ void watch_end_round(struct source *s, uint64_t dirty);
  * them before counts no more. What was seen of the others nobody else knows: fetching took it.
  */
 void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t n);
+
+/*
+ * In a first round the log says of every page that it is dirty. So of each 64 pages one is cleared
+ * well before it is sent: when it is dirty again by then, its chunk is being written to.
+ */
+int watch_begin_samples(struct source *s, uint64_t most_pages, struct err *e);
+int watch_sample(struct source *s, unsigned int block, uint64_t first, uint64_t n, struct err *e);
+bool watch_is_hot(const struct source *s, unsigned int block, uint64_t first);
+
+/* Leaves a chunk that was taken from the log for the next round. */
+void watch_defer(struct source *s, const struct chunk *c);
 
 /* Adds what was seen within the round to the pages of the next. */
 void watch_merge(struct source *s);

@@ -72,9 +72,10 @@ int memory_touched(const struct memory *m, const struct memory_block *b, uint64_
  *     fetch the bits --> clear those of a chunk --> read its pages
  *
  * One thread. Fetch adds to `bits`, one for each page of the block; those of clear begin at page
- * `first`. Clearing takes whole multiples of 64 pages (but at the block's end). Without KVM's manual protection a
- * fetch clears by itself, and clear does nothing. With dirty rings a fetch clears as well, and
- * clear forgets what was dirtied since, up to the moment at which the page was last protected.
+ * `first`. Clearing takes whole multiples of 64 pages (but at the block's end). Without KVM's
+ * manual protection a fetch clears by itself, and clear does nothing. With dirty rings a fetch
+ * clears as well, and clear forgets what was dirtied since, up to the moment at which the page was
+ * last protected.
  */
 int memory_log_start(struct memory *m, struct kvm *kvm, struct err *e);
 int memory_log_fetch(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t *bits,

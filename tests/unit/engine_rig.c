@@ -129,13 +129,20 @@ static void *destination_thread(void *arg)
 
 void rig_init(struct rig *r, enum rig_link link)
 {
+	rig_init_sized(r, link, pages[0]);
+}
+
+void rig_init_sized(struct rig *r, enum rig_link link, uint64_t first_pages)
+{
+	const uint64_t sizes[] = { first_pages, pages[1] };
+
 	memset(r, 0, sizeof(*r));
 	r->link = link;
 	r->listen_fd = r->pair[0] = r->pair[1] = -1;
 	r->lanes_ms = 300;
 	r->limits.downtime_us = 300000;
-	r->src = fake_new(&r->world, 2, pages);
-	r->dst = fake_new(&r->world, 2, pages);
+	r->src = fake_new(&r->world, 2, sizes);
+	r->dst = fake_new(&r->world, 2, sizes);
 	fake_fill(r->src, 7);
 	r->source_stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->destination_stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

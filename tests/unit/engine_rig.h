@@ -56,6 +56,8 @@ struct rig {
 
 /* A source with something in its memory, and an empty destination. */
 void rig_init(struct rig *r, enum rig_link link);
+/* With so many pages in its first block. */
+void rig_init_sized(struct rig *r, enum rig_link link, uint64_t first_pages);
 void rig_start(struct rig *r);
 void rig_finish(struct rig *r);
 static inline void rig_run(struct rig *r)

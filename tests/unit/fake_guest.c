@@ -110,6 +110,7 @@ static void *writer(void *arg)
 		uint64_t pages = f->guest.blocks[block].pages;
 		uint64_t page = (r >> 8) % (f->writer_pages < pages ? f->writer_pages : pages);
 
+		page += block ? 0 : f->writer_first;
 		if (r >> 32 & 7)
 			fake_write(f, block, page, (unsigned int)(r >> 40) % WORDS, r);
 		else

@@ -39,7 +39,8 @@ struct fake {
 	unsigned int writers;
 	/* Atomic: taken from them, who are the first vCPU; ever; and from the others. */
 	unsigned int permille, highest_permille, others_permille;
-	uint64_t writer_pages, writer_rest_us;
+	uint64_t writer_first, writer_pages,
+		writer_rest_us; /* the first block's, from the first on */
 	pthread_t thread[4];
 	bool stop;	 /* atomic */
 	uint64_t writes; /* atomic: so far */

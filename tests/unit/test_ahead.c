@@ -68,14 +68,20 @@ START_TEST(dense_units_with_data_are_told)
 	touch(20 * AHEAD_UNIT_PAGES, AHEAD_UNIT_PAGES, false); /* zero */
 	touch(30 * AHEAD_UNIT_PAGES + 200, 312, true);	       /* more than half */
 	touch((UNITS - 1) * AHEAD_UNIT_PAGES, AHEAD_UNIT_PAGES - 100, true);
-	ck_assert_uint_eq(ahead_encode(&guest.blocks[0], 7, touched, &at, body),
+	ck_assert_uint_eq(ahead_encode(&guest.blocks[0], 7, touched, &at, UNITS, body),
 			  AHEAD_HEAD_BYTES + 3 * AHEAD_RUN_BYTES);
 	ck_assert_uint_eq(get_u32(body), 7);
 	ck_assert_uint_eq(get_u32(body + 4), 3);
 	check_run(0, 0, 3 * AHEAD_UNIT_PAGES);
 	check_run(1, 30, AHEAD_UNIT_PAGES);
 	check_run(2, UNITS - 1, AHEAD_UNIT_PAGES - 100);
-	ck_assert_uint_eq(ahead_encode(&guest.blocks[0], 7, touched, &at, body), 0);
+	ck_assert_uint_eq(ahead_encode(&guest.blocks[0], 7, touched, &at, UNITS, body), 0);
+	/* A part of them. */
+	at = 2;
+	ck_assert_uint_eq(ahead_encode(&guest.blocks[0], 7, touched, &at, 20, body),
+			  AHEAD_HEAD_BYTES + AHEAD_RUN_BYTES);
+	check_run(0, 2, AHEAD_UNIT_PAGES);
+	ck_assert_uint_eq(at, 20);
 }
 END_TEST
 
@@ -160,6 +166,13 @@ START_TEST(memory_is_ready_ahead_of_the_data)
 	await_ready(0, UNITS - 1);
 	await_ready(1, 1);
 	ck_assert(!is_ready(1, 2));
+	/* In the order in which they were told, and each once. */
+	ck_assert_int_eq(take(&a, 1, 3 * 512, 512, NULL), 0);
+	ck_assert_int_eq(take(&a, 1, 0, 512, NULL), 0);
+	ck_assert_int_eq(take(&a, 1, 0, 1024, NULL), 0);
+	await_ready(1, 3);
+	await_ready(1, 0);
+	ck_assert_uint_eq(a.n_told, UNITS + 3);
 	ahead_free(&a);
 }
 END_TEST

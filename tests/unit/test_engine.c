@@ -11,6 +11,7 @@
 #include "vmm/base/clock.h"
 #include "migrate/channel/channel.h"
 #include "tests/unit/engine_rig.h"
+#include "vmm/base/bitmap.h"
 #include "vmm/memory.h"
 
 static const unsigned int lane_numbers[] = { 1, 2, 4 };
@@ -289,6 +290,47 @@ START_TEST(bandwidth_is_kept_by_all_lanes_together_and_may_change)
 }
 END_TEST
 
+/* -- the order of a first round -- */
+
+#define LARGE_PAGES 20000u
+#define HOT_FIRST   (31u * CHUNK_PAGES) /* among the last to be sent */
+
+static uint64_t in_first_round;
+
+static void count_first_round(struct rig *r, uint64_t round)
+{
+	if (round == 2)
+		in_first_round = stats_get(&r->source_stats.normal_pages) +
+				 stats_get(&r->source_stats.zero_pages);
+}
+
+START_TEST(pages_that_are_written_all_the_time_are_not_sent_in_the_first_round)
+{
+	uint64_t touched = 0, hot = 0, i;
+	struct rig r;
+
+	rig_init_sized(&r, RIG_TCP, LARGE_PAGES);
+	r.source.n_lanes = 1 + _i / 2;
+	r.src->log_is_taken = _i % 2;
+	r.src->writers = 2;
+	r.src->writer_first = HOT_FIRST;
+	r.src->writer_pages = 400;
+	r.limits.bandwidth = 64u << 20;
+	r.on_round = count_first_round;
+	for (i = 0; i < LARGE_PAGES; i++) {
+		touched += bitmap_test(r.src->touched[0], i);
+		hot += i / CHUNK_PAGES == HOT_FIRST / CHUNK_PAGES &&
+		       bitmap_test(r.src->touched[0], i);
+	}
+	in_first_round = 0;
+	rig_run(&r);
+	check_moved(&r);
+	ck_assert_uint_gt(in_first_round, touched / 2);
+	ck_assert_uint_lt(in_first_round, touched - hot / 2);
+	rig_free(&r);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("engine");
@@ -306,6 +348,8 @@ int main(void)
 	tcase_add_test(c, clock_is_told_of_the_pause);
 	tcase_add_loop_test(c, figures_add_up_to_the_bytes_that_crossed_the_link, 0, 3);
 	tcase_add_loop_test(c, each_touched_page_is_counted_once_in_each_round, 0, 3);
+	tcase_add_loop_test(c, pages_that_are_written_all_the_time_are_not_sent_in_the_first_round,
+			    0, 4);
 	tcase_add_loop_test(c, bandwidth_is_kept_by_all_lanes_together_and_may_change, 0, 3);
 	suite_add_tcase(s, c);
 	srunner_run_all(r, CK_NORMAL);
