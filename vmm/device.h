@@ -112,6 +112,14 @@ struct device_model {
 	/* The guest has just come from another host, and runs: tell the network. NULL for most. */
 	void (*announce)(struct device *d);
 
+	/*
+	 * A channel between a program in the guest and one of this host: `fd` (a non-blocking
+	 * socket, the device's from here on when it returns 0) becomes the host's end of the one
+	 * of that name, until the other end of the socket is closed. 1: it has no such channel.
+	 * -1: it is not free, or there is nobody at the guest's end. NULL for most.
+	 */
+	int (*channel_attach)(struct device *d, const char *name, int fd, struct err *e);
+
 	/* The person presses the machine's power button; NULL for all but the power device. */
 	void (*press_power_button)(struct device *d);
 };

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -871,6 +872,43 @@ int machine_dirty_limit(struct machine *m, uint64_t bytes_per_s, struct err *e)
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_dirty_limit(&m->vcpus[i], bytes_per_s);
 	return 0;
+}
+
+struct channel_attach {
+	struct machine *m;
+	const char *name;
+	int fd, rc;
+	struct err *e;
+};
+
+static void attach_channel(void *arg)
+{
+	struct channel_attach *a = arg;
+	unsigned int i;
+
+	a->rc = 1;
+	for (i = 0; i < a->m->n_devices && a->rc > 0; i++) {
+		struct device *d = a->m->devices[i];
+
+		if (d->model->channel_attach)
+			a->rc = d->model->channel_attach(d, a->name, a->fd, a->e);
+	}
+}
+
+int machine_channel_open(struct machine *m, const char *name, struct err *e)
+{
+	struct channel_attach a = { .m = m, .name = name, .e = e };
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds))
+		return err_errno(e, errno, "cannot make a socket");
+	a.fd = fds[1];
+	loop_call(&m->io, attach_channel, &a);
+	if (a.rc == 0)
+		return fds[0];
+	close(fds[0]);
+	close(fds[1]);
+	return a.rc > 0 ? err_set(e, "the VM has no channel %s", name) : -1;
 }
 
 static void press_power_button(void *arg)

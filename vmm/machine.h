@@ -155,6 +155,14 @@ int machine_states_save(struct machine *m, struct tree *states, struct err *e);
 int machine_states_load(struct machine *m, const struct tree *states, uint64_t advance_ns,
 			struct err *e);
 
+/*
+ * A connection to the guest's end of the channel of that name, as programs of this host have it by
+ * the channel's socket: a non-blocking socket, which the caller closes. -1: there is no such
+ * channel, such a program is connected, or nobody in the guest listens. Any thread but the I/O
+ * thread.
+ */
+int machine_channel_open(struct machine *m, const char *name, struct err *e);
+
 /* The ACPI power button. */
 void machine_press_power_button(struct machine *m);
 

@@ -416,32 +416,49 @@ static void watch_input(struct chardev *c)
 		c->in_unpollable = true; /* a plain file; a client's socket can always be watched */
 }
 
-static void client_ready(void *arg, uint32_t events)
+/* A client in place of one that has hung up, or of none; -1: no. */
+static int take_client(struct chardev *c, int fd)
 {
-	struct chardev *c = arg;
-	int fd;
+	int out = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 
-	(void)events;
-	fd = accept4(c->listening.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
-		return;
+	if (out < 0) {
+		log_warn("%s: cannot take a client: %s", c->name, strerror(errno));
+		return -1;
+	}
 	if (c->in.fd >= 0)
 		drop_client(c);
 	loop_remove(c->env->io, &c->listen_watch); /* the next one waits in the socket's queue */
-	c->out.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	if (c->out.fd < 0) {
-		log_warn("%s: cannot take a client: %s", c->name, strerror(errno));
-		close(fd);
-		listen_for_next(c);
-		return;
-	}
 	c->in.fd = fd;
+	c->out.fd = out;
 	pthread_mutex_lock(&c->lock);
 	c->out_open = true;
 	pthread_mutex_unlock(&c->lock);
 	if (c->ops->connected)
 		c->ops->connected(c->arg, true);
 	watch_input(c);
+	return 0;
+}
+
+static void client_ready(void *arg, uint32_t events)
+{
+	struct chardev *c = arg;
+	int fd = accept4(c->listening.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void)events;
+	if (fd >= 0 && take_client(c, fd))
+		close(fd);
+}
+
+int chardev_attach(struct chardev *c, int fd)
+{
+	struct pollfd waiting = { .fd = c->listening.fd, .events = POLLIN };
+
+	if (c->kind != CHARDEV_UNIX || c->paused || (c->in.fd >= 0 && !c->hung_up))
+		return -1;
+	/* Who waits came first, also where the loop has not come to him yet. */
+	if (poll(&waiting, 1, 0) > 0)
+		return -1;
+	return take_client(c, fd);
 }
 
 static void woken(void *arg, uint32_t events)

@@ -47,6 +47,13 @@ int chardev_open(struct chardev **out, const char *spec, const struct device_env
  */
 void chardev_close(struct chardev *c);
 
+/*
+ * I/O thread: as if a client with that socket (non-blocking; c's from here on when it returns 0)
+ * had come to a unix:PATH one. -1: one is there already, or waits to be let in; or c is none of
+ * those, or paused.
+ */
+int chardev_attach(struct chardev *c, int fd);
+
 /* Begins to read and to accept; and ends it: no call back after that, output is still written. */
 int chardev_resume(struct chardev *c, struct err *e);
 void chardev_pause(struct chardev *c);

@@ -567,6 +567,31 @@ static int console_create(const struct device_env *env, const struct tree *t, co
 	return 0;
 }
 
+static int console_channel_attach(struct device *dev, const char *name, int fd, struct err *e)
+{
+	struct console *d = (struct console *)dev;
+	struct port *p = NULL;
+	bool active, open;
+	unsigned int i;
+
+	for (i = 0; i < d->n_ports && !p; i++)
+		if (!strcmp(d->ports[i].name, name))
+			p = &d->ports[i];
+	if (!p)
+		return 1;
+	pthread_mutex_lock(&d->v.lock);
+	active = d->v.active;
+	open = virtio_working(&d->v) && p->st.guest_open;
+	pthread_mutex_unlock(&d->v.lock);
+	if (!active)
+		return err_set(e, "the guest is paused");
+	if (!open)
+		return err_set(e, "no program in the guest has opened the channel %s", name);
+	if (chardev_attach(p->host, fd))
+		return err_set(e, "a program of this host is connected to the channel %s", name);
+	return 0;
+}
+
 /* ---- state ---- */
 
 static void port_fields(struct state *s, void *p)
@@ -661,4 +686,5 @@ const struct device_model virtio_console_model = {
 	.save = console_save,
 	.fits = console_fits,
 	.load = console_load,
+	.channel_attach = console_channel_attach,
 };

@@ -3,6 +3,7 @@
  * both ways with back pressure, and what survives a move and a rude driver.
  */
 #include <check.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -187,6 +188,15 @@ static void host_gets(int fd, const char *text)
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	ck_assert_int_eq(recv(fd, got, strlen(text), MSG_WAITALL), (ssize_t)strlen(text));
 	ck_assert_str_eq(got, text);
+}
+
+/* From a socket on which reads do not wait. */
+static void host_gets_soon(int fd, const char *text)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	ck_assert_int_eq(poll(&p, 1, 5000), 1);
+	host_gets(fd, text);
 }
 
 START_TEST(ports_are_named_and_opened_as_both_sides_come_and_go)
@@ -413,6 +423,72 @@ START_TEST(a_moved_guest_hears_that_its_client_stayed_behind)
 }
 END_TEST
 
+struct attach {
+	const char *name;
+	int fd, rc;
+};
+
+static void attach_on_io(void *arg)
+{
+	struct attach *a = arg;
+
+	a->rc = virtio_console_model.channel_attach(b.device, a->name, a->fd, &e);
+}
+
+/* As the machine does it: the other end of the socket; what was said in place of one. */
+static int attach(const char *name, int rc, const char *why)
+{
+	struct attach a = { .name = name };
+	int fds[2];
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds),
+			 0);
+	a.fd = fds[1];
+	loop_call(&b.io, attach_on_io, &a);
+	ck_assert_int_eq(a.rc, rc);
+	if (rc == 0)
+		return fds[0];
+	ck_assert_msg(rc > 0 || strstr(e.text, why), "%s", e.text);
+	close(fds[0]);
+	close(fds[1]);
+	return -1;
+}
+
+#define AGENT "org.qemu.guest_agent.0"
+
+START_TEST(godwit_itself_may_have_a_channel_that_nobody_else_has)
+{
+	uint8_t got[BUFFER_BYTES];
+	int fd, other;
+
+	start();
+	introduce();
+	attach("three", 1, NULL);
+	attach(AGENT, -1, "no program in the guest has opened the channel " AGENT);
+	guest_offers(1, 4);
+	guest_says(1, OPEN, 1);
+	fd = attach(AGENT, 0, NULL);
+	guest_hears(1, OPEN, 1, "");
+	ck_assert_int_eq(write(fd, "hello", 5), 5);
+	ck_assert_uint_eq(guest_gets(1, got), 5);
+	guest_puts(OUT(1), "world", 5);
+	host_gets_soon(fd, "world");
+	attach(AGENT, -1, "a program of this host is connected to the channel " AGENT);
+	other = client(1); /* waits, and is next */
+	ck_assert_int_eq(write(other, "later", 5), 5);
+	close(fd);
+	guest_hears(1, OPEN, 0, "");
+	guest_hears(1, OPEN, 1, "");
+	ck_assert_uint_eq(guest_gets(1, got), 5);
+	ck_assert_int_eq(memcmp(got, "later", 5), 0);
+	attach(AGENT, -1, "a program of this host is connected to the channel " AGENT);
+	close(other);
+	guest_hears(1, OPEN, 0, "");
+	bench_park(&b);
+	attach(AGENT, -1, "the guest is paused");
+}
+END_TEST
+
 START_TEST(nodes_that_cannot_be_are_refused)
 {
 	struct device *none;
@@ -463,6 +539,7 @@ int main(void)
 	tcase_add_test(t, clients_that_change_while_the_guest_cannot_hear_are_told_in_order);
 	tcase_add_test(t, nonsense_from_the_guest_is_ignored_or_fails_its_device_only);
 	tcase_add_test(t, a_moved_guest_hears_that_its_client_stayed_behind);
+	tcase_add_test(t, godwit_itself_may_have_a_channel_that_nobody_else_has);
 	tcase_add_test(t, nodes_that_cannot_be_are_refused);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
