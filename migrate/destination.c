@@ -15,6 +15,7 @@
 #include "migrate/callers.h"
 #include "migrate/channel/channel.h"
 #include "migrate/codec/zero.h"
+#include "migrate/teller.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 #include "vmm/memory.h"
@@ -436,6 +437,7 @@ static int take_states(struct destination *d, const struct record *rec, struct e
 {
 	struct reader *r = &d->lane[0].reader;
 	char text[400];
+	uint64_t bits;
 
 	if (rec->type == RECORD_FAILED) {
 		record_text(rec, text, sizeof(text));
@@ -454,7 +456,12 @@ static int take_states(struct destination *d, const struct record *rec, struct e
 	stats_set(&d->stats->remaining_pages, 0);
 	d->states_at_us = clock_us();
 	d->advance_ns = get_u64(rec->body);
-	d->run = get_u64(rec->body + 8) != 0;
+	bits = get_u64(rec->body + 8);
+	d->run = bits & STATES_RAN;
+	d->tell = bits & STATES_TELL;
+	if (bits & ~(uint64_t)(STATES_RAN | STATES_TELL) || (d->tell && !d->run))
+		return err_set(e, "%s: states with the bits 0x%" PRIx64 ", which mean nothing",
+			       r->channel->name, bits);
 	if (d->advance_ns > 3600ull * 1000000000)
 		return err_set(e, "%s: a pause of more than an hour", r->channel->name);
 	if (tree_copy(&d->states, rec->body + STATES_HEAD_BYTES,
@@ -564,6 +571,10 @@ int destination_start(struct destination *d, bool paused, struct err *e)
 	/* The guest runs here, whether or not the source hears of it. */
 	if (!d->cold && writer_record(&d->writer, RECORD_RUNNING, NULL, 0, NULL, 0, NULL))
 		log_warn("the source could not be told that the guest runs here");
+	if (d->tell && d->teller) {
+		teller_set_told(d->teller);
+		teller_want(d->teller, GUEST_AFTER_MIGRATION);
+	}
 	return 0;
 }
 

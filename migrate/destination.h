@@ -20,6 +20,7 @@
 
 struct channel;
 struct destination;
+struct teller;
 
 struct destination_lane {
 	struct destination *all;
@@ -43,12 +44,15 @@ struct destination {
 	unsigned int n_lanes;
 	struct writer writer; /* to the source */
 
+	struct teller *teller; /* set by the caller; NULL: the guest's agent is told nothing */
+
 	struct guest *guest;
 	struct stats *stats;
 	struct ahead ahead;
 	struct tree states;
 	uint64_t advance_ns, states_at_us;
-	bool run; /* the guest ran when it was parked */
+	bool run;  /* the guest ran when it was parked */
+	bool tell; /* its agent heard before_migration: when it runs here, after_migration */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

@@ -68,6 +68,13 @@ struct guest_ops {
 	/* Source, parked: gives up what only one side may hold, so that the other can take it. */
 	void (*release)(struct guest *g);
 
+	/*
+	 * A connection to the guest's agent (migrate/agent.h), while the guest runs: a non-blocking
+	 * socket, which the caller closes; -1: there is no agent, or the channel to it is not free.
+	 * NULL: never. Any thread.
+	 */
+	int (*agent_open)(struct guest *g, struct err *e);
+
 	/* Destination: takes the states in, the guest's clock advanced by `advance_ns`; then lets
 	 * it run, or leaves it paused. When start fails, the source may have it all again. */
 	int (*states_load)(struct guest *g, const struct tree *states, uint64_t advance_ns,

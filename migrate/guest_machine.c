@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "migrate/agent.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
@@ -153,6 +154,11 @@ static void guest_release(struct guest *g)
 	machine_release(machine_of(g));
 }
 
+static int guest_agent_open(struct guest *g, struct err *e)
+{
+	return machine_channel_open(machine_of(g), AGENT_CHANNEL, e);
+}
+
 static int guest_states_load(struct guest *g, const struct tree *states, uint64_t advance_ns,
 			     struct err *e)
 {
@@ -181,6 +187,7 @@ static const struct guest_ops ops = {
 	.vcpu_dirty_pages = guest_vcpu_dirty_pages,
 	.sync = guest_sync,
 	.release = guest_release,
+	.agent_open = guest_agent_open,
 	.states_load = guest_states_load,
 	.start = guest_start,
 };

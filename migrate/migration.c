@@ -21,6 +21,7 @@
 #include "migrate/guest.h"
 #include "migrate/slots.h"
 #include "migrate/source.h"
+#include "migrate/teller.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
@@ -56,6 +57,7 @@ struct migration {
 	struct migration_parameters used; /* by the one under way: constant for its thread */
 	struct source_limits limits;	  /* a copy of what may change: atomic */
 	struct source source;
+	struct teller teller; /* the guest's: through all migrations */
 	struct slots slots;   /* its own: by turns the owner's and the migration's thread */
 	struct err why_slots; /* why there are none */
 	struct destination *destination;
@@ -345,6 +347,8 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.compression = mig->used.compression,
 		.level = (int)(mig->used.compression == CODEC_ZLIB ? mig->used.zlib_level
 								   : mig->used.zstd_level),
+		.teller = &mig->teller,
+		.guest_events = p && p->guest_events && mig->uri.kind != URI_FILE,
 		.stats = &mig->stats,
 		.events = { on_phase, on_round, on_decision, on_commit, open_connection, on_explain,
 			    mig },
@@ -427,6 +431,24 @@ static void *in_thread(void *arg)
 
 /* -- the owner's side -- */
 
+/* All that it waits for. */
+static int open_fds(struct migration *mig, struct err *e)
+{
+	mig->timeout = (struct loop_watch){ .fn = on_timeout, .arg = mig };
+	mig->timeout.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	mig->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (mig->timeout.fd < 0 || mig->stop_fd < 0)
+		err_errno(e, errno, "cannot make a timer and an eventfd");
+	else if (teller_init(&mig->teller, e) == 0) {
+		if (loop_add(mig->owner_loop, &mig->timeout, EPOLLIN, e) == 0)
+			return 0;
+		teller_free(&mig->teller);
+	}
+	close(mig->timeout.fd);
+	close(mig->stop_fd);
+	return -1;
+}
+
 int migration_new(struct migration **out, struct machine *m, struct loop *owner_loop,
 		  const struct migration_events *events, struct err *e)
 {
@@ -434,27 +456,15 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 
 	if (!mig)
 		return err_set(e, "out of memory");
-	mig->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (mig->stop_fd < 0) {
-		free(mig);
-		return err_errno(e, errno, "cannot make an eventfd");
-	}
 	mig->owner_loop = owner_loop;
 	mig->events = *events;
-	mig->timeout = (struct loop_watch){ .fn = on_timeout, .arg = mig };
-	mig->timeout.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (mig->timeout.fd < 0) {
-		err_errno(e, errno, "cannot make a timer");
-		close(mig->stop_fd);
+	if (open_fds(mig, e)) {
 		free(mig);
 		return -1;
 	}
-	if (loop_add(owner_loop, &mig->timeout, EPOLLIN, e)) {
-		close(mig->timeout.fd);
-		close(mig->stop_fd);
-		free(mig);
-		return -1;
-	}
+	mig->teller.guest = &mig->guest.guest;
+	mig->teller.decision = on_decision;
+	mig->teller.arg = mig;
 	mig->parameters =
 		(struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
 					       .channels = DEFAULT_CHANNELS,
@@ -497,6 +507,7 @@ void migration_free(struct migration *mig)
 		return;
 	migration_cancel(mig, "the VM was ended");
 	join(mig);
+	teller_free(&mig->teller);
 	slots_close(&mig->slots);
 	loop_remove(mig->owner_loop, &mig->timeout);
 	close(mig->timeout.fd);
@@ -603,6 +614,7 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 int migration_receive(struct migration *mig, struct destination *d, bool paused, struct err *e)
 {
 	mig->destination = d;
+	d->teller = &mig->teller;
 	mig->paused = paused;
 	destination_set_stop(d, mig->stop_fd);
 	return begin(mig, in_thread, e);
@@ -639,6 +651,7 @@ int migration_force_resume(struct migration *mig, struct err *e)
 	machine_log_stop(mig->machine);
 	if (machine_unhold(mig->machine, e))
 		return -1;
+	teller_want(&mig->teller, GUEST_AFTER_MIGRATION);
 	set_status(mig, MIGRATION_FAILED);
 	return 0;
 }

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -17,6 +18,7 @@
 #include "migrate/codec/page_cache.h"
 #include "migrate/policy/switchover.h"
 #include "migrate/rounds.h"
+#include "migrate/teller.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
@@ -29,6 +31,9 @@
 #define ROUND_MS   120000
 #define READY_MS   60000
 #define RUNNING_MS 30000
+
+/* How often it is looked at, while the agent is waited for, whether that still makes sense. */
+#define AGENT_LOOK_MS 100
 
 /* How long the destination may take to say why it failed; the guest runs again by then. */
 #define LAST_WORDS_MS 200u
@@ -212,6 +217,43 @@ static int set_up(struct source *s, struct reader *r, struct err *e)
 	return open_lanes(s, e);
 }
 
+/* -- before the guest is parked -- */
+
+/* It may have died while nothing was asked of it, or changed its mind: as long as GO is not sent,
+ * that does no harm. */
+static int check_still_there(struct source *s, struct reader *r, struct err *e)
+{
+	struct record rec;
+	int rc = channel_wait(s->channel, 0, e);
+
+	if (rc <= 0)
+		return rc;
+	if (read_answer(s, r, &rec, s->ready_ms, e) || is_refusal(s, &rec, e))
+		return -1;
+	return err_set(e, "%s: a %s record that was not asked for", s->channel->name,
+		       record_name(rec.type));
+}
+
+/* By force nothing is waited for. */
+static bool waits_for_agent(const struct source *s)
+{
+	return s->guest_events && teller_busy(s->teller) && !steer_forced(s);
+}
+
+/* The guest could be parked, but its agent is still being told, which is bounded (teller.h). */
+static int await_agent(struct source *s, struct reader *r, struct err *e)
+{
+	struct pollfd fds[] = { { s->teller->idle_fd, POLLIN, 0 }, { s->stop_fd, POLLIN, 0 } };
+
+	while (waits_for_agent(s)) {
+		if (poll(fds, 2, AGENT_LOOK_MS) > 0 && fds[1].revents)
+			return err_set(e, "cancelled");
+		if (check_still_there(s, r, e))
+			return -1;
+	}
+	return 0;
+}
+
 /* -- rounds -- */
 
 /* Rounds until the guest can be parked. */
@@ -243,7 +285,11 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 		if (!v.stop && steer_round(s, clock_us() - start, &in, &v, e))
 			return -1;
 		stats_set(&s->stats->expected_us, v.expected_us);
-		if (v.stop) {
+		if (v.stop && waits_for_agent(s)) {
+			/* Meanwhile it writes on: what is left then is for one more round. */
+			if (await_agent(s, r, e))
+				return -1;
+		} else if (v.stop) {
 			decide(s, "switchover", v.reason);
 			return 0;
 		}
@@ -255,6 +301,8 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 
 static int park(struct source *s, struct err *e)
 {
+	if (s->teller)
+		teller_halt(s->teller, "the guest is parked");
 	s->parked_at_us = clock_us();
 	if (s->guest->ops->park(s->guest, e))
 		return -1;
@@ -290,6 +338,17 @@ int source_park_if_forced(struct source *s, struct err *e)
 	return 0;
 }
 
+static uint64_t states_bits(struct source *s)
+{
+	bool told = s->teller && teller_told(s->teller);
+
+	if (s->guest->ops->ran(s->guest))
+		return STATES_RAN | (told ? STATES_TELL : 0);
+	if (told)
+		decide(s, "guest-event", "after_migration: the guest is paused");
+	return 0;
+}
+
 /* STATES: when they were collected, whether the guest ran, and the tree. */
 static int send_states(struct source *s, struct err *e)
 {
@@ -311,7 +370,7 @@ static int send_states(struct source *s, struct err *e)
 	put_u64(body,
 		s->cold ? 0
 			: (clock_us() - s->parked_at_us - stats_get(&s->stats->park_us)) * 1000);
-	put_u64(body + 8, s->guest->ops->ran(s->guest));
+	put_u64(body + 8, states_bits(s));
 	memcpy(body + STATES_HEAD_BYTES, states.fdt, used);
 	rc = source_send_record(s, RECORD_STATES, body, STATES_HEAD_BYTES + used, e);
 	free(body);
@@ -333,20 +392,6 @@ static int await_running(struct source *s, struct reader *r, struct err *e)
 	if (s->answered)
 		set_owner(s, OWNER_SOURCE);
 	return -1;
-}
-
-/* It may have died since READY, or changed its mind: as long as GO is not sent, that does no harm.
- */
-static int check_still_ready(struct source *s, struct reader *r, struct err *e)
-{
-	struct record rec;
-	int rc = channel_wait(s->channel, 0, e);
-
-	if (rc <= 0)
-		return rc;
-	if (read_answer(s, r, &rec, s->ready_ms, e) || is_refusal(s, &rec, e))
-		return -1;
-	return err_set(e, "%s: a %s record before GO", s->channel->name, record_name(rec.type));
 }
 
 /* GO. From here on the guest is not ours, unless not even the first byte went out. */
@@ -390,7 +435,7 @@ static int hand_over(struct source *s, struct reader *r, uint64_t last_round, st
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
-	if (check_still_ready(s, r, e))
+	if (check_still_there(s, r, e))
 		return -1;
 	if (s->events.commit && s->events.commit(s->events.arg, e))
 		return -1;
@@ -430,6 +475,8 @@ static int live(struct source *s, struct reader *r, struct err *e)
 		return -1;
 	s->logging = true;
 	enter(s, SOURCE_PRECOPY);
+	if (s->guest_events)
+		teller_want(s->teller, GUEST_BEFORE_MIGRATION);
 	if (rounds_look_ahead(s, e) || precopy(s, r, e))
 		return -1;
 	return switchover(s, r, e);
@@ -507,6 +554,8 @@ static void undo(struct source *s, struct reader *r, struct err *e)
 		s->events.explain(s->events.arg, e);
 	if (s->stuck)
 		err_context(e, "the guest is paused: %s", resume.text);
+	if (s->teller)
+		teller_want(s->teller, GUEST_AFTER_MIGRATION);
 	tell_failed(s, e);
 }
 

@@ -17,6 +17,7 @@
 
 struct channel;
 struct err;
+struct teller;
 
 /* Who owns the guest. */
 enum owner { OWNER_SOURCE, OWNER_NOBODY, OWNER_DESTINATION };
@@ -59,6 +60,8 @@ struct source {
 	bool dirty_limit;	      /* as auto_converge, by a limit of what each vCPU dirties */
 	uint64_t least_dirty_bytes;   /* that each may dirty in a second in any case */
 	struct converge_bounds throttle;
+	struct teller *teller; /* NULL: the guest's agent is told nothing */
+	bool guest_events;     /* it is told of this migration */
 	uint64_t xbzrle_cache_bytes;
 	enum pages_codec compression; /* that may be used; 0 or CODEC_PLAIN: none */
 	int level;

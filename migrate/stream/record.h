@@ -124,9 +124,12 @@ void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES]);
 /* Refuses what is no godwit stream, a newer version, another architecture or page size. */
 int hello_decode(const struct record *r, struct hello *out, struct err *e);
 
-/* STATES: u64 ns since the guest was parked (0 in a file: time stood still), u64 1 if the guest
- * ran, then the tree. */
+/* STATES: u64 ns since the guest was parked (0 in a file: time stood still), u64 bits, then the
+ * tree. */
 #define STATES_HEAD_BYTES 16u
+
+#define STATES_RAN  1u /* the guest ran */
+#define STATES_TELL 2u /* only with it: it has heard before_migration, and is to hear the end */
 
 /* PAGES: the head of its body; then n_runs pairs of u64 (first page, number of pages). */
 #define PAGES_HEAD_BYTES 16u

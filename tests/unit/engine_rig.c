@@ -114,6 +114,7 @@ static void *destination_thread(void *arg)
 	ck_assert_int_eq(tree_str(&machine, "/", "name", &name, NULL), 0);
 	ck_assert_str_eq(name, "fake");
 	tree_free(&machine);
+	r->destination.teller = r->agent ? &r->destination_teller : NULL;
 	r->destination.lanes_ms = r->lanes_ms;
 	if (destination_answer(&r->destination, r->refusal, e) == 0 && !r->refusal)
 		r->destination_rc = destination_receive(&r->destination, &r->dst->guest,
@@ -159,6 +160,24 @@ void rig_init_sized(struct rig *r, enum rig_link link, uint64_t first_pages)
 			    .connect = connect_one,
 			    .arg = r },
 	};
+}
+
+static void init_teller(struct teller *t, struct fake *f, struct fake_agent *a)
+{
+	ck_assert_int_eq(teller_init(t, NULL), 0);
+	t->guest = &f->guest;
+	t->decision = fake_agent_decision;
+	t->arg = a;
+	f->agent = a;
+}
+
+void rig_agent(struct rig *r, struct fake_agent *a)
+{
+	r->agent = a;
+	init_teller(&r->source_teller, r->src, a);
+	init_teller(&r->destination_teller, r->dst, a);
+	r->source.teller = &r->source_teller;
+	r->source.guest_events = true;
 }
 
 static void start_listening(struct rig *r)
@@ -221,6 +240,10 @@ void rig_finish(struct rig *r)
 
 void rig_free(struct rig *r)
 {
+	if (r->agent) {
+		teller_free(&r->source_teller);
+		teller_free(&r->destination_teller);
+	}
 	fake_free(r->src);
 	fake_free(r->dst);
 	close(r->source_stop);

@@ -12,7 +12,9 @@
 
 #include "migrate/destination.h"
 #include "migrate/source.h"
+#include "migrate/teller.h"
 #include "tests/unit/engine_proxy.h"
+#include "tests/unit/fake_agent.h"
 #include "tests/unit/fake_guest.h"
 #include "vmm/base/err.h"
 
@@ -31,6 +33,8 @@ struct rig {
 	void (*on_round)(struct rig *r, uint64_t round);
 	int (*on_commit)(struct rig *r, struct err *e);
 
+	struct teller source_teller, destination_teller; /* used if rig_agent was called */
+	struct fake_agent *agent;
 	struct fake_world world;
 	struct fake *src, *dst;
 	struct stats source_stats, destination_stats;
@@ -68,6 +72,9 @@ static inline void rig_run(struct rig *r)
 void rig_free(struct rig *r);
 
 void rig_stop(int eventfd);
+
+/* Its guest has an agent, which is told. */
+void rig_agent(struct rig *r, struct fake_agent *a);
 
 /* Makes its guest write to fewer and fewer pages, always the same: so there are several rounds, of
  * the same records each time. */

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/unit/fake_agent.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
@@ -245,6 +246,8 @@ static int fake_park(struct guest *g, struct err *e)
 	if (f->fail_park)
 		return err_set(e, "%s", f->fail_park);
 	f->parks++;
+	if (f->agent)
+		fake_agent_note(f->agent, "park");
 	f->parked = true;
 	f->ran = f->runs;
 	fake_stop(f);
@@ -261,6 +264,8 @@ static int fake_unpark(struct guest *g, struct err *e)
 		return -1;
 	f->unparks++;
 	f->parked = false;
+	if (f->agent)
+		fake_agent_note(f->agent, "unpark");
 	if (f->ran) {
 		set_running(f, true);
 		start_writers(f);
@@ -327,6 +332,15 @@ static void fake_release(struct guest *g)
 		__atomic_store_n(&f->world->holder, NULL, __ATOMIC_SEQ_CST);
 }
 
+static int fake_open_agent(struct guest *g, struct err *e)
+{
+	struct fake *f = fake_of(g);
+
+	if (!f->agent)
+		return err_set(e, "the fake has no agent");
+	return f->runs ? fake_agent_open(f->agent, e) : err_set(e, "the fake is paused");
+}
+
 static int fake_states_load(struct guest *g, const struct tree *states, uint64_t advance_ns,
 			    struct err *e)
 {
@@ -348,6 +362,8 @@ static int fake_start(struct guest *g, bool run, struct err *e)
 	if (take_disk(f, e))
 		return -1;
 	f->starts++;
+	if (f->agent)
+		fake_agent_note(f->agent, "start");
 	if (run) {
 		set_running(f, true);
 		start_writers(f);
@@ -371,6 +387,7 @@ static const struct guest_ops ops = {
 	.vcpu_dirty_pages = fake_vcpu_dirty_pages,
 	.sync = fake_sync,
 	.release = fake_release,
+	.agent_open = fake_open_agent,
 	.states_load = fake_states_load,
 	.start = fake_start,
 };

@@ -16,6 +16,7 @@
 #include "migrate/guest.h"
 
 struct fake;
+struct fake_agent;
 
 struct fake_world {
 	int running; /* atomic: copies that run; 0 or 1 */
@@ -58,6 +59,8 @@ struct fake {
 	bool asked[GUEST_BLOCKS_MAX];
 	void (*on_touched)(struct fake *f, unsigned int block);
 	void *arg;
+
+	struct fake_agent *agent; /* NULL: none */
 
 	/* What happened. */
 	unsigned int parks, unparks, saves, syncs, loads, starts, releases;

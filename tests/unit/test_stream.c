@@ -192,6 +192,7 @@ static const uint64_t two[2][2] = { { 1, 2 }, { 39, 2 } };
 static void bad_rest(struct maker *m, int which)
 {
 	static const uint64_t many[40][2] = { { 0, RECORD_DATA_MAX / PAGE_SIZE } };
+	uint8_t head[STATES_HEAD_BYTES] = { 0 };
 
 	switch (which) {
 	case 0:
@@ -296,6 +297,12 @@ static void bad_rest(struct maker *m, int which)
 	case 31:
 		maker_machine(m);
 		break;
+	case 32:
+	case 33:
+		head[8] = which == 32 ? STATES_TELL : 4;
+		maker_round_end(m, 1);
+		maker_record(m, RECORD_STATES, head, sizeof(head));
+		break;
 	default:
 		break;
 	}
@@ -334,6 +341,8 @@ static const char *const bad_rest_errors[] = {
 	"a unknown record where the states should be",
 	"the source gave up: out of ? coffee",
 	"a MACHINE record where the states should be",
+	"states with the bits 0x2, which mean nothing",
+	"states with the bits 0x4, which mean nothing",
 };
 
 START_TEST(bad_record_is_refused_with_the_reason)

@@ -81,7 +81,10 @@ static const struct help helps[] = {
 	  "                      default: net0, ...; MAC: made from the VM's name and the id)\n"
 	  "  --channel NAME,socket=PATH\n"
 	  "                      a named port in the guest (/dev/virtio-ports/NAME) that reaches\n"
-	  "                      a unix socket here; may be repeated\n" HOST_OPTIONS },
+	  "                      a unix socket here; may be repeated. org.qemu.guest_agent.0 is\n"
+	  "                      that of qemu-guest-agent: policies tell the guest by it that it\n"
+	  "                      is moved, while no client is connected to the "
+	  "socket\n" HOST_OPTIONS },
 	{ "restore",
 	  "usage: godwit restore FILE [OPTION...]\n"
 	  "\n"
