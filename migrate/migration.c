@@ -69,6 +69,10 @@ struct migration {
 	struct err error, cancel_reason;
 	uint64_t start_us, end_us;
 
+	/* Held by whoever calls the owner. He runs one call after the other, but not once his loop
+	 * has ended: then each runs its own. Never taken by the owner while his loop runs. */
+	pthread_mutex_t calling;
+
 	struct stats stats; /* atomic members */
 };
 
@@ -213,6 +217,13 @@ static void tell_decision(void *arg)
 	decided(n->mig, n->action, n->reason);
 }
 
+static void call_owner(struct migration *mig, void (*fn)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&mig->calling);
+	loop_call(mig->owner_loop, fn, arg);
+	pthread_mutex_unlock(&mig->calling);
+}
+
 /*
  * On the owner's thread, so that the end is never seen there before the migration's thread has
  * nothing more to ask of it: whoever sees the end may start anew, and joins that thread.
@@ -221,7 +232,7 @@ static void set_status(struct migration *mig, enum migration_status s)
 {
 	struct news n = { .mig = mig, .status = s };
 
-	loop_call(mig->owner_loop, tell_status, &n);
+	call_owner(mig, tell_status, &n);
 }
 
 static void on_phase(void *arg, enum source_phase p)
@@ -240,7 +251,7 @@ static void on_round(void *arg, uint64_t round)
 	struct migration *mig = arg;
 	struct news n = { .mig = mig, .round = round };
 
-	loop_call(mig->owner_loop, tell_pass, &n);
+	call_owner(mig, tell_pass, &n);
 }
 
 static void on_decision(void *arg, const char *action, const char *reason)
@@ -248,7 +259,7 @@ static void on_decision(void *arg, const char *action, const char *reason)
 	struct migration *mig = arg;
 	struct news n = { .mig = mig, .action = action, .reason = reason };
 
-	loop_call(mig->owner_loop, tell_decision, &n);
+	call_owner(mig, tell_decision, &n);
 }
 
 /* From here on no cancel is taken. */
@@ -409,7 +420,7 @@ static void *out_thread(void *arg)
 
 	/* Whoever hears of the completion may end this process: it is said before where it went. */
 	if (!rc)
-		loop_call(mig->owner_loop, moved, mig);
+		call_owner(mig, moved, mig);
 	set_status(mig, s);
 	return NULL;
 }
@@ -477,6 +488,7 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 	mig->slots = (struct slots){ .fd = -1, .held = -1 };
 	err_set(&mig->why_slots, "there is no runtime directory");
 	pthread_mutex_init(&mig->lock, NULL);
+	pthread_mutex_init(&mig->calling, NULL);
 	if (m)
 		migration_set_machine(mig, m);
 	*out = mig;
@@ -505,13 +517,16 @@ void migration_free(struct migration *mig)
 {
 	if (!mig)
 		return;
+	pthread_mutex_lock(&mig->calling);
 	migration_cancel(mig, "the VM was ended");
+	pthread_mutex_unlock(&mig->calling);
 	join(mig);
 	teller_free(&mig->teller);
 	slots_close(&mig->slots);
 	loop_remove(mig->owner_loop, &mig->timeout);
 	close(mig->timeout.fd);
 	close(mig->stop_fd);
+	pthread_mutex_destroy(&mig->calling);
 	pthread_mutex_destroy(&mig->lock);
 	free(mig);
 }
@@ -641,6 +656,8 @@ void migration_cancel(struct migration *mig, const char *why)
 
 int migration_force_resume(struct migration *mig, struct err *e)
 {
+	struct news failed = { .mig = mig, .status = MIGRATION_FAILED };
+
 	if (mig->status != MIGRATION_UNDECIDED)
 		return err_set(e, "there is nothing to force: it is known where the guest runs");
 	/* While the other side holds what only one may have, nothing changes here. */
@@ -652,7 +669,7 @@ int migration_force_resume(struct migration *mig, struct err *e)
 	if (machine_unhold(mig->machine, e))
 		return -1;
 	teller_want(&mig->teller, GUEST_AFTER_MIGRATION);
-	set_status(mig, MIGRATION_FAILED);
+	tell_status(&failed);
 	return 0;
 }
 
