@@ -32,6 +32,21 @@ def minimal_downtime_moves_an_idle_guest(place):
 
 
 @test
+def guest_without_an_agent_is_moved_all_the_same_and_it_is_said_why(place):
+    channel = f"org.qemu.guest_agent.0,socket={place.path('agent')}"
+    moved_channel = f"org.qemu.guest_agent.0,socket={place.path('moved-agent')}"
+    for words, why in (((), "the VM has no channel org.qemu.guest_agent.0"),
+                       (("--channel", channel), "no program in the guest has opened the channel org.qemu.guest_agent.0")):
+        vm = live.start(place, "fill=24 idle", *words)
+        target, uri = live.destination(place, vm, *(("--channel", moved_channel) if words else ()))
+        done = vm.cli("migrate", uri, "--policy", "minimal-downtime")
+        check(done.returncode == 0 and f"guest-event: before_migration: {why}\n" in done.stdout, str(done))
+        check("after_migration" not in done.stdout, str(done))
+        check(vm.wait() == 0, "the source did not end with 0")
+        bare.verify(target)
+
+
+@test
 def policy_gives_up_on_a_guest_that_never_converges_and_it_runs_on(place):
     vm = live.start(place, ENDLESS)
     target, uri = live.destination(place, vm)

@@ -204,10 +204,13 @@ class Qmp:
             else:
                 return reply["return"]
 
+    def next_event(self, timeout=GUARD_S):
+        return self.events.popleft() if self.events else self._object(timeout)
+
     def wait_event(self, name, timeout=GUARD_S, **data):
         """The next event of this name whose data contain these; others before it are dropped."""
         while True:
-            event = self.events.popleft() if self.events else self._object(timeout)
+            event = self.next_event(timeout)
             if event.get("event") == name and data.items() <= event.get("data", {}).items():
                 return event
 

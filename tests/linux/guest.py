@@ -94,6 +94,7 @@ class Guest:
         """setup(guest) -> further words for godwit run; it may fill guest.disks."""
         self.name, self.cpus, self.memory, self.kind = name, cpus, memory, kind
         self.kernel = kernel or os.path.join(kernel_dir(kind), "vmlinuz")
+        self.initrd = os.path.join(MADE, f"{kind}.cpio")
         self.setup = setup
         self.disks, self.loads = {}, {}
         self.stages = [("booted", Guest.boot)]
@@ -131,7 +132,7 @@ class Guest:
     def boot(self):
         self.place = Place()
         self.channel_path = self.place.path("channel")
-        words = ["--kernel", self.kernel, "--initrd", os.path.join(MADE, f"{self.kind}.cpio"),
+        words = ["--kernel", self.kernel, "--initrd", self.initrd,
                  "--cpus", self.cpus, "--memory", self.memory,
                  "--channel", f"{CHANNEL},socket={self.channel_path}"]
         cmdline = CMDLINE

@@ -14,10 +14,11 @@ import collections
 import os
 import re
 import signal
+import socket
 import subprocess
 
-from godwit import Failed, Output, check, moves
-from guest import CHANNEL, GUARD_S, Guest, promise, run
+from godwit import Failed, Output, Skip, check, moves, wait_until
+from guest import CHANNEL, GUARD_S, Guest, MADE, PORT, promise, run
 import life
 
 LINK = ("rate", "200mbit", "burst", "256kb", "latency", "200ms")
@@ -80,19 +81,25 @@ class Ping:
         return f"{len(found)} answered, {len(lost)} lost, {longest:.3f} s the longest"
 
 
-def migrate(vm, uri):
-    """To a waiting godwit; the Pause when that has gone well."""
-    times = {}
+def migrate(vm, uri, policy=None):
+    """To a waiting godwit; the Pause when that has gone well, and what was decided."""
+    times, decisions = {}, []
     with vm.qmp() as qmp:
+        if policy:
+            qmp.execute("migrate-set-parameters", {"x-godwit-policy": policy})
         qmp.execute("migrate", {"uri": uri})
         while "completed" not in times:
-            event = qmp.wait_event("MIGRATION", GUARD_S)
+            event = qmp.next_event(GUARD_S)
+            if event["event"] == "GODWIT_DECISION":
+                decisions.append(f"{event['data']['action']}: {event['data']['reason']}")
+            if event["event"] != "MIGRATION":
+                continue
             status, at = event["data"]["status"], event["timestamp"]
             times[status] = at["seconds"] + at["microseconds"] / 1e6
             if status in ("failed", "cancelled", "postcopy-paused"):
                 why = qmp.execute("query-migrate").get("error-desc")
                 raise Failed(f"the migration to {uri} has {status}: {why}")
-    return Pause(times["device"], times["completed"])
+    return Pause(times["device"], times["completed"]), decisions
 
 
 class Moving(Guest):
@@ -105,8 +112,13 @@ class Moving(Guest):
         self.moved = 0
         self.pauses = []
         self.ping = None
+        with_agent = os.path.join(MADE, "with-agent.cpio")
+        self.has_agent = os.path.exists(with_agent)
+        if self.has_agent:
+            self.initrd = with_agent
         self.stages += [("loaded", Moving.work), ("moved", Moving.move_about),
-                        ("loaded again", Moving.work), ("crossed", Moving.cross_over)]
+                        ("loaded again", Moving.work), ("crossed", Moving.cross_over),
+                        ("served", Moving.start_agent)]
 
     def make_network(self):
         """None, or why there is none."""
@@ -164,32 +176,60 @@ class Moving(Guest):
         self.move("tap1", self.prefix, f"{link}.1")
         self.end_ping()
 
+    def start_agent(self):
+        """qemu-guest-agent, and a hook that writes down what it is told, and waits while there is /tmp/wait."""
+        if not self.has_agent:
+            raise Skip("no qemu-guest-agent (scripts/fetch-agent)")
+        hook = "/etc/qemu/migration-hook.d/note"
+        self.sh(f"printf '#!/bin/sh\\necho $1 >>/tmp/told\\nwhile [ -e /tmp/wait ]; do sleep 0.1; done\\n' >{hook}; "
+                f"chmod +x {hook}; /usr/sbin/qemu-ga -m virtio-serial -p {PORT} -t /run >/tmp/agent.out 2>&1 & agent=$!")
+        # As a program of the host, which then leaves the channel to others.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(GUARD_S)
+            client.connect(self.channel_path)
+            client.sendall(b'{"execute": "guest-ping"}\n')
+            said = client.recv(4096)
+            check(said == b'{"return": {}}\n', f"the agent says {said} and {self.sh('cat /tmp/agent.out')}")
+
+    def told(self, *events):
+        """What the hook has heard, when it has heard so many."""
+        def heard():
+            return self.try_sh("cat /tmp/told")[1].split()
+        wait_until(lambda: len(heard()) >= len(events), f"the hook hears {events}, heard {heard()}", GUARD_S)
+        check(heard() == list(events), f"the hook has heard {heard()}")
+        return True
+
     def link_limits(self):
         """How often each end of the slow link had to hold packets back."""
         said = [run("tc", "-n", host, "-s", "qdisc", "show", "dev", "wire").stdout
                 for host in (self.a, self.b)]
         return [int(re.search(r"overlimits (\d+)", text).group(1)) for text in said]
 
-    def move(self, tap, prefix, address):
-        """Live, to a new godwit there. Every load goes on, and the source has ended with 0."""
+    def move(self, tap, prefix, address, policy=None):
+        """Live, to a new godwit there. Every load goes on, and the source has ended with 0. Its decisions."""
         before = self.progress()
         source, number = self.vm, self.moved + 1
         channel = self.place.path(f"channel{number}")
         words = ["--channel", f"{CHANNEL},socket={channel}"]
         if not self.network:
             words += ["--net", f"net0=tap:{tap}"]
-        target = self.place.vm("receive", "--listen", f"tcp:{address}:0", *words, prefix=prefix)
+        target = self.place.vm("receive", "--listen", f"tcp:{address}:0", "--verbose", *words, prefix=prefix)
         said = target.errors.wait(r"waiting for a guest on (\S+)\n", GUARD_S)
         check(said, f"move {number}: the destination does not listen: {target.stderr()}")
-        self.pauses.append(migrate(source, said.group(1)))
-        self.vm, self.channel_path, self.moved = target, channel, number
+        pause, decisions = migrate(source, said.group(1), policy)
+        self.pauses.append(pause)
+        self.vm, self.channel_path, self.tap, self.moved = target, channel, tap, number
         self.await_more(before)
-        if self.ping:
+        if self.ping and self.ping.process.poll() is None:
             self.ping.await_answer()
         code = source.wait(GUARD_S)
         check(code == 0, f"move {number}: the source ended with {code}: {source.stderr()}")
         # Of no interest any more, and there may be hundreds of them.
         self.place.vms.remove(source)
+        return decisions
+
+    def other_tap(self):
+        return "tap1" if self.tap == "tap0" else "tap0"
 
     def end_ping(self):
         if self.ping:
@@ -223,6 +263,34 @@ def tests():
         check(all(g.link_limits()), "the link was never the limit")
 
     kept("crossed", "moves_between_two_hosts")
+
+    @promise("moving", "served")
+    def agent_hears_before_the_guest_is_parked_and_after_it_has_moved(g):
+        ran = "/etc/qemu/migration-hook has run in the guest, and ended with 0"
+        decisions = g.move(g.other_tap(), g.prefix, "127.0.0.1", policy="minimal-downtime")
+        kinds = [d for d in decisions if d.startswith(("guest-event", "switchover"))]
+        check(len(kinds) == 2 and kinds[0] == f"guest-event: before_migration: {ran}", str(decisions))
+        g.told("before_migration", "after_migration")
+        said = f"decision: guest-event: after_migration: {ran}"
+        check(g.vm.errors.wait(re.escape(said), GUARD_S), f"no '{said}' in {g.vm.stderr()}")
+
+    @promise("moving", "served")
+    def agent_of_a_cancelled_migration_hears_that_it_is_over(g):
+        g.sh("rm -f /tmp/told; touch /tmp/wait")
+        target = g.place.vm("receive", "--listen", "tcp:127.0.0.1:0", "--channel",
+                            f"{CHANNEL},socket={g.place.path('elsewhere')}",
+                            *(() if g.network else ("--net", f"net0=tap:{g.other_tap()}")), prefix=g.prefix)
+        said = target.errors.wait(r"waiting for a guest on (\S+)\n", GUARD_S)
+        check(said, f"the destination does not listen: {target.stderr()}")
+        with g.vm.qmp() as qmp:
+            qmp.execute("migrate-set-parameters", {"x-godwit-policy": "minimal-downtime"})
+            qmp.execute("migrate", {"uri": said.group(1)})
+            g.told("before_migration")
+            qmp.execute("migrate_cancel")
+            qmp.wait_event("MIGRATION", GUARD_S, status="cancelled")
+        g.sh("rm /tmp/wait")
+        g.told("before_migration", "after_migration")
+        check(target.wait(GUARD_S) == 1, f"the destination: {target.stderr()}")
 
     @promise("moving")
     def nothing_is_left_behind_when_a_moved_guest_has_ended(g):
