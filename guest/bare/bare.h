@@ -42,13 +42,14 @@ struct cpu {
 	u64 first_page; /* the writer's slice of the working set */
 	u64 pages;
 	u64 interval; /* TSC ticks a page may take, 0 = as fast as it can */
+	u64 burst;    /* pages after which it rests, 0 = never */
 	struct task_state task;
 
 	/* its own */
 	u64 work;     /* pages written, or blocks computed */
 	u64 position; /* the next page to write, counted from first_page */
 	u64 version;  /* what it gets; pages before it have it, those after it the one before */
-	u64 due;      /* TSC of the next paced page */
+	u64 due;      /* TSC of the next page, where it is paced or rests */
 	u64 last;     /* TSC of its last turn */
 	u64 gap;      /* largest distance between two turns since the last progress line */
 	u64 back;     /* turns at which the TSC had gone backwards */
@@ -70,6 +71,8 @@ struct options { /* cmdline.c; every word has its field */
 	u64 write_mib;
 	bool sparse;
 	u64 rate_mib;
+	u64 burst_mib;
+	u64 rest_ms;
 	u64 cpus;
 	u64 compute;
 	u64 progress_ms;

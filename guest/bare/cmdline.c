@@ -55,7 +55,8 @@ static bool take(struct options *o, const char *word, size_t length)
 		{ "rate", &o->rate_mib },	 { "cpus", &o->cpus },
 		{ "compute", &o->compute },	 { "poll", &o->poll_ms },
 		{ "progress", &o->progress_ms }, { "tsc-khz", &o->tsc_khz },
-		{ "corrupt", &o->corrupt },
+		{ "corrupt", &o->corrupt },	 { "burst", &o->burst_mib },
+		{ "rest", &o->rest_ms },
 	};
 	size_t name = 0;
 
@@ -103,6 +104,10 @@ static bool check(const struct options *o)
 		wrong = "idle goes with neither write nor compute";
 	else if (o->rate_mib && !o->write_mib)
 		wrong = "rate without write";
+	else if (o->burst_mib && !o->write_mib)
+		wrong = "burst without write";
+	else if (!o->burst_mib != !o->rest_ms)
+		wrong = "burst and rest go together";
 	if (wrong) {
 		say("error ");
 		say(wrong);

@@ -16,7 +16,7 @@
 #define CATCH_UP_MS   50  /* how far a paced writer that was stopped makes up for it */
 
 static struct plan plan;
-static u64 poll_ticks, poll_due, progress_ticks, progress_due, catch_up_ticks;
+static u64 poll_ticks, poll_due, progress_ticks, progress_due, catch_up_ticks, rest_ticks;
 static u64 clock_last, clock_back;
 static u32 hold_request;
 static bool writing;
@@ -53,17 +53,20 @@ static void write_page(struct cpu *c)
 static void write_step(struct cpu *c)
 {
 	u64 pages = plan.options->sparse && !c->interval ? SPARSE_STEP : 1;
+	u64 before = c->work;
 
+	if ((c->interval || c->burst) && c->last < c->due)
+		return;
 	if (c->interval) {
-		if (c->last < c->due)
-			return;
 		if (c->last - c->due > catch_up_ticks)
 			c->due = c->last - catch_up_ticks;
 		c->due += c->interval;
 	}
 	for (u64 i = 0; i < pages; i++)
 		write_page(c);
-	put(c->work, c->work + pages);
+	put(c->work, before + pages);
+	if (c->burst && c->work / c->burst != before / c->burst)
+		c->due = c->last + rest_ticks;
 }
 
 static void compute_step(struct cpu *c)
@@ -310,6 +313,7 @@ void work_setup(const struct plan *p)
 	poll_ticks = o->poll_ms * plan.tsc_khz;
 	progress_ticks = o->progress_ms * plan.tsc_khz;
 	catch_up_ticks = CATCH_UP_MS * plan.tsc_khz;
+	rest_ticks = o->rest_ms * plan.tsc_khz;
 	hold_request = 1;
 	writing = pages != 0;
 	for (u32 i = 0; i < cpu_count; i++) {
@@ -324,6 +328,7 @@ void work_setup(const struct plan *p)
 		c->version = 1;
 		if (o->rate_mib)
 			c->interval = plan.tsc_khz * 1000 * o->cpus / (o->rate_mib * MIB_PAGES);
+		c->burst = o->burst_mib * MIB_PAGES / o->cpus;
 	}
 }
 
