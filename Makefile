@@ -84,8 +84,8 @@ $(BUILD)/unit/%: tests/unit/%.c $(unit_support) $(library)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(unit_support) $(library) \
 		$(LDLIBS) $(shell $(PKG_CONFIG) --libs check)
 
-# Moves and checks bytes, on both sides of a Linux guest: static, as there is no C library in it.
-$(BUILD)/guest/pattern: tests/linux/pattern.c
+# What works in a Linux guest: static, as there is no C library in it. pattern also runs on the host.
+$(BUILD)/guest/pattern $(BUILD)/guest/rewrite: $(BUILD)/guest/%: tests/linux/%.c
 	$(call say,CC)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 $(WARNINGS) $(if $(WERROR),-Werror) -static -o $@ $<

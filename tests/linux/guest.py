@@ -214,10 +214,10 @@ class Guest:
         """The program pattern where the guest's network has its other end."""
         return Background(*words, prefix=self.peer_prefix)
 
-    def start(self, name, words):
-        """The program pattern in the guest, beside what else it does."""
+    def start(self, name, words, program="pattern"):
+        """A program in the guest, beside what else it does."""
         output = f"/tmp/load-{name}.out"
-        pid = int(self.sh(f"pattern {words} >{output} 2>&1 & pid_{name}=$!; echo $!"))
+        pid = int(self.sh(f"{program} {words} >{output} 2>&1 & pid_{name}=$!; echo $!"))
         self.loads[name] = Load(pid, output)
 
     def progress(self):

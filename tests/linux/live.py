@@ -20,6 +20,7 @@ import subprocess
 from godwit import Failed, Output, Skip, check, moves, wait_until
 from guest import CHANNEL, GUARD_S, Guest, MADE, PORT, promise, run
 import life
+import policy
 
 LINK = ("rate", "200mbit", "burst", "256kb", "latency", "200ms")
 PING_S = 0.2
@@ -118,7 +119,7 @@ class Moving(Guest):
             self.initrd = with_agent
         self.stages += [("loaded", Moving.work), ("moved", Moving.move_about),
                         ("loaded again", Moving.work), ("crossed", Moving.cross_over),
-                        ("served", Moving.start_agent)]
+                        *policy.STAGES, ("served", Moving.start_agent)]
 
     def make_network(self):
         """None, or why there is none."""
@@ -205,20 +206,33 @@ class Moving(Guest):
                 for host in (self.a, self.b)]
         return [int(re.search(r"overlimits (\d+)", text).group(1)) for text in said]
 
-    def move(self, tap, prefix, address, policy=None):
-        """Live, to a new godwit there. Every load goes on, and the source has ended with 0. Its decisions."""
-        before = self.progress()
-        source, number = self.vm, self.moved + 1
-        channel = self.place.path(f"channel{number}")
-        words = ["--channel", f"{CHANNEL},socket={channel}"]
+    def destination(self, tap, prefix, address):
+        """A godwit there that waits for the guest, and the URI to reach it."""
+        number = self.moved + 1
+        words = ["--channel", f"{CHANNEL},socket={self.channel_of(number)}"]
         if not self.network:
             words += ["--net", f"net0=tap:{tap}"]
         target = self.place.vm("receive", "--listen", f"tcp:{address}:0", "--verbose", *words, prefix=prefix)
         said = target.errors.wait(r"waiting for a guest on (\S+)\n", GUARD_S)
         check(said, f"move {number}: the destination does not listen: {target.stderr()}")
-        pause, decisions = migrate(source, said.group(1), policy)
+        return target, said.group(1)
+
+    def channel_of(self, number):
+        return self.place.path(f"channel{number}")
+
+    def move(self, tap, prefix, address, policy=None):
+        """Live, to a new godwit there; its decisions."""
+        before = self.progress()
+        target, uri = self.destination(tap, prefix, address)
+        pause, decisions = migrate(self.vm, uri, policy)
         self.pauses.append(pause)
-        self.vm, self.channel_path, self.tap, self.moved = target, channel, tap, number
+        self.arrived(target, tap, before)
+        return decisions
+
+    def arrived(self, target, tap, before):
+        """Every load goes on from before, at the target, and the source has ended with 0."""
+        source, number = self.vm, self.moved + 1
+        self.vm, self.channel_path, self.tap, self.moved = target, self.channel_of(number), tap, number
         self.await_more(before)
         if self.ping and self.ping.process.poll() is None:
             self.ping.await_answer()
@@ -226,7 +240,6 @@ class Moving(Guest):
         check(code == 0, f"move {number}: the source ended with {code}: {source.stderr()}")
         # Of no interest any more, and there may be hundreds of them.
         self.place.vms.remove(source)
-        return decisions
 
     def other_tap(self):
         return "tap1" if self.tap == "tap0" else "tap0"
@@ -263,6 +276,7 @@ def tests():
         check(all(g.link_limits()), "the link was never the limit")
 
     kept("crossed", "moves_between_two_hosts")
+    policy.tests()
 
     @promise("moving", "served")
     def agent_hears_before_the_guest_is_parked_and_after_it_has_moved(g):
