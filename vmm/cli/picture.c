@@ -15,8 +15,12 @@
 #define PANEL_HEIGHT 150
 #define PANEL_BELOW  26
 #define LEGEND	     150
+#define NUMBER	     16 /* room for a decision's number */
+#define NUMBER_ROWS  6
 #define TICKS	     4 /* of a value axis */
 #define ROUNDS_MAX   200
+
+#define DASHES " stroke-dasharray=\"5 4\""
 
 enum unit { UNIT_BYTES, UNIT_RATE, UNIT_MS, UNIT_PERCENT };
 
@@ -44,7 +48,7 @@ static const struct panel panels[] = {
 	  UNIT_RATE,
 	  false,
 	  { { "sent", "#2b6cb0", SAMPLE(rate), false },
-	    { "written by the guest", "#c05621", SAMPLE(dirty_rate), false },
+	    { "dirtied in last round", "#c05621", SAMPLE(dirty_rate), false },
 	    { "limit", "#888", SAMPLE(bandwidth), true } } },
 	{ "Downtime",
 	  UNIT_MS,
@@ -178,7 +182,7 @@ static void draw_curve(const struct drawing *d, const struct curve *c)
 			fprintf(d->to,
 				"<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"1.6\"%s "
 				"points=\"",
-				c->colour, c->dashed ? " stroke-dasharray=\"5 4\"" : "");
+				c->colour, c->dashed ? DASHES : "");
 		else if (c->dashed)
 			fprintf(d->to, "%.1f,%.1f ", x_at(d, s->ms),
 				y_at(d, (double)value(s - 1, c->offset)));
@@ -189,9 +193,13 @@ static void draw_curve(const struct drawing *d, const struct curve *c)
 		fputs("\"/>\n", d->to);
 }
 
+#define ROUND_STROKE	"stroke=\"#bbb\" stroke-dasharray=\"1 3\""
+#define DECISION_STROKE "stroke=\"#b83280\""
+
 static void draw_notes(const struct drawing *d, bool numbers)
 {
-	unsigned int i, rounds = 0, decisions = 0;
+	unsigned int i, rounds = 0, decisions = 0, row = 0;
+	double last = -NUMBER;
 
 	for (i = 0; i < d->history->n_notes; i++) {
 		const struct history_note *n = &d->history->notes[i];
@@ -200,16 +208,28 @@ static void draw_notes(const struct drawing *d, bool numbers)
 		if (n->kind == HISTORY_STATUS ||
 		    (n->kind == HISTORY_ROUND && rounds++ > ROUNDS_MAX))
 			continue;
-		fprintf(d->to,
-			"<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"%s/>\n",
-			x, x, d->y, d->y + PANEL_HEIGHT,
-			n->kind == HISTORY_ROUND ? "#bbb" : "#b83280",
-			n->kind == HISTORY_ROUND ? " stroke-dasharray=\"1 3\"" : "");
-		if (n->kind == HISTORY_DECISION && numbers)
-			fprintf(d->to, "<text x=\"%.1f\" y=\"%.1f\">%u</text>\n", x + 3, d->y + 11,
-				decisions + 1);
-		decisions += n->kind == HISTORY_DECISION;
+		fprintf(d->to, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" %s/>\n", x, x,
+			d->y, d->y + PANEL_HEIGHT,
+			n->kind == HISTORY_ROUND ? ROUND_STROKE : DECISION_STROKE);
+		if (n->kind == HISTORY_ROUND)
+			continue;
+		decisions++;
+		if (!numbers)
+			continue;
+		/* Beside the one before there may be no room: below it. */
+		row = x - last < NUMBER ? (row + 1) % NUMBER_ROWS : 0;
+		last = x;
+		fprintf(d->to, "<text x=\"%.1f\" y=\"%.1f\">%u</text>\n", x + 3,
+			d->y + 11 + 12 * row, decisions);
 	}
+}
+
+static void draw_key(const struct drawing *d, double x, const char *stroke, const char *name)
+{
+	fprintf(d->to,
+		"<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" %s/>"
+		"<text x=\"%.1f\" y=\"%.1f\">%s</text>\n",
+		x, x, d->y - 19, d->y - 4, stroke, x + 6, d->y - 7, name);
 }
 
 static void draw_panel(struct drawing *d, const struct panel *p)
@@ -219,17 +239,22 @@ static void draw_panel(struct drawing *d, const struct panel *p)
 	for (const struct curve *c = p->curves; c->offset; c++)
 		x -= LEGEND;
 
-	fprintf(d->to, "<text x=\"%d\" y=\"%.1f\" font-weight=\"bold\">%s</text>\n", LEFT, d->y - 7,
-		p->title);
+	fprintf(d->to, "<text x=\"%d\" y=\"%.1f\" style=\"font-weight: bold\">%s</text>\n", LEFT,
+		d->y - 7, p->title);
 	d->max = axis_end(p->unit, largest(d->history, p));
 	draw_axes(d, p);
 	draw_notes(d, p == panels);
+	if (p == panels) {
+		draw_key(d, LEFT + LEGEND, ROUND_STROKE, "a round begins");
+		draw_key(d, LEFT + 2 * LEGEND, DECISION_STROKE, "a decision, by its number below");
+	}
 	for (const struct curve *c = p->curves; c->offset; c++) {
 		draw_curve(d, c);
 		fprintf(d->to,
 			"<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
-			"stroke-width=\"2\"/><text x=\"%d\" y=\"%.1f\">%s</text>\n",
-			x, x + 18, d->y - 11, d->y - 11, c->colour, x + 23, d->y - 7, c->name);
+			"stroke-width=\"2\"%s/><text x=\"%d\" y=\"%.1f\">%s</text>\n",
+			x, x + 18, d->y - 11, d->y - 11, c->colour, c->dashed ? DASHES : "", x + 23,
+			d->y - 7, c->name);
 		x += LEGEND;
 	}
 }
