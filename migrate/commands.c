@@ -101,6 +101,14 @@ static json_t *vcpu_dirty_rates(const struct migration_report *r)
 	return rates;
 }
 
+/* Never 0 of a guest that is slowed, and never 100, as it does not stand still. */
+static uint64_t whole_percent(uint64_t permille)
+{
+	uint64_t percent = (permille + 9) / 10;
+
+	return percent < 99 ? percent : 99;
+}
+
 static int query_migrate(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	struct migration_report r;
@@ -121,7 +129,7 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 		json_object_set_new(o, "downtime", number((r.stats.downtime_us + 999) / 1000));
 	if (r.stats.throttle_permille)
 		json_object_set_new(o, "cpu-throttle-percentage",
-				    number((r.stats.throttle_permille + 9) / 10));
+				    number(whole_percent(r.stats.throttle_permille)));
 	if (r.stats.vcpu_limit_bytes)
 		json_object_set_new(o, "x-godwit-vcpu-dirty-limit",
 				    number(r.stats.vcpu_limit_bytes));
