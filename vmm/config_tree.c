@@ -173,7 +173,8 @@ int config_tree(const struct config *c, struct tree *t, struct err *e)
 		if (add_net(t, &c->nets[i], e))
 			return -1;
 	return add_channels(t, c, e) || add_plain(t, "virtio-rng", "rng0", e) ||
-			       set_boot(c, t, e) || set_dirty_ring(c, t, e)
+			       add_plain(t, "virtio-balloon", "balloon0", e) || set_boot(c, t, e) ||
+			       set_dirty_ring(c, t, e)
 		       ? -1
 		       : 0;
 }

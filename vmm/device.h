@@ -57,6 +57,25 @@ struct device {
 	char id[64];		  /* what messages call it */
 };
 
+struct device_balloon {
+	uint64_t wanted_bytes, actual_bytes;
+};
+
+/*
+ * FREE_PAGES_NAME: the guest is asked to name pages that it does not use; each is told to `found`,
+ * on the I/O thread, until the next step. It may never answer; and it may write to a page that it
+ * has named, also before `found` is told: who leaves one out watches for that since before he asks.
+ * FREE_PAGES_STOP: names are of no use any more. FREE_PAGES_DONE: what is left out stays as it is
+ * from now on. Before that the guest reads such a page at its own risk.
+ */
+enum free_pages_step { FREE_PAGES_NAME, FREE_PAGES_STOP, FREE_PAGES_DONE };
+
+struct free_pages {
+	enum free_pages_step step;
+	void (*found)(void *arg, uint64_t gpa, uint64_t len); /* whole pages of one block */
+	void *arg;
+};
+
 struct device_model {
 	const char *name; /* the node's `model` */
 
@@ -119,6 +138,20 @@ struct device_model {
 	 * -1: it is not free, or there is nobody at the guest's end. NULL for most.
 	 */
 	int (*channel_attach)(struct device *d, const char *name, int fd, struct err *e);
+
+	/*
+	 * Memory that the guest does without, for the host to have: how much it shall, and how much
+	 * it does. NULL for all but the balloon.
+	 */
+	void (*set_balloon)(struct device *d, uint64_t bytes);
+	void (*balloon)(struct device *d, struct device_balloon *b);
+
+	/*
+	 * Pages that the guest does not use, for a migration to leave out: whether the guest would
+	 * name them now, and the steps of it. NULL for all but the balloon.
+	 */
+	bool (*names_free_pages)(struct device *d);
+	void (*free_pages)(struct device *d, const struct free_pages *f);
 
 	/* The person presses the machine's power button; NULL for all but the power device. */
 	void (*press_power_button)(struct device *d);

@@ -526,6 +526,75 @@ void machine_destroy(struct machine *m)
 	free(m);
 }
 
+/* -- what the guest does without -- */
+
+struct balloon_call {
+	struct machine *m;
+	bool set;
+	struct device_balloon b; /* of all devices together */
+	unsigned int devices;
+};
+
+static void call_balloon(void *arg)
+{
+	struct balloon_call *c = arg;
+	struct device_balloon b;
+	unsigned int i;
+
+	for (i = 0; i < c->m->n_devices; i++) {
+		struct device *d = c->m->devices[i];
+
+		if (!d->model->balloon)
+			continue;
+		c->devices++;
+		if (c->set) {
+			d->model->set_balloon(d, c->b.wanted_bytes);
+			return;
+		}
+		d->model->balloon(d, &b);
+		c->b.wanted_bytes += b.wanted_bytes;
+		c->b.actual_bytes += b.actual_bytes;
+	}
+}
+
+static void set_ballooned(struct machine *m, uint64_t bytes)
+{
+	struct balloon_call c = { .m = m, .set = true, .b.wanted_bytes = bytes };
+
+	loop_call(&m->io, call_balloon, &c);
+}
+
+static int ask_balloon(struct machine *m, struct device_balloon *b, struct err *e)
+{
+	struct balloon_call c = { .m = m };
+
+	loop_call(&m->io, call_balloon, &c);
+	*b = c.b;
+	return c.devices ? 0 : err_set(e, "the machine has no balloon");
+}
+
+int machine_set_balloon(struct machine *m, uint64_t bytes, struct err *e)
+{
+	uint64_t all = memory_bytes(&m->memory);
+	struct device_balloon b;
+
+	if (ask_balloon(m, &b, e))
+		return -1;
+	set_ballooned(m, bytes < all ? all - bytes : 0);
+	return 0;
+}
+
+int machine_balloon(struct machine *m, uint64_t *bytes, struct err *e)
+{
+	uint64_t all = memory_bytes(&m->memory);
+	struct device_balloon b;
+
+	if (ask_balloon(m, &b, e))
+		return -1;
+	*bytes = b.actual_bytes < all ? all - b.actual_bytes : 0;
+	return 0;
+}
+
 /* -- boot and reset -- */
 
 static int open_image(const struct tree *t, const char *prop, int *fd, const char **name,
@@ -594,12 +663,19 @@ static void forget_resets(struct machine *m)
 
 int machine_reset(struct machine *m, struct err *e)
 {
+	struct device_balloon b;
+	bool ballooned;
+
 	machine_park(m);
 	forget_resets(m);
+	ballooned = ask_balloon(m, &b, NULL) == 0;
 	if (snapshot_apply(m, &m->pristine, 0, e) || machine_boot(m, e)) {
 		m->status = MACHINE_INTERNAL_ERROR;
 		return -1;
 	}
+	/* The host's wish, not the guest's: it outlives this life of his. */
+	if (ballooned)
+		set_ballooned(m, b.wanted_bytes);
 	return 0;
 }
 
@@ -909,6 +985,46 @@ int machine_channel_open(struct machine *m, const char *name, struct err *e)
 	close(fds[0]);
 	close(fds[1]);
 	return a.rc > 0 ? err_set(e, "the VM has no channel %s", name) : -1;
+}
+
+/* -- pages that the guest does not use -- */
+
+struct free_pages_call {
+	struct machine *m;
+	const struct free_pages *f; /* NULL: only asks */
+	bool any;
+};
+
+static void call_free_pages(void *arg)
+{
+	struct free_pages_call *c = arg;
+	unsigned int i;
+
+	for (i = 0; i < c->m->n_devices; i++) {
+		struct device *d = c->m->devices[i];
+
+		if (!d->model->free_pages)
+			continue;
+		if (c->f)
+			d->model->free_pages(d, c->f);
+		else
+			c->any |= d->model->names_free_pages(d);
+	}
+}
+
+bool machine_names_free_pages(struct machine *m)
+{
+	struct free_pages_call c = { .m = m };
+
+	loop_call(&m->io, call_free_pages, &c);
+	return c.any;
+}
+
+void machine_free_pages(struct machine *m, const struct free_pages *f)
+{
+	struct free_pages_call c = { .m = m, .f = f };
+
+	loop_call(&m->io, call_free_pages, &c);
 }
 
 static void press_power_button(void *arg)

@@ -163,6 +163,19 @@ int machine_states_load(struct machine *m, const struct tree *states, uint64_t a
  */
 int machine_channel_open(struct machine *m, const char *name, struct err *e);
 
+/*
+ * The guest shall have `bytes` of its RAM left, at least a page, and give the host the rest; it
+ * does as far as it can, now or when it runs; and again after a reset. machine_balloon says how
+ * much it has. -1 when the machine has no balloon. Owner's thread.
+ */
+int machine_set_balloon(struct machine *m, uint64_t bytes, struct err *e);
+int machine_balloon(struct machine *m, uint64_t *bytes, struct err *e);
+
+/* Whether the guest would name pages that it does not use, and a step of that: see device.h. When
+ * it returns, nothing of an earlier step is under way. Any thread. */
+bool machine_names_free_pages(struct machine *m);
+void machine_free_pages(struct machine *m, const struct free_pages *f);
+
 /* The ACPI power button. */
 void machine_press_power_button(struct machine *m);
 

@@ -402,6 +402,16 @@ int memory_log_clear(struct memory *m, struct kvm *kvm, unsigned int block, uint
 											    : 0;
 }
 
+int memory_discard(struct memory *m, uint64_t gpa, uint64_t len)
+{
+	void *host = memory_host(m, gpa, len);
+
+	if (!host || gpa % PAGE_SIZE || len % PAGE_SIZE || madvise(host, len, MADV_DONTNEED))
+		return -1;
+	memory_mark(m, gpa, len);
+	return 0;
+}
+
 int memory_read(const struct memory *m, uint64_t gpa, void *to, size_t len)
 {
 	const void *host = memory_host(m, gpa, len);

@@ -84,6 +84,13 @@ int memory_log_clear(struct memory *m, struct kvm *kvm, unsigned int block, uint
 		     uint64_t n, const uint64_t *bits, struct err *e);
 void memory_log_stop(struct memory *m, struct kvm *kvm);
 
+/*
+ * Gives the host back what whole pages [gpa, gpa + len) of one block hold: they read as zero then,
+ * and count as never touched. They are marked, as they may have been sent as they were. -1 when
+ * that is no range of pages, or the host keeps them: then they are as before. Any thread.
+ */
+int memory_discard(struct memory *m, uint64_t gpa, uint64_t len);
+
 /* Copies; -1 when the range is not inside one block (nothing is copied then). */
 int memory_read(const struct memory *m, uint64_t gpa, void *to, size_t len);
 int memory_write(struct memory *m, uint64_t gpa, const void *from, size_t len);

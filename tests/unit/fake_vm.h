@@ -25,6 +25,7 @@
 struct machine {
 	enum machine_status status;
 	unsigned int parks, resumes, buttons, requests[REQUEST_QUIT + 1];
+	uint64_t balloon_bytes; /* 0: it has none */
 	struct tree tree;
 };
 
@@ -103,6 +104,19 @@ int machine_vcpu_thread_id(const struct machine *m, unsigned int vcpu)
 {
 	(void)m;
 	return 100 + (int)vcpu;
+}
+
+int machine_set_balloon(struct machine *m, uint64_t bytes, struct err *e)
+{
+	(void)e;
+	m->balloon_bytes = bytes;
+	return 0;
+}
+
+int machine_balloon(struct machine *m, uint64_t *bytes, struct err *e)
+{
+	*bytes = m->balloon_bytes;
+	return *bytes ? 0 : err_set(e, "the machine has no balloon");
 }
 
 static void fake_close_now(void *arg)

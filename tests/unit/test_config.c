@@ -176,6 +176,7 @@ static const struct {
 	{ CONFIG_RUN, "--kernel|k|--disk|a,id=x|--net|tap=t,id=x", "two devices have the id 'x'" },
 	{ CONFIG_RUN, "--kernel|k|--disk|a,id=disk1|--disk|b", "two devices have the id 'disk1'" },
 	{ CONFIG_RUN, "--kernel|k|--disk|a,id=rng0", "id 'rng0' is the machine's own" },
+	{ CONFIG_RUN, "--kernel|k|--disk|a,id=balloon0", "id 'balloon0' is the machine's own" },
 	{ CONFIG_RUN, "--kernel|k|--disk|a,id=a@1", "not a name" },
 	{ CONFIG_RUN,
 	  "--kernel|k|--disk|a,id=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -329,6 +330,7 @@ START_TEST(tree_holds_what_was_asked_for)
 	is_str(&t, "/host/channels", "socket-1", "/run/x");
 	is_str(&t, "/host/channels", "socket-2", "/run/y");
 	is_str(&t, "/devices/rng0", "model", "virtio-rng");
+	is_str(&t, "/devices/balloon0", "model", "virtio-balloon");
 	is_str(&t, "/host/boot", "kernel", "/k");
 	is_str(&t, "/host/boot", "initrd", "/i");
 	tree_free(&t);
@@ -354,7 +356,7 @@ START_TEST(devices_have_places_of_their_own)
 		ck_assert_uint_gt(gpa, last_gpa);
 		last_gpa = gpa;
 	}
-	ck_assert_int_eq(__builtin_popcount(seen), 7);
+	ck_assert_int_eq(__builtin_popcount(seen), 8);
 	tree_free(&t);
 }
 END_TEST

@@ -188,6 +188,12 @@ static const struct {
 	  "cpu[0]\",\"target\":\"z80\",\"props\":{}},"
 	  "{\"cpu-index\":1,\"thread-id\":101,\"qom-path\":\"/machine/"
 	  "cpu[1]\",\"target\":\"z80\",\"props\":{}}]}" },
+	{ "{\"execute\":\"query-balloon\"}", ERR("the machine has no balloon") },
+	{ "{\"execute\":\"balloon\",\"arguments\":{\"value\":0}}",
+	  ERR("argument 'value' of balloon is 0 (expected 1 to 9223372036854775807)") },
+	{ "{\"execute\":\"balloon\"}", ERR("argument 'value' of balloon is missing") },
+	{ "{\"execute\":\"balloon\",\"arguments\":{\"value\":1048576}}", "{\"return\":{}}" },
+	{ "{\"execute\":\"query-balloon\"}", "{\"return\":{\"actual\":1048576}}" },
 };
 
 START_TEST(requests_are_answered_and_the_connection_stays)

@@ -85,6 +85,7 @@ static const struct {
 	{ "serial-8250", prepare_serial },     { "power", prepare_power },
 	{ "virtio-blk", prepare_disk },	       { "virtio-net", prepare_net },
 	{ "virtio-console", prepare_console }, { "virtio-rng", prepare_nothing },
+	{ "virtio-balloon", prepare_nothing },
 };
 
 #define N_MODELS ((int)(sizeof(models) / sizeof(models[0])))

@@ -187,6 +187,36 @@ static int system_powerdown(void *context, json_t *arguments, json_t **result, s
 	return 0;
 }
 
+static const struct control_argument balloon_arguments[] = {
+	{ .name = "value", .type = CONTROL_INTEGER, .required = true, .min = 1, .max = INT64_MAX },
+	{ .name = NULL },
+};
+
+static int balloon(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	const struct command_context *c = context;
+	enum machine_status s = status_of(c);
+
+	(void)result;
+	if (is_lent(s) || s == MACHINE_SHUTDOWN || s == MACHINE_INTERNAL_ERROR)
+		return refuse(c, "balloon", e);
+	return machine_set_balloon(
+		c->machine, (uint64_t)json_integer_value(json_object_get(arguments, "value")), e);
+}
+
+static int query_balloon(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	const struct command_context *c = context;
+	uint64_t bytes;
+
+	(void)arguments;
+	if (!c->machine)
+		return refuse(c, "ask for the balloon of", e);
+	if (machine_balloon(c->machine, &bytes, e))
+		return -1;
+	return pack(json_pack("{s:I}", "actual", (json_int_t)bytes), result, e);
+}
+
 static int quit(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	const struct command_context *c = context;
@@ -210,6 +240,8 @@ const struct control_command machine_commands[] = {
 	{ .name = "cont", .run = cont },
 	{ .name = "system_reset", .run = system_reset },
 	{ .name = "system_powerdown", .run = system_powerdown },
+	{ .name = "balloon", .arguments = balloon_arguments, .run = balloon },
+	{ .name = "query-balloon", .run = query_balloon },
 	{ .name = "quit", .run = quit },
 	{ .name = NULL },
 };

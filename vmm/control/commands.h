@@ -1,6 +1,7 @@
 /*
  * The machine's own control commands: query-version query-status query-name query-cpus-fast stop
- * cont system_reset system_powerdown quit. They run on the thread of the machine's owner.
+ * cont system_reset system_powerdown balloon query-balloon quit. They run on the thread of the
+ * machine's owner.
  */
 #ifndef GODWIT_CONTROL_COMMANDS_H
 #define GODWIT_CONTROL_COMMANDS_H
