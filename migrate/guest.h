@@ -22,6 +22,9 @@ struct guest_block {
 	uint64_t pages;
 };
 
+/* Pages [first, first + n) of a block. */
+typedef void guest_found_fn(void *arg, unsigned int block, uint64_t first, uint64_t n);
+
 struct guest_ops {
 	/* The dirty log of one block; see vmm/memory.h. fetch adds to `bits`; those of clear begin
 	 * at page `first`. */
@@ -34,6 +37,18 @@ struct guest_ops {
 	/* Sets bits of `touched` (cleared by the caller) for pages that may be other than zero. */
 	int (*touched)(struct guest *g, unsigned int block, uint64_t first, uint64_t n,
 		       uint64_t *touched, struct err *e);
+
+	/*
+	 * Source, while the log runs: whether the guest would name pages that it does not use
+	 * (NULL: no). `name` asks it to; each is told to `found`, on another thread, until `stop`
+	 * returns. It may never answer, and write to what it has named at any time, also before
+	 * `found` is told. Before `done` it does not count on what such a page holds; from then on
+	 * it may. The order is name, stop, done.
+	 */
+	bool (*names_free_pages)(struct guest *g);
+	void (*free_pages_name)(struct guest *g, guest_found_fn *found, void *arg);
+	void (*free_pages_stop)(struct guest *g);
+	void (*free_pages_done)(struct guest *g);
 
 	/* Stops vCPUs and devices; -1 when the guest has ended just now. */
 	int (*park)(struct guest *g, struct err *e);
@@ -99,6 +114,8 @@ struct guest_machine {
 	struct guest guest; /* first */
 	struct machine *machine;
 	struct loop *owner_loop;
+	guest_found_fn *found; /* who hears of free pages: set while nobody is told */
+	void *found_arg;
 };
 
 /* A destination needs no log; a source needs all. `owner_loop` is the one whose thread owns the

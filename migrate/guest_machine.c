@@ -99,6 +99,43 @@ static int guest_touched(struct guest *g, unsigned int block, uint64_t first, ui
 	return memory_touched(m, &m->blocks[block], first, n, bits, e);
 }
 
+static bool guest_names_free_pages(struct guest *g)
+{
+	return machine_names_free_pages(machine_of(g));
+}
+
+/* On the I/O thread. */
+static void on_found(void *arg, uint64_t gpa, uint64_t len)
+{
+	struct guest_machine *g = arg;
+	const struct memory *m = machine_memory(g->machine);
+	unsigned int i;
+
+	for (i = 0; i < m->n_blocks; i++)
+		if (gpa >= m->blocks[i].gpa && gpa - m->blocks[i].gpa < m->blocks[i].size)
+			g->found(g->found_arg, i, (gpa - m->blocks[i].gpa) / PAGE_SIZE,
+				 len / PAGE_SIZE);
+}
+
+static void guest_free_pages_name(struct guest *g, guest_found_fn *found, void *arg)
+{
+	const struct free_pages f = { FREE_PAGES_NAME, on_found, g };
+
+	((struct guest_machine *)g)->found = found;
+	((struct guest_machine *)g)->found_arg = arg;
+	machine_free_pages(machine_of(g), &f);
+}
+
+static void guest_free_pages_stop(struct guest *g)
+{
+	machine_free_pages(machine_of(g), &(struct free_pages){ .step = FREE_PAGES_STOP });
+}
+
+static void guest_free_pages_done(struct guest *g)
+{
+	machine_free_pages(machine_of(g), &(struct free_pages){ .step = FREE_PAGES_DONE });
+}
+
 static int guest_park(struct guest *g, struct err *e)
 {
 	return on_owner(g, hold, false, e);
@@ -176,6 +213,10 @@ static const struct guest_ops ops = {
 	.log_clear = guest_log_clear,
 	.log_stop = guest_log_stop,
 	.touched = guest_touched,
+	.names_free_pages = guest_names_free_pages,
+	.free_pages_name = guest_free_pages_name,
+	.free_pages_stop = guest_free_pages_stop,
+	.free_pages_done = guest_free_pages_done,
 	.park = guest_park,
 	.unpark = guest_unpark,
 	.states_save = guest_states_save,

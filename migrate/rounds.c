@@ -27,9 +27,9 @@
 #define SAMPLE_FIRST 8u
 #define SAMPLE_MORE  4u
 
-/* Where nothing was ever touched, at most so many at once. */
-#define CLEAR_QUIET_PAGES (64 * CLEAR_PAGES)
-#define DEFERRED_WORDS	  (CLEAR_QUIET_PAGES / CHUNK_PAGES / 64)
+#define DEFERRED_WORDS (ROUNDS_STEP_MAX / CHUNK_PAGES / 64)
+
+_Static_assert(ROUNDS_STEP_MAX >= CLEAR_PAGES, "a step finds room in `touched`");
 
 /*
  * What says something about the link: enough bytes for it to be at its full speed, or enough time.
@@ -54,14 +54,20 @@ int rounds_fetch(struct source *s, uint64_t *count, struct err *e)
 	return 0;
 }
 
-/* Everything that was ever touched, as a first round wants it. */
-static int all_touched(struct source *s, unsigned int block, uint64_t first, uint64_t n,
-		       struct err *e)
+/* Of the pending pages those that were ever touched stay, as a first round wants it. */
+static int keep_touched(struct source *s, unsigned int block, uint64_t first, uint64_t n,
+			struct err *e)
 {
-	uint64_t *bits = s->pending[block] + first / 64;
+	uint64_t *bits = s->pending[block] + first / 64, *touched = s->touched, i;
 
-	memset(bits, 0, BITMAP_WORDS(n) * sizeof(bits[0]));
-	return s->guest->ops->touched(s->guest, block, first, n, bits, e);
+	memset(touched, 0, BITMAP_WORDS(n) * sizeof(touched[0]));
+	if (s->guest->ops->touched(s->guest, block, first, n, touched, e))
+		return -1;
+	for (i = 0; i < BITMAP_WORDS(n); i++) {
+		s->unused.pages += (uint64_t)__builtin_popcountll(touched[i] & ~bits[i]);
+		bits[i] &= touched[i];
+	}
+	return 0;
 }
 
 /* A file never makes anybody wait, so it has to be asked. */
@@ -89,7 +95,7 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 	uint64_t *bits = s->pending[block] + first / 64, at, any = 0, deferred[DEFERRED_WORDS];
 	struct chunk c = { .block = block };
 
-	_Static_assert(CLEAR_QUIET_PAGES / CHUNK_PAGES <= 64 * DEFERRED_WORDS, "a bit a chunk");
+	_Static_assert(ROUNDS_STEP_MAX / CHUNK_PAGES <= 64 * DEFERRED_WORDS, "a bit a chunk");
 
 	if (lanes_check(&s->lanes, e))
 		return -1;
@@ -101,15 +107,17 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 	for (at = 0; first_round && at < n; at += CHUNK_PAGES)
 		if (is_deferred(s, block, first + at))
 			bitmap_set(deferred, at / CHUNK_PAGES);
-	if (first_round) /* the log says of every page that it is dirty */
+	if (first_round) { /* the log says of every page that it is dirty */
 		memset(bits, 0xff, BITMAP_WORDS(n) * sizeof(bits[0]));
+		unused_leave_out(s, block, first, n);
+	}
 	if (s->logging && s->guest->ops->log_clear(s->guest, block, first, n, bits, e))
 		return -1;
 	watch_taken(s, block, first, n);
 	if (first_round) {
-		if (all_touched(s, block, first, n, e))
+		if (keep_touched(s, block, first, n, e))
 			return -1;
-		/* What was never touched is done with. */
+		/* What was never touched, or is not used, is done with. */
 		stats_add(&s->stats->remaining_pages, bitmap_count(bits, n) - n);
 	}
 	for (at = 0; at < n; at += CHUNK_PAGES) {
@@ -147,7 +155,7 @@ static uint64_t step_pages(const struct source *s, unsigned int block, uint64_t 
 	uint64_t quiet = bitmap_next_set(s->pending[block], end, at) - at;
 	uint64_t n = quiet - quiet % CHUNK_PAGES, least = clear_pages(s);
 
-	n = n < least ? least : n < CLEAR_QUIET_PAGES ? n : CLEAR_QUIET_PAGES;
+	n = n < least ? least : n < ROUNDS_STEP_MAX ? n : ROUNDS_STEP_MAX;
 	return n < end - at ? n : end - at;
 }
 
@@ -157,10 +165,14 @@ static void order_of(const struct source *s, struct order *o)
 	order_init(o, s->guest, CHUNK_PAGES, s->logging);
 }
 
-/* Everything, piece by piece; pieces to come are sampled well before their turn. */
+/*
+ * Everything, piece by piece; pieces to come are sampled well before their turn. Not where the
+ * guest names pages: all of the log was cleared then, and no write that it has seen may be lost.
+ */
 static int send_all(struct source *s, struct err *e)
 {
 	uint64_t at = 0, ahead = 0, samples = SAMPLE_FIRST, first;
+	bool sampled = s->logging && !s->unused.asked;
 	struct order_piece p, next;
 	struct order o;
 
@@ -168,7 +180,7 @@ static int send_all(struct source *s, struct err *e)
 	if (s->logging && watch_begin_samples(s, o.piece_pages, e))
 		return -1;
 	while (order_next(&o, &at, &p)) {
-		for (; s->logging && samples && order_next(&o, &ahead, &next); samples--)
+		for (; sampled && samples && order_next(&o, &ahead, &next); samples--)
 			if (watch_sample(s, next.block, next.first, next.pages, e))
 				return -1;
 		samples = SAMPLE_MORE;
@@ -269,8 +281,10 @@ int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *
 	s->lanes.round = (uint32_t)round;
 	if (s->events.round)
 		s->events.round(s->events.arg, round);
-	if ((round == 1 ? send_all(s, e) : send_pending(s, e)) ||
-	    (!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
+	if (round == 1 ? send_all(s, e) : send_pending(s, e))
+		return -1;
+	unused_stop(s);
+	if ((!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
 	    (!s->cold && !last && rounds_await(s, r, round, e)))
 		return -1;
 	took = clock_us() - start;

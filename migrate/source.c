@@ -104,7 +104,8 @@ static int alloc_pending(struct source *s, struct err *e)
 		stats_add(&s->stats->total_pages, pages);
 		stats_add(&s->stats->remaining_pages, pages);
 	}
-	return 0;
+	s->touched = calloc(BITMAP_WORDS(ROUNDS_STEP_MAX), sizeof(uint64_t));
+	return s->touched ? 0 : err_set(e, "out of memory");
 }
 
 /* The next record from the destination, whole and within that time. */
@@ -308,6 +309,7 @@ static int park(struct source *s, struct err *e)
 		return -1;
 	s->parked = true;
 	brake_release(s);
+	unused_done(s);
 	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
 	return 0;
 }
@@ -477,7 +479,7 @@ static int live(struct source *s, struct reader *r, struct err *e)
 	enter(s, SOURCE_PRECOPY);
 	if (s->guest_events)
 		teller_want(s->teller, GUEST_BEFORE_MIGRATION);
-	if (rounds_look_ahead(s, e) || precopy(s, r, e))
+	if (unused_ask(s, e) || rounds_look_ahead(s, e) || precopy(s, r, e))
 		return -1;
 	return switchover(s, r, e);
 }
@@ -545,6 +547,7 @@ static void undo(struct source *s, struct reader *r, struct err *e)
 	struct err resume;
 
 	brake_release(s);
+	unused_done(s);
 	if (s->logging)
 		s->guest->ops->log_stop(s->guest);
 	s->stuck = s->parked && s->guest->ops->unpark(s->guest, &resume);
@@ -592,6 +595,8 @@ int source_run(struct source *s, struct err *e)
 	for (i = 1; i < LANES_MAX; i++)
 		channel_close(s->extra[i]);
 	watch_free(s);
+	unused_free(s);
+	free(s->touched);
 	for (i = 0; i < s->guest->n_blocks; i++)
 		free(s->pending[i]);
 	reader_free(&r);

@@ -13,6 +13,7 @@
 #include "migrate/lanes.h"
 #include "migrate/stats.h"
 #include "migrate/steer.h"
+#include "migrate/unused.h"
 #include "migrate/watch.h"
 
 struct channel;
@@ -85,11 +86,13 @@ struct source {
 	struct lanes lanes;
 	struct watch watch;
 	struct brake brake;
+	struct unused unused;
 	struct page_cache *cache; /* for XBZRLE */
 	/* Bytes of pages a second, in the round before: as sent, and as they were. */
 	uint64_t page_rate, page_limit; /* and the bandwidth that was allowed then */
 	struct channel *extra[LANES_MAX];
 	uint64_t *pending[GUEST_BLOCKS_MAX];
+	uint64_t *touched; /* of the pages of a step */
 	uint8_t id[16];
 	uint64_t parked_at_us;
 	bool parked, logging;

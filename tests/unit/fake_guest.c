@@ -239,6 +239,47 @@ static int fake_touched(struct guest *g, unsigned int block, uint64_t first, uin
 	return 0;
 }
 
+static bool fake_names_free_pages(struct guest *g)
+{
+	return fake_of(g)->names_free;
+}
+
+static void fake_free_pages_name(struct guest *g, guest_found_fn *found, void *arg)
+{
+	struct fake *f = fake_of(g);
+
+	if (!f->logging || f->names_asked != f->names_done)
+		abort();
+	f->names_asked++;
+	f->found = found;
+	f->found_arg = arg;
+	if (f->on_asked)
+		f->on_asked(f);
+}
+
+static void fake_free_pages_stop(struct guest *g)
+{
+	struct fake *f = fake_of(g);
+
+	if (f->namer_runs)
+		pthread_join(f->namer, NULL);
+	f->namer_runs = false;
+	f->names_stopped++;
+	f->found = NULL;
+}
+
+static void fake_free_pages_done(struct guest *g)
+{
+	fake_of(g)->names_done++;
+	fake_of(g)->done_parked = fake_of(g)->parked;
+}
+
+void fake_name(struct fake *f, unsigned int block, uint64_t first, uint64_t n)
+{
+	if (f->found)
+		f->found(f->found_arg, block, first, n);
+}
+
 static int fake_park(struct guest *g, struct err *e)
 {
 	struct fake *f = fake_of(g);
@@ -378,6 +419,10 @@ static const struct guest_ops ops = {
 	.log_stop = fake_log_stop,
 	.throttle = fake_throttle,
 	.touched = fake_touched,
+	.names_free_pages = fake_names_free_pages,
+	.free_pages_name = fake_free_pages_name,
+	.free_pages_stop = fake_free_pages_stop,
+	.free_pages_done = fake_free_pages_done,
 	.park = fake_park,
 	.unpark = fake_unpark,
 	.states_save = fake_states_save,

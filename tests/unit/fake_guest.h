@@ -62,6 +62,16 @@ struct fake {
 
 	struct fake_agent *agent; /* NULL: none */
 
+	/* Whether it names free pages; and what it does when it is asked to. */
+	bool names_free;
+	void (*on_asked)(struct fake *f);
+	guest_found_fn *found; /* while somebody listens: fake_name() */
+	void *found_arg;
+	pthread_t namer; /* a thread that names pages, which on_asked started */
+	bool namer_runs;
+	unsigned int names_asked, names_stopped, names_done;
+	bool done_parked; /* it was parked when it was told that names are done with */
+
 	/* What happened. */
 	unsigned int parks, unparks, saves, syncs, loads, starts, releases;
 	uint64_t dirty_limit,
@@ -82,6 +92,9 @@ void fake_stop(struct fake *f);
 void fake_write(struct fake *f, unsigned int block, uint64_t page, unsigned int word,
 		uint64_t value);
 void fake_clear(struct fake *f, unsigned int block, uint64_t page);
+
+/* Names pages of a block as free, if anybody listens. */
+void fake_name(struct fake *f, unsigned int block, uint64_t first, uint64_t n);
 
 /* Fills two pages of three, some with zeros, some only at their end; the third stays untouched. */
 void fake_fill(struct fake *f, uint64_t seed);
