@@ -1,5 +1,6 @@
 """A machine from its start to its end: pause, resume, reset, power-off, quit, signals."""
 import os
+import re
 import signal
 import time
 
@@ -213,3 +214,21 @@ def unknown_qmp_command_leaves_the_connection_open(place):
         else:
             check(False, f"{command} {arguments} was accepted")
     check(qmp.execute("query-status")["running"], "the guest runs on")
+
+
+@test
+def balloon_is_asked_for_and_outlives_a_reset(place):
+    vm = place.bare("fill=1", *SMALL)
+    bare.ready(vm)
+    qmp = vm.qmp()
+    ram = qmp.execute("query-balloon")["actual"]
+    check(ram == 32 << 20, f"the guest has {ram} bytes")
+    qmp.execute("balloon", {"value": ram - (5 << 20)})
+    check(vm.cli("reset").returncode == 0, "reset")
+    bare.ready(vm)
+    # It has no driver for it: it has what it had, and the wish waits.
+    check(qmp.execute("query-balloon")["actual"] == ram, "without a driver")
+    check(vm.cli("save", place.path("saved")).returncode == 0 and vm.wait() == 0, "save")
+    told = place.godwit("inspect", place.path("saved"), "--states").stdout
+    check(re.search(r"num-pages = <0x0*500>", told), f"the wish is lost: {told[:2000]}")
+    bare.verify(place.restore(place.path("saved")))
