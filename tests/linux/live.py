@@ -18,13 +18,17 @@ import socket
 import subprocess
 
 from godwit import Failed, Output, Skip, check, moves, wait_until
-from guest import CHANNEL, GUARD_S, Guest, MADE, PORT, promise, run
+from guest import CHANNEL, GUARD_S, MADE, MIB, PORT, Guest, promise, run
 import life
 import policy
 
 LINK = ("rate", "200mbit", "burst", "256kb", "latency", "200ms")
 PING_S = 0.2
 MOVES = 20
+FREED_MIB = 48
+FREED_LEAST_MIB = 36  # of them in pieces that are large enough to be reported
+BALLOON_MIB = 64
+BALLOON_LEAST_MIB = 32  # of them were in use
 
 Pause = collections.namedtuple("Pause", "begin end")  # of the guest, by the host's clock
 
@@ -83,7 +87,7 @@ class Ping:
 
 
 def migrate(vm, uri, policy=None):
-    """To a waiting godwit; the Pause when that has gone well, and what was decided."""
+    """To a waiting godwit; the Pause when that has gone well, what was decided, what query-migrate said of memory."""
     times, decisions = {}, []
     with vm.qmp() as qmp:
         if policy:
@@ -100,7 +104,8 @@ def migrate(vm, uri, policy=None):
             if status in ("failed", "cancelled", "postcopy-paused"):
                 why = qmp.execute("query-migrate").get("error-desc")
                 raise Failed(f"the migration to {uri} has {status}: {why}")
-    return Pause(times["device"], times["completed"]), decisions
+        ram = qmp.execute("query-migrate")["ram"]
+    return Pause(times["device"], times["completed"]), decisions, ram
 
 
 class Moving(Guest):
@@ -113,6 +118,7 @@ class Moving(Guest):
         self.moved = 0
         self.pauses = []
         self.ping = None
+        self.ram = None  # what query-migrate said of the last move
         with_agent = os.path.join(MADE, "with-agent.cpio")
         self.has_agent = os.path.exists(with_agent)
         if self.has_agent:
@@ -224,7 +230,7 @@ class Moving(Guest):
         """Live, to a new godwit there; its decisions."""
         before = self.progress()
         target, uri = self.destination(tap, prefix, address)
-        pause, decisions = migrate(self.vm, uri, policy)
+        pause, decisions, self.ram = migrate(self.vm, uri, policy)
         self.pauses.append(pause)
         self.arrived(target, tap, before)
         return decisions
@@ -276,6 +282,7 @@ def tests():
         check(all(g.link_limits()), "the link was never the limit")
 
     kept("crossed", "moves_between_two_hosts")
+    free_memory_tests()
     policy.tests()
 
     @promise("moving", "served")
@@ -312,6 +319,64 @@ def tests():
         g.end()
         left = g.leftovers()
         check(not left, f"left behind: {', '.join(left)}")
+
+
+def resident(vm):
+    """Bytes of the host's memory that the VM has."""
+    with open(f"/proc/{vm.process.pid}/status") as f:
+        return int(re.search(r"^VmRSS:\s+(\d+) kB", f.read(), re.MULTILINE).group(1)) << 10
+
+
+def ballooned(vm):
+    """Bytes of its RAM that the guest has left."""
+    with vm.qmp() as qmp:
+        return qmp.execute("query-balloon")["actual"]
+
+
+def balloon(vm, left):
+    """Asks the guest to have so many bytes of its RAM, and waits until it has."""
+    with vm.qmp() as qmp:
+        qmp.execute("balloon", {"value": left})
+    wait_until(lambda: ballooned(vm) == left, f"the guest has {left} bytes", GUARD_S)
+
+
+def free_memory_tests():
+    """Of the same guest, which has no load any more."""
+    @promise("moving", "crossed")
+    def memory_that_the_guest_has_freed_is_not_sent(g):
+        g.ping = None
+        g.sh(f"pattern put /tmp/freed 61 {FREED_MIB}M")
+        full = resident(g.vm)
+        check(full > FREED_MIB * MIB, f"{full} bytes are resident")
+        g.sh("rm /tmp/freed")
+        wait_until(lambda: resident(g.vm) < full - FREED_LEAST_MIB * MIB,
+                   f"the host has back what is free, of {full} bytes", GUARD_S)
+        g.move(g.other_tap(), g.prefix, "127.0.0.1")
+        sent = g.ram["normal-bytes"]
+        print(f"# {full >> 20} MiB were in use, {FREED_MIB} of them freed, {sent >> 20} MiB sent")
+        check(sent < full - FREED_LEAST_MIB * MIB, f"{sent} bytes were sent, of {full}")
+        g.sh(f"pattern get /tmp/blob 41 {life.BLOB_MIB}M")
+
+    @promise("moving", "crossed")
+    def balloon_takes_memory_moves_along_and_gives_it_back(g):
+        ram = ballooned(g.vm)
+        check(ram == 192 * MIB, f"the guest has {ram} bytes of its 192 MiB")
+        # What caches hold is in use, and no report tells of it.
+        g.sh("dd if=/dev/vda of=/dev/null bs=1M count=64")
+        full = resident(g.vm)
+        balloon(g.vm, ram - BALLOON_MIB * MIB)
+        left = resident(g.vm)
+        check(left < full - BALLOON_LEAST_MIB * MIB, f"of {full} resident bytes {left} are left")
+        g.move(g.other_tap(), g.prefix, "127.0.0.1")
+        check(ballooned(g.vm) == ram - BALLOON_MIB * MIB, f"it has {ballooned(g.vm)} bytes now")
+        arrived = resident(g.vm)
+        print(f"# {full >> 20} MiB were in use, {left >> 20} with {BALLOON_MIB} less, {arrived >> 20} there")
+        check(arrived < full - BALLOON_LEAST_MIB * MIB, f"of {full} bytes {arrived} have come")
+        balloon(g.vm, ram)
+        # It is used again, and nothing else has suffered.
+        g.sh(f"pattern put /tmp/again 62 {FREED_MIB}M; pattern get /tmp/again 62 {FREED_MIB}M; rm /tmp/again")
+        g.sh(f"pattern get /tmp/blob 41 {life.BLOB_MIB}M")
+        g.check_log()
 
 
 def kept(stage, how):
