@@ -191,7 +191,7 @@ static bool take_report(struct balloon *b, uint64_t *left)
 
 /* -- hints; lock held -- */
 
-/* Marks in a bitmap cost so much less than what they stand for is worth when discarded. */
+/* To mark pages in a bitmap costs so much less than to discard them. */
 #define HINT_SHARE 64u
 
 /*
@@ -418,6 +418,10 @@ static int balloon_check(const void *p, struct err *e)
 {
 	const struct balloon_state *st = p;
 
+	/* The next one would be no command. */
+	if (st->last_hint_id < HINT_FIRST - 1)
+		return err_set(e, "'last-hint-id' is %u, expected at least %u", st->last_hint_id,
+			       HINT_FIRST - 1);
 	return virtio_state_check(&st->v, e);
 }
 

@@ -452,6 +452,8 @@ START_TEST(numbers_of_commands_come_round)
 	ck_assert_int_eq(tree_init(&t, &e), 0);
 	m->save(b.device, st);
 	ck_assert_int_eq(state_save(&t, BENCH_PATH, m->state, st, &e), 0);
+	tree_set_u32(&t, BENCH_PATH, "last-hint-id", 0, &e);
+	ck_assert_int_eq(state_load(&t, BENCH_PATH, m->state, st, &e), -1);
 	tree_set_u32(&t, BENCH_PATH, "last-hint-id", UINT32_MAX, &e);
 	ck_assert_msg(!state_load(&t, BENCH_PATH, m->state, st, &e), "%s", e.text);
 	bench_park(&b);
