@@ -39,6 +39,27 @@ ROWS = {
 INSTEAD = {"dirty-limit": "auto-converge"}
 
 
+# What is left falls by less than this in a round that has stalled, as policies have it.
+STALLED = 0.95
+
+
+def told_late(qmp, left):
+    """Seconds from the end of the first stalled round to the forecast that it will never end; `left` is what each
+    round began with, by its number. None: there was no forecast."""
+    passes, forecast = {}, None
+    for event in qmp.events:
+        when = event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
+        if event["event"] == "MIGRATION_PASS":
+            passes[event["data"]["pass"]] = when
+        elif event["event"] == "GODWIT_DECISION" and event["data"]["action"] == "forecast" and not forecast:
+            forecast = when
+            print(f"    says: {event['data']['reason']}")
+    for n in sorted(left)[2:]:  # the end of a round is the beginning of the next
+        if left[n] > STALLED * min(left[k] for k in left if 1 < k < n) and forecast:
+            return max(0, forecast - passes[n])
+    return None
+
+
 PROGRESS = re.compile(r"progress tsc=(\d+).* work=([\d,]+) .*\n")
 
 
@@ -127,7 +148,7 @@ def migrate(which, words, capabilities, patience_s=None, burst_pages=0, measure_
             slowed = Computing(source, qmp, cpus - 1)
             began = time.monotonic()
             qmp.execute("migrate", uri=f"tcp:127.0.0.1:{port}")
-            throttle = 0
+            throttle, left = 0, {}
 
             def lost(end):
                 """Seconds of work that was not done since the start; of a guest that does none, None."""
@@ -140,11 +161,12 @@ def migrate(which, words, capabilities, patience_s=None, burst_pages=0, measure_
                     raise SystemExit(f"{which}: {r.get('error-desc')}")
                 if r.get("status") == "completed" and "downtime" in r:
                     break
+                left.setdefault(r.get("ram", {}).get("dirty-sync-count"), r.get("ram", {}).get("remaining"))
                 if cpus > 1 and r.get("status") == "active":
                     slowed.look()
                 if patience_s and time.monotonic() - began > patience_s:
                     return {"s": None, "rounds": r["ram"]["dirty-sync-count"], "lost": lost(look(source)),
-                            "throttle": throttle}
+                            "throttle": throttle, "told": told_late(qmp, left) if which == "godwit" else None}
                 time.sleep(0.02)
             destination.open_console()
             end = look(destination, burst_pages)
@@ -188,6 +210,10 @@ def main():
                 continue
             if results[0]["s"] is None:
                 print(f"    {who:7} never ({results[0]['rounds']} rounds in {GIVE_UP_S} s)", flush=True)
+                if who == "godwit":
+                    told = [r["told"] for r in results]
+                    print(f"    godwit  says so {max(told):.2f} s after the first stalled round (wanted: within 5)"
+                          if None not in told else "    godwit  does not say so", flush=True)
                 continue
             print(f"    {who:7} {of(results, 's'):.2f} s, {of(results, 'lost'):.2f} s lost, "
                   f"{of(results, 'mb'):.0f} MB, pause {of(results, 'downtime'):.0f} ms, largest gap "

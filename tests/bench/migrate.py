@@ -46,6 +46,7 @@ class Qmp:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
+        self.events = []
         self.file = self.socket.makefile("rw")
         self.file.readline()
         self.execute("qmp_capabilities")
@@ -59,6 +60,7 @@ class Qmp:
                 raise SystemExit(f"{command}: {reply['error']['desc']}")
             if "return" in reply:
                 return reply["return"]
+            self.events.append(reply)
 
 
 class Vm:
