@@ -1,0 +1,82 @@
+/*
+ * The machine from within: for machine.c, which builds it and lets it live, machine_states.c, which
+ * takes its state down and puts it back, and machine_devices.c, which asks something of all
+ * devices. Nobody else includes this.
+ */
+#ifndef GODWIT_MACHINE_INTERNAL_H
+#define GODWIT_MACHINE_INTERNAL_H
+
+#include "vmm/arch.h"
+#include "vmm/bus.h"
+#include "vmm/device.h"
+#include "vmm/dirty_ring.h"
+#include "vmm/kvm.h"
+#include "vmm/loop.h"
+#include "vmm/machine.h"
+#include "vmm/memory.h"
+#include "vmm/vcpu.h"
+
+#define DEVICES_MAX 64
+
+/* Plain states of all parts of one machine, each of its state_desc's size. */
+struct snapshot {
+	void *vm;
+	void **vcpus;	/* n_vcpus */
+	void **devices; /* n_devices; NULL for one without state */
+};
+
+struct machine {
+	/* Set by machine_build, then constant. */
+	struct tree tree;
+	const char *name; /* in the tree */
+	struct kvm kvm;
+	struct memory memory;
+	struct dirty_rings rings; /* if the tree wants them */
+	struct bus port_bus, mmio_bus;
+	struct loop io;
+	bool io_made, io_started, kvm_made;
+	struct arch *arch;
+	struct device_env env;
+	struct device *devices[DEVICES_MAX];
+	unsigned int n_devices;
+	struct vcpu *vcpus;
+	unsigned int n_vcpus;
+	struct loop *owner_loop;
+	struct machine_events events;
+	struct snapshot pristine;
+
+	/* Owner's thread. */
+	enum machine_status status;
+	bool running; /* devices active, vCPUs not asked to park */
+	bool held, run_after_hold;
+	bool released; /* machine_release gave up what only one side may have */
+	bool announce; /* the next resume is the first one on this host */
+	bool stands;   /* since a moment that is known */
+	struct arch_moment stood_at;
+	int kernel_fd, initrd_fd;
+	bool used; /* guest memory is no longer all zero */
+
+	uint32_t requested; /* atomic: the weightiest request not yet delivered */
+};
+
+/* -- machine_states.c -- */
+
+/* All of it as it is now; freed by the caller. */
+int machine_snapshot_take(struct machine *m, struct snapshot *s, struct err *e);
+/* One that has been checked; the guest's clocks have gone on by so much. KVM may still refuse a
+ * value: then the machine must not run. */
+int machine_snapshot_apply(struct machine *m, struct snapshot *s, uint64_t advance_ns,
+			   struct err *e);
+void machine_snapshot_free(struct machine *m, struct snapshot *s);
+
+/* A parked guest's time stands, however long it takes to write its memory down: its states are
+ * those of this moment. */
+void machine_stand_now(struct machine *m);
+
+/* -- machine_devices.c -- */
+
+/* What the host has of the guest's RAM by the balloon, as wanted and as it is. */
+int machine_ask_balloon(struct machine *m, struct device_balloon *b, struct err *e);
+void machine_set_ballooned(struct machine *m, uint64_t bytes);
+
+#endif
