@@ -14,6 +14,9 @@
 #define LOOK_US	   100000u
 #define LOOK_SHARE 20u
 
+/* Over what time a dirty rate is taken, at least. */
+#define RATE_US 200000u
+
 int watch_init(struct source *s, struct err *e)
 {
 	unsigned int i;
@@ -127,8 +130,8 @@ void watch_defer(struct source *s, const struct chunk *c)
 			s->watch.again[c->block][c->first / 64 + i] |= c->pages[i];
 }
 
-/* Whether somebody wants to know; the first round says nothing about the next ones. */
-static bool is_wanted(const struct source *s)
+/* The first round says nothing about the next ones. */
+static bool may_slow(const struct source *s)
 {
 	return (s->auto_converge || s->dirty_limit) && stats_get(&s->stats->round) > 1;
 }
@@ -177,6 +180,19 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 				   reason);
 }
 
+/* For users: what becomes dirty in a second, within the round. */
+static void take_rate(struct watch *w, struct stats *stats, uint64_t left, uint64_t now)
+{
+	uint64_t us = now - w->rate_at_us, again = w->again_before + left;
+
+	if (w->rate_at_us && us < RATE_US)
+		return;
+	if (w->rate_at_us && again >= w->rate_again)
+		stats_set(&stats->dirty_rate, (again - w->rate_again) * 1000000 / us);
+	w->rate_at_us = now;
+	w->rate_again = again;
+}
+
 int watch_look(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us(), left, took;
@@ -184,8 +200,7 @@ int watch_look(struct source *s, struct err *e)
 	if (s->parked || !s->logging)
 		return 0;
 	brake_look(s);
-	if ((!is_wanted(s) && stats_get(&s->stats->round) > 1) ||
-	    start - s->watch.at_us < s->watch.every_us)
+	if (start - s->watch.at_us < s->watch.every_us)
 		return 0;
 	if (fetch(s, e))
 		return -1;
@@ -193,14 +208,16 @@ int watch_look(struct source *s, struct err *e)
 	took = clock_us() - start;
 	s->watch.at_us = start;
 	s->watch.every_us = took * LOOK_SHARE > LOOK_US ? took * LOOK_SHARE : LOOK_US;
-	if (is_wanted(s))
+	if (stats_get(&s->stats->round) > 1)
+		take_rate(&s->watch, s->stats, left, start);
+	if (may_slow(s))
 		slow_down(s, left, stats_get(&s->stats->remaining_pages), start);
 	return 0;
 }
 
 void watch_end_round(struct source *s, uint64_t dirty)
 {
-	if (is_wanted(s))
+	if (may_slow(s))
 		slow_down(s, dirty, 0, clock_us());
 	if (stats_get(&s->stats->round) == 1)
 		s->watch.first_pages = pages_sent(s);

@@ -21,6 +21,8 @@ struct watch {
 	uint64_t at_us, every_us; /* the last look, and how often */
 	/* Pages sent before this round, and in the first; dirty at the ends of the others. */
 	uint64_t from_pages, from_data_pages, first_pages, again_before;
+	/* When the dirty rate was taken last, and what was dirty again since the first round. */
+	uint64_t rate_at_us, rate_again;
 	struct converge converge;
 };
 
