@@ -15,6 +15,7 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/lanes.h"
+#include "migrate/probe.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 
@@ -36,12 +37,12 @@ int caller_hello(struct reader *r, struct hello *h, struct err *e)
 	return 0;
 }
 
-int caller_begin(struct reader *r, struct hello *hello, struct tree *machine, struct err *e)
+/* What follows HELLO where a migration begins. */
+static int caller_machine(struct reader *r, const struct hello *hello, struct tree *machine,
+			  struct err *e)
 {
 	struct record rec;
 
-	if (caller_hello(r, hello, e))
-		return -1;
 	if (hello->role != ROLE_MAIN || !hello->lanes || hello->lanes > LANES_MAX)
 		return err_set(e, "%s: not the beginning of a migration", r->channel->name);
 	if (reader_expect(r, RECORD_MACHINE, &rec, e))
@@ -49,6 +50,11 @@ int caller_begin(struct reader *r, struct hello *hello, struct tree *machine, st
 	if (tree_copy(machine, rec.body, rec.body_bytes, e))
 		return err_context(e, "%s: the machine", r->channel->name);
 	return 0;
+}
+
+int caller_begin(struct reader *r, struct hello *hello, struct tree *machine, struct err *e)
+{
+	return caller_hello(r, hello, e) || caller_machine(r, hello, machine, e) ? -1 : 0;
 }
 
 void heard_dismiss(struct heard *h, const char *why)
@@ -62,20 +68,39 @@ void heard_dismiss(struct heard *h, const char *why)
 	tree_free(&h->machine);
 }
 
+/* All that he has to say; 0 when he is the one who was waited for. */
+static int hear_out(struct caller *c)
+{
+	struct heard *h = &c->heard;
+
+	if (caller_hello(&h->reader, &h->hello, &c->why))
+		return -1;
+	if (!c->all->with_machine)
+		return 0;
+	if (h->hello.role != ROLE_PROBE)
+		return caller_machine(&h->reader, &h->hello, &h->machine, &c->why);
+	c->probe = probe_answer(&h->reader, &c->why) == 0;
+	return -1;
+}
+
 static void *hear(void *arg)
 {
 	struct caller *c = arg;
-	struct heard *h = &c->heard;
 	uint64_t one = 1;
 
-	c->rc = c->all->with_machine ? caller_begin(&h->reader, &h->hello, &h->machine, &c->why)
-				     : caller_hello(&h->reader, &h->hello, &c->why);
+	c->rc = hear_out(c);
 	pthread_mutex_lock(&c->all->lock);
 	c->spoken = true;
 	pthread_mutex_unlock(&c->all->lock);
 	while (write(c->all->told_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
 	return NULL;
+}
+
+/* One who measures has had his CHECKED: there is no second one. */
+static bool was_answered(const struct caller *c)
+{
+	return c->all->with_machine && c->heard.hello.role == ROLE_PROBE;
 }
 
 static bool has_spoken(struct caller *c)
@@ -119,9 +144,13 @@ static int take_spoken(struct callers *cs, struct heard *out)
 			channel_set_deadline(out->reader.channel, -1);
 			return 0;
 		}
-		log_warn("a connection that is no migration was closed: %s", c->why.text);
+		if (c->probe)
+			log_verbose("a source has measured the link");
+		else
+			log_warn("a connection that is no migration was closed: %s", c->why.text);
 		/* Who speaks in records is told why: another version, another architecture. */
-		heard_dismiss(&c->heard, c->heard.reader.sequence ? c->why.text : NULL);
+		heard_dismiss(&c->heard,
+			      c->heard.reader.sequence && !was_answered(c) ? c->why.text : NULL);
 	}
 	return -1;
 }

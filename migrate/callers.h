@@ -32,6 +32,7 @@ struct caller {
 	uint64_t since_us;
 	pthread_t thread;
 	bool spoken; /* under lock: the thread is done; then: */
+	bool probe;  /* he has measured the link, and wants no more */
 	int rc;
 	struct heard heard;
 	struct err why;
@@ -51,6 +52,8 @@ int callers_init(struct callers *cs, int listen_fd, int stop_fd, int hello_ms, b
 		 struct err *e);
 
 /*
+ * Who only measures the link (probe.h) is answered on his own thread meanwhile, and gone then.
+ *
  * The next one who has said what he must, within `timeout_ms` (-1: for ever). Others are sent away
  * on the way, with the reason if they speak in records, and a line in the log. -1 when stopped, or
  * in time nobody came.

@@ -384,7 +384,7 @@ static int accept_lane(struct destination *d, struct callers *callers,
 		if (h.hello.role == ROLE_PAGES &&
 		    !memcmp(h.hello.id, d->hello.id, sizeof(h.hello.id)))
 			break;
-		heard_dismiss(&h, h.hello.role == ROLE_MAIN ? CALLERS_BUSY : NULL);
+		heard_dismiss(&h, h.hello.role != ROLE_PAGES ? CALLERS_BUSY : NULL);
 		log_warn("a connection that is none of this migration was closed");
 	}
 	lane->reader = h.reader;

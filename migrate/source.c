@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/utsname.h>
 
 #include "migrate/channel/channel.h"
 #include "migrate/codec/page_cache.h"
@@ -23,7 +22,6 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
-#include "vmm/version.h"
 
 /* How long the destination may take to make the machine, to take in what is still on the way at the
  * end of a round, to load it while the guest is parked, and to say that the guest runs. */
@@ -59,19 +57,13 @@ static void set_owner(struct source *s, enum owner o)
 
 static int send_hello(struct source *s, struct writer *w, enum hello_role role, struct err *e)
 {
-	struct hello h = { .version = STREAM_VERSION, .role = role, .page_bytes = PAGE_SIZE };
-	const char *version = s->program ? s->program : godwit_version();
+	struct hello h = { .role = role, .lanes = s->n_lanes };
 	uint64_t before = w->channel->bytes;
-	uint8_t body[HELLO_BYTES];
-	struct utsname u;
 
-	if (uname(&u) == 0)
-		memcpy(h.arch, u.machine, strnlen(u.machine, sizeof(h.arch) - 1));
-	memcpy(h.program, version, strnlen(version, sizeof(h.program) - 1));
+	if (s->program)
+		memcpy(h.program, s->program, strnlen(s->program, sizeof(h.program) - 1));
 	memcpy(h.id, s->id, sizeof(h.id));
-	h.lanes = s->n_lanes;
-	hello_encode(&h, body);
-	if (writer_record(w, RECORD_HELLO, body, sizeof(body), NULL, 0, e))
+	if (writer_hello(w, &h, e))
 		return -1;
 	stats_add(&s->stats->meta_bytes, w->channel->bytes - before);
 	return 0;

@@ -60,7 +60,7 @@ int reader_record(struct reader *r, struct record *out, struct err *e)
 	if ((out->flags && (out->flags != RECORD_UNCHECKED || out->type != RECORD_PAGES)) ||
 	    head[3] || get_u64(head + 8) != r->sequence || out->body_bytes > RECORD_BODY_MAX ||
 	    pad > RECORD_PAD_MAX || out->data_bytes > RECORD_DATA_MAX ||
-	    (out->data_bytes && out->type != RECORD_PAGES) ||
+	    (out->data_bytes && out->type != RECORD_PAGES && out->type != RECORD_PROBE) ||
 	    (r->sequence == 0) != (out->type == (r->answers ? RECORD_CHECKED : RECORD_HELLO)))
 		return bad_head(r, out, e);
 	if (reserve_body(r, out->body_bytes ? out->body_bytes : 1, e) ||

@@ -63,6 +63,8 @@ const char *record_name(uint16_t type)
 		return "FAILED";
 	case RECORD_AHEAD:
 		return "AHEAD";
+	case RECORD_PROBE:
+		return "PROBE";
 	default:
 		return "unknown";
 	}
@@ -114,7 +116,7 @@ int hello_decode(const struct record *r, struct hello *out, struct err *e)
 	out->page_bytes = get_u32(b + 12);
 	copy_text(out->arch, b + 16, sizeof(out->arch) - 1);
 	out->role = get_u32(b + 28);
-	if (out->role != ROLE_MAIN && out->role != ROLE_PAGES)
+	if (out->role < ROLE_MAIN || out->role > ROLE_PROBE)
 		return err_set(e, "a connection in the unknown role %" PRIu32, out->role);
 	memcpy(out->id, b + 32, 16);
 	copy_text(out->program, b + 48, sizeof(out->program) - 1);

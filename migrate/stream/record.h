@@ -33,6 +33,7 @@ enum record_type {
 	RECORD_RUNNING = 10,
 	RECORD_FAILED = 11,
 	RECORD_AHEAD = 12,
+	RECORD_PROBE = 13,
 };
 
 /* Bits of a head's flags. */
@@ -60,6 +61,10 @@ int writer_record(struct writer *w, enum record_type type, const void *body, siz
 		  struct iovec *data, int n_data, struct err *e);
 int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, const void *body,
 		   size_t body_bytes, struct iovec *data, int n_data, struct err *e);
+
+/* HELLO; what it says of this host and this program is filled in, but a program that is there. */
+struct hello;
+int writer_hello(struct writer *w, struct hello *h, struct err *e);
 
 struct record {
 	uint16_t type, flags;
@@ -108,6 +113,7 @@ uint64_t get_u64(const uint8_t *at);
 enum hello_role {
 	ROLE_MAIN = 1,	/* the connection that everything begins with */
 	ROLE_PAGES = 2, /* a further one of the same migration: PAGES and ROUND only */
+	ROLE_PROBE = 3, /* measures the link, and no migration: PROBE and ROUND only */
 };
 
 struct hello {

@@ -2,12 +2,14 @@
  * Records onto a channel: see record.h. One thread at a time.
  */
 #include <string.h>
+#include <sys/utsname.h>
 #include <zlib.h>
 
 #include "migrate/channel/channel.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
+#include "vmm/version.h"
 
 #define DATA_PIECES_MAX (PAGES_RUNS_MAX)
 
@@ -68,4 +70,20 @@ int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, cons
 	}
 	w->sequence++;
 	return 0;
+}
+
+int writer_hello(struct writer *w, struct hello *h, struct err *e)
+{
+	const char *version = godwit_version();
+	uint8_t body[HELLO_BYTES];
+	struct utsname u;
+
+	h->version = STREAM_VERSION;
+	h->page_bytes = PAGE_SIZE;
+	if (uname(&u) == 0)
+		memcpy(h->arch, u.machine, strnlen(u.machine, sizeof(h->arch) - 1));
+	if (!h->program[0])
+		memcpy(h->program, version, strnlen(version, sizeof(h->program) - 1));
+	hello_encode(h, body);
+	return writer_record(w, RECORD_HELLO, body, sizeof(body), NULL, 0, e);
 }

@@ -82,7 +82,7 @@ static void bad_begin(struct maker *m, int which)
 		memcpy(h.arch, "pdp\033[11", 8);
 		break;
 	case 4:
-		h.role = 3;
+		h.role = 4;
 		break;
 	case 5:
 		h.role = ROLE_PAGES;
@@ -127,7 +127,7 @@ START_TEST(bad_beginning_is_refused_with_the_reason)
 		"HELLO record is damaged",
 		"pages of 65536 bytes",
 		"made on pdp?[11",
-		"unknown role 3",
+		"unknown role 4",
 		"not the beginning of a migration",
 		"not the beginning of a migration",
 		"not the beginning of a migration",

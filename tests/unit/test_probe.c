@@ -1,0 +1,283 @@
+/*
+ * The probe of a link: what the source measures, and that a destination goes on waiting whatever a
+ * probe does. The destination is a real one, on loopback; it waits on a thread of its own.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "migrate/callers.h"
+#include "migrate/channel/channel.h"
+#include "migrate/channel/uri.h"
+#include "migrate/destination.h"
+#include "migrate/probe.h"
+#include "tests/unit/engine_rig.h"
+#include "vmm/base/clock.h"
+
+static struct {
+	struct uri there;
+	int listen_fd, stop_fd;
+	pthread_t thread;
+	struct destination destination;
+	struct tree machine;
+	int rc;
+	struct err e;
+	bool over; /* atomic */
+} waiting;
+
+static void *wait_for_source(void *arg)
+{
+	(void)arg;
+	waiting.rc = destination_accept(&waiting.destination, waiting.listen_fd, waiting.stop_fd,
+					&waiting.machine, &waiting.e);
+	__atomic_store_n(&waiting.over, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void set_up(void)
+{
+	struct uri any;
+	char name[300];
+
+	uri_parse("tcp:127.0.0.1:0", &any, NULL);
+	waiting.listen_fd = uri_listen(&any, name, sizeof(name), NULL);
+	ck_assert_int_eq(uri_parse(name, &waiting.there, NULL), 0);
+	waiting.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pthread_create(&waiting.thread, NULL, wait_for_source, NULL);
+}
+
+static struct channel *connect_there(int stop_fd)
+{
+	struct channel *ch;
+
+	ck_assert_int_eq(socket_channel(&ch, uri_connect(&waiting.there, NULL, -1, NULL),
+					"destination", stop_fd, NULL),
+			 0);
+	return ch;
+}
+
+/* HELLO, and MACHINE for a migration. */
+static struct writer say_hello(enum hello_role role)
+{
+	struct hello h = { .role = role, .lanes = 1 };
+	struct writer w = { .channel = connect_there(-1) };
+	struct tree t;
+
+	ck_assert_int_eq(writer_hello(&w, &h, NULL), 0);
+	if (role != ROLE_MAIN)
+		return w;
+	ck_assert_int_eq(tree_init(&t, NULL), 0);
+	ck_assert_int_eq(
+		writer_record(&w, RECORD_MACHINE, t.fdt, tree_bytes_used(&t), NULL, 0, NULL), 0);
+	tree_free(&t);
+	return w;
+}
+
+/* It still takes a migration in. */
+static void tear_down(void)
+{
+	struct writer w;
+
+	ck_assert(!__atomic_load_n(&waiting.over, __ATOMIC_ACQUIRE));
+	w = say_hello(ROLE_MAIN);
+	pthread_join(waiting.thread, NULL);
+	ck_assert_msg(waiting.rc == 0, "%s", waiting.e.text);
+	tree_free(&waiting.machine);
+	destination_free(&waiting.destination);
+	channel_close(w.channel);
+	close(waiting.listen_fd);
+	close(waiting.stop_fd);
+}
+
+static int measure(uint64_t bandwidth, struct probe *out, struct err *e)
+{
+	struct channel *ch = connect_there(-1);
+	int rc = probe_measure(ch, bandwidth, -1, out, e);
+
+	channel_close(ch);
+	return rc;
+}
+
+START_TEST(link_is_measured_again_and_again)
+{
+	struct probe p;
+	struct err e;
+
+	for (unsigned int i = 0; i < 2 * CALLERS_MAX; i++) {
+		ck_assert_msg(measure(0, &p, &e) == 0, "%s", e.text);
+		ck_assert_uint_gt(p.rate_bytes, 10 << 20);
+		ck_assert_uint_gt(p.round_trip_us, 0);
+	}
+}
+END_TEST
+
+START_TEST(bandwidth_is_kept_and_measured)
+{
+	const uint64_t rate = _i ? 20 << 20 : 256 << 10;
+	uint64_t start = clock_us();
+	struct probe p;
+	struct err e;
+
+	ck_assert_msg(measure(rate, &p, &e) == 0, "%s", e.text);
+	ck_assert_uint_le(p.rate_bytes, rate);
+	ck_assert_uint_ge(p.rate_bytes, rate / 2);
+	ck_assert_uint_lt(clock_us() - start, 3000000);
+}
+END_TEST
+
+/* What is wrong with each: the destination ends it, without a word that could be taken for more. */
+static void misbehave(struct writer *w, int which)
+{
+	static uint8_t bytes[PROBE_DATA_MAX + 1];
+	uint8_t number[4];
+	struct iovec data;
+	unsigned int i;
+
+	switch (which) {
+	case 0: /* half a record */
+		data = (struct iovec){ bytes, 20 };
+		channel_write(w->channel, &data, 1, NULL);
+		channel_shutdown(w->channel);
+		break;
+	case 1: /* a record that is too long */
+		data = (struct iovec){ bytes, PROBE_DATA_MAX + 1 };
+		writer_record(w, RECORD_PROBE, NULL, 0, &data, 1, NULL);
+		break;
+	case 2: /* too many */
+		for (i = 0; i <= PROBE_BYTES_MAX / PROBE_DATA_MAX; i++) {
+			data = (struct iovec){ bytes, PROBE_DATA_MAX };
+			writer_record(w, RECORD_PROBE, NULL, 0, &data, 1, NULL);
+		}
+		break;
+	case 3: /* too many rounds */
+		for (i = 1; i <= PROBE_ROUNDS_MAX + 1; i++) {
+			put_u32(number, i);
+			writer_record(w, RECORD_ROUND, number, sizeof(number), NULL, 0, NULL);
+		}
+		break;
+	case 4: /* a round that is not its turn */
+		put_u32(number, 2);
+		writer_record(w, RECORD_ROUND, number, sizeof(number), NULL, 0, NULL);
+		break;
+	case 5: /* a machine after all */
+		writer_record(w, RECORD_MACHINE, bytes, 100, NULL, 0, NULL);
+		break;
+	case 6: /* GO */
+		writer_record(w, RECORD_GO, NULL, 0, NULL, 0, NULL);
+		break;
+	default: /* nothing: one record without data, for ever */
+		while (writer_record(w, RECORD_PROBE, NULL, 0, NULL, 0, NULL) == 0)
+			;
+	}
+}
+
+START_TEST(probe_that_goes_too_far_is_cut_off)
+{
+	struct writer w = say_hello(ROLE_PROBE);
+	struct reader r = { .channel = w.channel, .answers = true };
+	struct record rec;
+	unsigned int rounds = 0;
+
+	ck_assert_int_eq(reader_record(&r, &rec, NULL), 0);
+	ck_assert(rec.type == RECORD_CHECKED && !rec.body_bytes);
+	misbehave(&w, _i);
+	while (reader_record(&r, &rec, NULL) == 0) {
+		ck_assert_int_eq(rec.type, RECORD_ROUND);
+		ck_assert_uint_le(++rounds, PROBE_ROUNDS_MAX);
+	}
+	reader_free(&r);
+	channel_close(w.channel);
+}
+END_TEST
+
+/* tear_down's migration comes in while they are under way. */
+static struct channel *silent[2 * CALLERS_MAX];
+
+START_TEST(probes_that_never_end_keep_no_migration_waiting)
+{
+	for (unsigned int i = 0; i < 2 * CALLERS_MAX; i++)
+		silent[i] = say_hello(ROLE_PROBE).channel;
+}
+END_TEST
+
+START_TEST(probe_is_cancelled_at_once)
+{
+	int stop_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+	struct channel *ch = connect_there(-1);
+	struct probe p;
+	struct err e;
+
+	/* In a nap: by the bandwidth it would take a day. */
+	ck_assert_int_eq(probe_measure(ch, 1, stop_fd, &p, &e), -1);
+	ck_assert_msg(strstr(e.text, "cancelled") != NULL, "%s", e.text);
+	channel_close(ch);
+	/* In a wait for the destination. */
+	ch = connect_there(stop_fd);
+	ck_assert_int_eq(probe_measure(ch, 0, -1, &p, &e), -1);
+	ck_assert_msg(strstr(e.text, "cancelled") != NULL, "%s", e.text);
+	channel_close(ch);
+	close(stop_fd);
+}
+END_TEST
+
+/* -- a destination that lies -- */
+
+static int measure_against(const uint8_t *answers, size_t len, struct err *e)
+{
+	struct channel *ch;
+	struct probe p;
+	int rc;
+
+	ck_assert_int_eq(memory_channel(&ch, answers, len, NULL), 0);
+	rc = probe_measure(ch, 0, -1, &p, e);
+	channel_close(ch);
+	return rc;
+}
+
+START_TEST(destination_that_lies_is_found_out)
+{
+	static const char *const expected[] = { "refuses: no room", "another round than 1",
+						"where ROUND was expected", "measuring the link" };
+	struct writer w = { 0 };
+	uint8_t number[4];
+	struct err e;
+
+	ck_assert_int_eq(memory_channel(&w.channel, NULL, 0, NULL), 0);
+	writer_record(&w, RECORD_CHECKED, "no room", _i ? 0 : 7, NULL, 0, NULL);
+	put_u32(number, 7);
+	if (_i == 1)
+		writer_record(&w, RECORD_ROUND, number, sizeof(number), NULL, 0, NULL);
+	else if (_i == 2)
+		writer_record(&w, RECORD_READY, NULL, 0, NULL, 0, NULL);
+	ck_assert_int_eq(measure_against(memory_channel_written(w.channel), w.channel->bytes, &e),
+			 -1);
+	ck_assert_msg(strstr(e.text, expected[_i]) != NULL, "%s", e.text);
+	channel_close(w.channel);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("probe");
+	TCase *live = tcase_create("a destination that waits"), *lies = tcase_create("lies");
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	tcase_set_timeout(live, 60);
+	tcase_add_checked_fixture(live, set_up, tear_down);
+	tcase_add_test(live, link_is_measured_again_and_again);
+	tcase_add_loop_test(live, bandwidth_is_kept_and_measured, 0, 2);
+	tcase_add_loop_test(live, probe_that_goes_too_far_is_cut_off, 0, 8);
+	tcase_add_test(live, probes_that_never_end_keep_no_migration_waiting);
+	tcase_add_test(live, probe_is_cancelled_at_once);
+	tcase_add_loop_test(lies, destination_that_lies_is_found_out, 0, 4);
+	suite_add_tcase(s, live);
+	suite_add_tcase(s, lies);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? 1 : 0;
+}
