@@ -107,7 +107,7 @@ static double mib(uint64_t bytes)
 }
 
 /* "the guest writes 512.0 MiB/s to 256.0 MiB, the link takes 117.0 MiB/s" */
-static void put_rates(const struct forecast_input *in, struct forecast *f)
+void forecast_say_rates(const struct forecast_input *in, struct forecast *f)
 {
 	put(f, "the guest writes %s%.1f MiB/s", in->saturated ? "at least " : "",
 	    mib(in->dirty_bytes));
@@ -126,31 +126,50 @@ static uint64_t round_up_ms(uint64_t us)
 	return (ms + step - 1) / step * step;
 }
 
-static void put_help(const struct forecast_input *in, uint64_t faster, struct forecast *f)
+void forecast_say_help(const struct forecast_help *help, struct forecast *f)
 {
 	const char *before = "; what would help: ";
-	struct course c;
-	unsigned int pct = in->throttle ? THROTTLE_MAX_PCT + 1
-					: least_throttle(in, in->send_bytes, &c);
 
-	if (pct <= THROTTLE_MAX_PCT) {
+	if (help->throttle) {
 		put(f, "%s--auto-converge", before);
-		if (!in->saturated)
-			put(f, " (a throttle of about %u %%)", pct);
+		if (help->throttle_pct)
+			put(f, " (a throttle of about %u %%)", help->throttle_pct);
 		before = ", ";
 	}
-	if (f->needed_us < 2000000000) {
+	if (help->downtime) {
 		put(f, "%s--downtime %" PRIu64, before, round_up_ms(f->needed_us));
 		before = ", ";
 	}
-	if (!in->compression && (!in->compressed_pct || go(in, faster, in->dirty_bytes).ends)) {
+	if (help->compression) {
 		put(f, "%s--compress xbzrle%s", before,
-		    in->compressed_pct ? "" : " if the guest changes little of each page");
+		    help->compression_known ? "" : " if the guest changes little of each page");
 		before = ", ";
 	}
 	if (!strcmp(before, ", "))
 		return;
 	put(f, "; only a faster link would help");
+}
+
+void forecast_say_yes(const struct forecast_input *in, bool compression, struct forecast *f)
+{
+	put(f, "converges: ");
+	forecast_say_rates(in, f);
+	put(f, "; about %.1f s from now on, with a pause of %" PRIu64 " ms",
+	    (double)f->total_us / 1e6, (f->pause_us + 999) / 1000);
+	if (f->throttle_pct)
+		put(f, ", at a throttle of %u %%", f->throttle_pct);
+	if (compression)
+		put(f, ", with compression");
+}
+
+void forecast_say_no(const struct forecast_input *in, const struct forecast_help *help,
+		     struct forecast *f)
+{
+	put(f, "will not converge: ");
+	forecast_say_rates(in, f);
+	put(f, ", so the pause would be %" PRIu64 " ms where %" PRIu64 " ms are allowed",
+	    (f->needed_us + 999) / 1000, in->limit_us / 1000);
+	forecast_say_help(help, f);
 }
 
 /* -- the answer -- */
@@ -162,26 +181,27 @@ static void say_yes(const struct forecast_input *in, const struct course *c, uns
 	f->total_us = c->total_us;
 	f->pause_us = c->pause_us;
 	f->throttle_pct = throttle;
-	put(f, "converges: ");
-	put_rates(in, f);
-	put(f, "; about %.1f s from now on, with a pause of %" PRIu64 " ms",
-	    (double)c->total_us / 1e6, (c->pause_us + 999) / 1000);
-	if (throttle)
-		put(f, ", at a throttle of %u %%", throttle);
-	if (compression)
-		put(f, ", with compression");
+	forecast_say_yes(in, compression, f);
 }
 
 static void say_no(const struct forecast_input *in, const struct course *c, uint64_t faster,
 		   struct forecast *f)
 {
+	struct course slowed;
+	unsigned int pct = in->throttle ? THROTTLE_MAX_PCT + 1
+					: least_throttle(in, in->send_bytes, &slowed);
+	struct forecast_help help = {
+		.throttle = pct <= THROTTLE_MAX_PCT,
+		.throttle_pct = in->saturated ? 0 : pct,
+		.compression = !in->compression &&
+			       (!in->compressed_pct || go(in, faster, in->dirty_bytes).ends),
+		.compression_known = in->compressed_pct,
+	};
+
 	f->converges = FORECAST_NO;
 	f->needed_us = scale(c->steady_bytes, 1000000, in->send_bytes) + in->fixed_us;
-	put(f, "will not converge: ");
-	put_rates(in, f);
-	put(f, ", so the pause would be %" PRIu64 " ms where %" PRIu64 " ms are allowed",
-	    (f->needed_us + 999) / 1000, in->limit_us / 1000);
-	put_help(in, faster, f);
+	help.downtime = f->needed_us < FORECAST_DOWNTIME_MAX_US;
+	forecast_say_no(in, &help, f);
 }
 
 void forecast_make(const struct forecast_input *in, struct forecast *out)
@@ -210,7 +230,7 @@ void forecast_make(const struct forecast_input *in, struct forecast *out)
 	/* How far it would have to go cannot be told from a lower bound. */
 	if (in->throttle && in->saturated) {
 		put(out, "it depends on the throttle: ");
-		put_rates(in, out);
+		forecast_say_rates(in, out);
 		return;
 	}
 	throttle = in->throttle ? least_throttle(in, in->compression ? faster : in->send_bytes, &c)
@@ -221,7 +241,7 @@ void forecast_make(const struct forecast_input *in, struct forecast *out)
 	}
 	if (in->compression && !in->compressed_pct) {
 		put(out, "it depends on how much compression gains: ");
-		put_rates(in, out);
+		forecast_say_rates(in, out);
 		return;
 	}
 	say_no(in, &plain, faster, out);

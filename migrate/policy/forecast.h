@@ -37,4 +37,24 @@ struct forecast {
 
 void forecast_make(const struct forecast_input *in, struct forecast *out);
 
+/* A longer downtime cannot be allowed. */
+#define FORECAST_DOWNTIME_MAX_US 2000000000u
+
+/* What would help one that does not converge. */
+struct forecast_help {
+	bool throttle, downtime;
+	unsigned int throttle_pct; /* 0: not known */
+	bool compression, compression_known;
+};
+
+/*
+ * The sentences alone, for who has found the answer in another way: added to what is in
+ * f->sentence, with the numbers of f that belong to a yes, or to a no.
+ */
+void forecast_say_rates(const struct forecast_input *in, struct forecast *f);
+void forecast_say_yes(const struct forecast_input *in, bool compression, struct forecast *f);
+void forecast_say_no(const struct forecast_input *in, const struct forecast_help *help,
+		     struct forecast *f);
+void forecast_say_help(const struct forecast_help *help, struct forecast *f);
+
 #endif
