@@ -154,6 +154,72 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 	return 0;
 }
 
+/* -- checks -- */
+
+static int check(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	(void)result;
+	return migration_check(context, json_string_value(json_object_get(arguments, "uri")), e);
+}
+
+static json_t *prediction(const struct prediction *p)
+{
+	bool moves = p->answer == PREDICT_CONVERGES || p->answer == PREDICT_FORCED;
+	json_t *o = json_pack("{s:s,s:b,s:o,s:o,s:o,s:o,s:o}", "answer",
+			      predict_answer_name(p->answer), "moves", (int)moves, "sentence",
+			      dispatch_text(p->sentence), "total-time", number(p->total_us / 1000),
+			      "rounds", number(p->rounds), "transferred", number(p->sent_bytes),
+			      "lost-time", number(p->lost_us / 1000));
+
+	if (moves) {
+		json_object_set_new(o, "total-time-least", number(p->least_us / 1000));
+		json_object_set_new(o, "downtime", number((p->pause_us + 999) / 1000));
+	}
+	json_object_set_new(o, "cpu-throttle-percentage", number((p->throttle_permille + 9) / 10));
+	return o;
+}
+
+static json_t *sample(const struct check *c)
+{
+	json_t *looks = json_array();
+
+	for (unsigned int i = 0; i < c->in.n_looks; i++)
+		json_array_append_new(looks, json_pack("{s:o,s:o}", "us", number(c->in.look[i].us),
+						       "bytes", number(c->in.look[i].bytes)));
+	return json_pack("{s:o,s:o,s:o,s:o,s:o}", "touched-bytes", number(c->touched_bytes),
+			 "zero-bytes", number(c->zero_bytes), "rate", number(c->link.rate_bytes),
+			 "round-trip-us", number(c->link.round_trip_us), "dirty", looks);
+}
+
+static int query_check(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	static const char *const names[] = { [CHECK_NONE] = "none",
+					     [CHECK_ACTIVE] = "active",
+					     [CHECK_COMPLETED] = "completed",
+					     [CHECK_FAILED] = "failed",
+					     [CHECK_CANCELLED] = "cancelled" };
+	struct check_report r;
+	json_t *o;
+
+	(void)arguments;
+	migration_query_check(context, &r);
+	o = *result = json_pack("{s:s}", "status", names[r.status]);
+	if (!o)
+		return err_set(e, "out of memory");
+	if (r.status == CHECK_NONE)
+		return 0;
+	json_object_set_new(o, "uri", dispatch_text(r.uri));
+	if (r.error[0])
+		json_object_set_new(o, "error-desc", dispatch_text(r.error));
+	if (r.status != CHECK_COMPLETED)
+		return 0;
+	json_object_set_new(o, "prediction", prediction(&r.check.prediction));
+	json_object_set_new(o, "sample", sample(&r.check));
+	json_object_set_new(o, "downtime-limit", number(r.check.in.limit_us / 1000));
+	json_object_set_new(o, "compression-left-out", json_boolean(r.check.in.compression));
+	return 0;
+}
+
 /* QEMU's parameters that exist here, and their ranges. */
 static const struct control_argument parameter_arguments[] = {
 	{ .name = "max-bandwidth", .type = CONTROL_INTEGER, .min = 0, .max = INT64_MAX },
@@ -416,6 +482,11 @@ static const struct control_argument migrate_arguments[] = {
 	{ .name = NULL },
 };
 
+static const struct control_argument check_arguments[] = {
+	{ .name = "uri", .type = CONTROL_STRING, .required = true },
+	{ .name = NULL },
+};
+
 static const struct control_argument capability_arguments[] = {
 	{ .name = "capabilities", .type = CONTROL_ARRAY, .required = true },
 	{ .name = NULL },
@@ -434,5 +505,7 @@ const struct control_command migrate_commands[] = {
 	  .run = set_capabilities },
 	{ .name = "query-migrate-capabilities", .run = query_capabilities },
 	{ .name = "x-godwit-force-resume", .run = force_resume },
+	{ .name = "x-godwit-check", .arguments = check_arguments, .run = check },
+	{ .name = "x-godwit-query-check", .run = query_check },
 	{ .name = NULL },
 };

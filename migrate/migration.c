@@ -62,12 +62,18 @@ struct migration {
 	struct err why_slots; /* why there are none */
 	struct destination *destination;
 	bool paused; /* receiving: do not let it run */
+	struct uri check_uri;
+	struct migration_parameters checked; /* by the one under way: constant for its thread */
+	struct check check;		     /* its thread's until it is over */
 
 	pthread_mutex_t lock;
 	enum migration_status status;
 	bool committed; /* GO is on its way: no cancel any more */
 	struct err error, cancel_reason;
 	uint64_t start_us, end_us;
+	enum check_status check_status;
+	bool check_cancelled;
+	struct err check_error;
 
 	/* Held by whoever calls the owner. He runs one call after the other, but not once his loop
 	 * has ended: then each runs its own. Never taken by the owner while his loop runs. */
@@ -292,20 +298,26 @@ static void on_explain(void *arg, struct err *e)
 
 /* -- the migration's thread -- */
 
-static struct channel *open_connection(void *arg, struct err *e)
+static struct channel *connect_to(struct migration *mig, const struct uri *u, const char *bind,
+				  struct err *e)
 {
-	struct migration *mig = arg;
-	const char *bind = mig->used.bind[0] ? mig->used.bind : NULL;
 	struct channel *ch;
-	int fd = uri_connect(&mig->uri, bind, mig->stop_fd, e);
+	int fd = uri_connect(u, bind[0] ? bind : NULL, mig->stop_fd, e);
 
 	if (fd < 0)
 		return NULL;
-	if (socket_channel(&ch, fd, mig->uri.text, mig->stop_fd, e)) {
+	if (socket_channel(&ch, fd, u->text, mig->stop_fd, e)) {
 		close(fd);
 		return NULL;
 	}
 	return ch;
+}
+
+static struct channel *open_connection(void *arg, struct err *e)
+{
+	struct migration *mig = arg;
+
+	return connect_to(mig, &mig->uri, mig->used.bind, e);
 }
 
 /* Until there is a slot for it among the migrations that leave this host. */
@@ -335,6 +347,23 @@ static int await_turn(struct migration *mig, struct err *e)
 	return rc > 0 || !p ? 0 : -1;
 }
 
+static bool may_throttle(const struct migration_parameters *p)
+{
+	return p->auto_converge || (p->has_policy && p->policy.auto_convergence);
+}
+
+static bool may_use_xbzrle(const struct migration_parameters *p)
+{
+	return p->xbzrle || (p->has_policy && p->policy.compression);
+}
+
+static struct converge_bounds throttle_bounds(const struct migration_parameters *p)
+{
+	return (struct converge_bounds){ .initial = (unsigned int)p->throttle_initial * 10,
+					 .increment = (unsigned int)p->throttle_increment * 10,
+					 .max = (unsigned int)p->throttle_max * 10 };
+}
+
 static int migrate_out(struct migration *mig, struct err *e)
 {
 	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
@@ -347,13 +376,11 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.cold = mig->uri.kind == URI_FILE,
 		.stop_fd = mig->stop_fd,
 		.limits = &mig->limits,
-		.auto_converge = mig->used.auto_converge || (p && p->auto_convergence),
-		.xbzrle = mig->used.xbzrle || (p && p->compression),
+		.auto_converge = may_throttle(&mig->used),
+		.xbzrle = may_use_xbzrle(&mig->used),
 		.dirty_limit = mig->used.dirty_limit,
 		.least_dirty_bytes = mig->used.vcpu_dirty_limit << 20,
-		.throttle = { .initial = (unsigned int)mig->used.throttle_initial * 10,
-			      .increment = (unsigned int)mig->used.throttle_increment * 10,
-			      .max = (unsigned int)mig->used.throttle_max * 10 },
+		.throttle = throttle_bounds(&mig->used),
 		.xbzrle_cache_bytes = mig->used.xbzrle_cache_bytes,
 		.compression = mig->used.compression,
 		.level = (int)(mig->used.compression == CODEC_ZLIB ? mig->used.zlib_level
@@ -437,6 +464,57 @@ static void *in_thread(void *arg)
 	     destination_start(d, mig->paused, &e);
 	destination_free(d);
 	set_status(mig, outcome(mig, rc, &e));
+	return NULL;
+}
+
+/* -- a check, on the same thread -- */
+
+struct check_news {
+	struct migration *mig;
+	enum check_status status;
+	struct err *e;
+};
+
+static void tell_check(void *arg)
+{
+	struct check_news *n = arg;
+	struct migration *mig = n->mig;
+
+	pthread_mutex_lock(&mig->lock);
+	mig->check_status = n->status;
+	if (n->status == CHECK_FAILED && !mig->check_cancelled)
+		mig->check_error = *n->e;
+	else if (n->status == CHECK_FAILED && !mig->check_error.text[0])
+		mig->check_status = CHECK_CANCELLED; /* by a person */
+	pthread_mutex_unlock(&mig->lock);
+}
+
+static void *check_thread(void *arg)
+{
+	struct migration *mig = arg;
+	const struct migration_parameters *p = &mig->checked;
+	struct check *c = &mig->check;
+	struct err e = { "" };
+	struct check_news n = { mig, CHECK_FAILED, &e };
+
+	*c = (struct check){
+		.guest = &mig->guest.guest,
+		.stop_fd = mig->stop_fd,
+		.bandwidth = p->bandwidth,
+		.in = { .limit_us = p->downtime_ms * 1000,
+			.fixed_us = SOURCE_FIXED_US,
+			.throttle = may_throttle(p),
+			.compression = may_use_xbzrle(p) || p->compression != CODEC_PLAIN,
+			.bounds = throttle_bounds(p),
+			.policy = p->has_policy ? &p->policy : NULL,
+			.timeout = p->timeout,
+			.timeout_action = p->timeout_action },
+	};
+	c->channel = connect_to(mig, &mig->check_uri, p->bind, &e);
+	if (c->channel && check_run(c, &e) == 0)
+		n.status = CHECK_COMPLETED;
+	channel_close(c->channel);
+	call_owner(mig, tell_check, &n);
 	return NULL;
 }
 
@@ -556,15 +634,41 @@ bool migration_under_way(struct migration *mig)
 	return yes;
 }
 
-/* A new thread for a new migration. */
-static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
+static bool is_checking(struct migration *mig)
+{
+	bool yes;
+
+	pthread_mutex_lock(&mig->lock);
+	yes = mig->check_status == CHECK_ACTIVE;
+	pthread_mutex_unlock(&mig->lock);
+	return yes;
+}
+
+static int start_thread(struct migration *mig, void *(*thread)(void *), struct err *e)
+{
+	int rc = pthread_create(&mig->thread, NULL, thread, mig);
+
+	if (rc)
+		return err_errno(e, rc, "cannot start the migration's thread");
+	mig->thread_started = true;
+	pthread_setname_np(mig->thread, "migrate");
+	return 0;
+}
+
+/* Nothing is left of the one before. */
+static void end_before(struct migration *mig)
 {
 	uint64_t n;
-	int rc;
 
 	join(mig);
 	while (read(mig->stop_fd, &n, sizeof(n)) > 0)
 		; /* an old cancel */
+}
+
+/* A new thread for a new migration. */
+static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
+{
+	end_before(mig);
 	memset(&mig->stats, 0, sizeof(mig->stats));
 	memset(&mig->source, 0, sizeof(mig->source));
 	memset(&mig->progress, 0, sizeof(mig->progress));
@@ -574,24 +678,19 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 	mig->end_us = 0;
 	mig->status = MIGRATION_SETUP;
 	mig->events.status(mig->events.arg, MIGRATION_SETUP);
-	rc = pthread_create(&mig->thread, NULL, thread, mig);
-	if (rc) {
+	if (start_thread(mig, thread, e)) {
 		mig->status = MIGRATION_NONE;
-		return err_errno(e, rc, "cannot start the migration's thread");
+		return -1;
 	}
-	mig->thread_started = true;
-	pthread_setname_np(mig->thread, "migrate");
 	return 0;
 }
 
-int migration_start(struct migration *mig, const char *uri, struct err *e)
+/* Whether this VM could be migrated now, and nothing is under way. */
+static int check_free(struct migration *mig, struct err *e)
 {
 	enum migration_status now;
 	enum machine_status s;
-	struct uri parsed;
 
-	if (uri_parse(uri, &parsed, e))
-		return -1;
 	if (!mig->machine)
 		return err_set(e, "the VM cannot be migrated: its guest has not arrived yet "
 				  "(inmigrate)");
@@ -601,12 +700,24 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 	pthread_mutex_unlock(&mig->lock);
 	if (is_under_way(now))
 		return err_set(e, "a migration of this VM is under way already");
+	if (is_checking(mig))
+		return err_set(e, "a check of this VM is under way: it takes a few seconds, and a "
+				  "cancel ends it");
 	if (now == MIGRATION_UNDECIDED)
 		return err_set(e, "it is undecided where the guest of this VM runs: see godwit "
 				  "resume --force");
 	if (s != MACHINE_RUNNING && s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH)
 		return err_set(e, "the VM cannot be migrated: its status is '%s'",
 			       machine_status_name(s));
+	return 0;
+}
+
+int migration_start(struct migration *mig, const char *uri, struct err *e)
+{
+	struct uri parsed;
+
+	if (uri_parse(uri, &parsed, e) || check_free(mig, e))
+		return -1;
 	if (parsed.kind == URI_FD && mig->parameters.multifd && mig->parameters.channels > 1)
 		return err_set(e, "%s is one connection: several channels need tcp: or unix:", uri);
 	if (mig->parameters.has_policy && parsed.kind != URI_FILE && mig->slots.fd < 0)
@@ -626,6 +737,48 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 	return 0;
 }
 
+int migration_check(struct migration *mig, const char *uri, struct err *e)
+{
+	struct uri parsed;
+
+	if (uri_parse(uri, &parsed, e) || check_free(mig, e))
+		return -1;
+	if (parsed.kind == URI_FILE)
+		return err_set(e,
+			       "%s cannot be checked: nobody there tells how fast it takes in what "
+			       "is written, and writing to a file stops the guest",
+			       uri);
+	if (parsed.kind == URI_FD)
+		return err_set(e,
+			       "%s cannot be checked: it is one connection, which would be "
+			       "used up",
+			       uri);
+	end_before(mig);
+	mig->check_uri = parsed;
+	mig->checked = mig->parameters;
+	mig->check_status = CHECK_ACTIVE;
+	mig->check_cancelled = false;
+	mig->check_error.text[0] = 0;
+	if (start_thread(mig, check_thread, e)) {
+		mig->check_status = CHECK_NONE;
+		return -1;
+	}
+	return 0;
+}
+
+void migration_query_check(struct migration *mig, struct check_report *out)
+{
+	*out = (struct check_report){ 0 };
+	pthread_mutex_lock(&mig->lock);
+	out->status = mig->check_status;
+	memcpy(out->error, mig->check_error.text, sizeof(out->error));
+	/* Its thread does not write to it any more. */
+	if (out->status == CHECK_COMPLETED)
+		out->check = mig->check;
+	pthread_mutex_unlock(&mig->lock);
+	memcpy(out->uri, mig->check_uri.text, sizeof(out->uri));
+}
+
 int migration_receive(struct migration *mig, struct destination *d, bool paused, struct err *e)
 {
 	mig->destination = d;
@@ -637,20 +790,26 @@ int migration_receive(struct migration *mig, struct destination *d, bool paused,
 
 void migration_cancel(struct migration *mig, const char *why)
 {
+	bool tell_it = false, stop = false;
 	uint64_t one = 1;
-	bool tell_it = false;
 
 	pthread_mutex_lock(&mig->lock);
-	if (is_under_way(mig->status) && mig->status != MIGRATION_CANCELLING && !mig->committed) {
-		tell_it = true;
+	if (mig->check_status == CHECK_ACTIVE && !mig->check_cancelled) {
+		mig->check_cancelled = stop = true;
+		snprintf(mig->check_error.text, sizeof(mig->check_error.text), "%s", why);
+	} else if (is_under_way(mig->status) && mig->status != MIGRATION_CANCELLING &&
+		   !mig->committed) {
+		tell_it = stop = true;
 		mig->status = MIGRATION_CANCELLING;
 		snprintf(mig->cancel_reason.text, sizeof(mig->cancel_reason.text), "%s", why);
 	}
 	pthread_mutex_unlock(&mig->lock);
-	if (!tell_it)
+	if (!stop)
 		return;
 	while (write(mig->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
+	if (!tell_it)
+		return;
 	mig->events.status(mig->events.arg, MIGRATION_CANCELLING);
 }
 

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/check.h"
 #include "migrate/policy/policy.h"
 #include "migrate/policy/timeout.h"
 #include "migrate/stats.h"
@@ -126,6 +127,25 @@ struct migration_report {
 };
 
 void migration_query(struct migration *mig, struct migration_report *out);
+
+/*
+ * Checks what would become of a migration to a URI with the present parameters (check.h), in the
+ * background. -1 when one cannot begin. While it runs no migration does, and the other way round;
+ * migration_cancel ends it too. What is told of the last migration stays.
+ */
+int migration_check(struct migration *mig, const char *uri, struct err *e);
+
+enum check_status { CHECK_NONE, CHECK_ACTIVE, CHECK_COMPLETED, CHECK_FAILED, CHECK_CANCELLED };
+
+struct check_report {
+	enum check_status status;
+	char error[512]; /* of a failed one, else "" */
+	char uri[512];
+	struct check check; /* completed: what was found */
+};
+
+/* Of the one under way, or the last one. */
+void migration_query_check(struct migration *mig, struct check_report *out);
 
 /*
  * The other side: takes a machine in, in the background. `d` has answered its source; it is freed

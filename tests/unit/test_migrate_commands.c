@@ -16,6 +16,7 @@
 struct migration {
 	struct migration_parameters parameters;
 	struct migration_report report;
+	struct check_report check;
 	bool under_way;
 	char started[128];
 	unsigned int sets;
@@ -51,6 +52,18 @@ int migration_start(struct migration *m, const char *uri, struct err *e)
 	(void)e;
 	snprintf(m->started, sizeof(m->started), "%s", uri);
 	return 0;
+}
+
+int migration_check(struct migration *m, const char *uri, struct err *e)
+{
+	(void)e;
+	snprintf(m->started, sizeof(m->started), "check of %s", uri);
+	return 0;
+}
+
+void migration_query_check(struct migration *m, struct check_report *out)
+{
+	*out = m->check;
 }
 
 void migration_cancel(struct migration *m, const char *why)
@@ -349,6 +362,60 @@ START_TEST(rate_is_that_of_the_round_under_way)
 }
 END_TEST
 
+/* The answer to x-godwit-query-check is `expected`. */
+static void check_is(const char *expected)
+{
+	json_t *wanted = json_loads(expected, 0, NULL);
+	json_t *answer = ask("{\"execute\":\"x-godwit-query-check\"}");
+	char *got = json_dumps(json_object_get(answer, "return"), 0);
+
+	ck_assert_ptr_nonnull(wanted);
+	ck_assert_msg(json_equal(json_object_get(answer, "return"), wanted), "%s", got);
+	free(got);
+	json_decref(wanted);
+	json_decref(answer);
+}
+
+START_TEST(check_is_begun_and_told)
+{
+	struct check_report *r = &mig.check;
+
+	ck_assert_str_eq(refusal("{\"execute\":\"x-godwit-check\",\"arguments\":{\"uri\":"
+				 "\"tcp:b:1\"}}"),
+			 "");
+	ck_assert_str_eq(mig.started, "check of tcp:b:1");
+	check_is("{\"status\":\"none\"}");
+	r->status = CHECK_FAILED;
+	strcpy(r->uri, "tcp:b:1");
+	strcpy(r->error, "nobody is there");
+	check_is("{\"status\":\"failed\",\"uri\":\"tcp:b:1\",\"error-desc\":\"nobody is there\"}");
+	r->status = CHECK_COMPLETED;
+	r->error[0] = 0;
+	r->check.in.limit_us = 300000;
+	r->check.in.look[0] = (struct predict_look){ 25000, 4096 };
+	r->check.in.n_looks = 1;
+	r->check.touched_bytes = 8192;
+	r->check.link = (struct probe){ 1000, 20 };
+	r->check.prediction = (struct prediction){ .answer = PREDICT_CONVERGES,
+						   .total_us = 5000000,
+						   .least_us = 4000000,
+						   .pause_us = 1500,
+						   .rounds = 3,
+						   .sent_bytes = 9000,
+						   .throttle_permille = 401,
+						   .lost_us = 7000,
+						   .sentence = "converges" };
+	check_is("{\"status\":\"completed\",\"uri\":\"tcp:b:1\",\"downtime-limit\":300,"
+		 "\"compression-left-out\":false,\"prediction\":{\"answer\":\"converges\","
+		 "\"moves\":true,"
+		 "\"sentence\":\"converges\",\"total-time\":5000,\"total-time-least\":4000,"
+		 "\"downtime\":2,\"rounds\":3,\"transferred\":9000,\"lost-time\":7,"
+		 "\"cpu-throttle-percentage\":41},\"sample\":{\"touched-bytes\":8192,"
+		 "\"zero-bytes\":0,\"rate\":1000,\"round-trip-us\":20,"
+		 "\"dirty\":[{\"us\":25000,\"bytes\":4096}]}}");
+}
+END_TEST
+
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
 int main(void)
@@ -368,6 +435,7 @@ int main(void)
 	tcase_add_test(all, migrate_takes_what_qemu_clients_send);
 	tcase_add_test(all, error_from_a_hostile_destination_is_still_told);
 	tcase_add_test(all, undecided_is_told_with_a_status_that_qemu_knows);
+	tcase_add_test(all, check_is_begun_and_told);
 	tcase_add_test(all, rate_is_that_of_the_round_under_way);
 	suite_add_tcase(s, all);
 	srunner_run_all(runner, CK_NORMAL);

@@ -522,6 +522,115 @@ START_TEST(migration_may_begin_as_soon_as_the_last_is_over)
 }
 END_TEST
 
+/* -- checks -- */
+
+static void do_check(void *arg)
+{
+	struct call *c = arg;
+
+	c->rc = migration_check(owner.migration, c->uri, &c->e);
+}
+
+static void do_query_check(void *arg)
+{
+	migration_query_check(owner.migration, arg);
+}
+
+static int begin_check(const char *uri, struct err *e)
+{
+	struct call c = { .uri = uri };
+
+	loop_call(&owner.loop, do_check, &c);
+	*e = c.e;
+	return c.rc;
+}
+
+static struct check_report await_check(unsigned int ms)
+{
+	uint64_t deadline = clock_us() + ms * 1000ull;
+	struct check_report r;
+
+	do {
+		loop_call(&owner.loop, do_query_check, &r);
+		if (r.status != CHECK_ACTIVE)
+			return r;
+		usleep(1000);
+	} while (clock_us() < deadline);
+	ck_abort_msg("the check is not over after %u ms", ms);
+	return r;
+}
+
+START_TEST(check_keeps_a_migration_out_until_it_is_cancelled)
+{
+	struct check_report r;
+	struct err e;
+
+	ck_assert_int_eq(await_check(0).status, CHECK_NONE);
+	ck_assert_msg(begin_check(owner.uri, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(start(owner.uri, &e), -1);
+	ck_assert_msg(strstr(e.text, "a check of this VM is under way") != NULL, "%s", e.text);
+	ck_assert_int_eq(begin_check(owner.uri, &e), -1);
+	ck_assert_msg(strstr(e.text, "a check of this VM is under way") != NULL, "%s", e.text);
+	usleep(20000);
+	cancel();
+	cancel();
+	r = await_check(200);
+	ck_assert_int_eq(r.status, CHECK_CANCELLED);
+	ck_assert_str_eq(r.error, "");
+	ck_assert_str_eq(r.uri, owner.uri);
+	/* No migration was seen; now there may be one. */
+	ck_assert_int_eq(query().status, MIGRATION_NONE);
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	usleep(20000);
+	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+}
+END_TEST
+
+START_TEST(check_is_refused_while_a_migration_is_under_way)
+{
+	struct err e;
+
+	ck_assert_int_eq(start(owner.uri, &e), 0);
+	ck_assert_int_eq(begin_check(owner.uri, &e), -1);
+	ck_assert_msg(strstr(e.text, "a migration of this VM is under way already") != NULL, "%s",
+		      e.text);
+}
+END_TEST
+
+START_TEST(check_of_what_cannot_answer_is_refused)
+{
+	struct err e;
+
+	ck_assert_int_eq(begin_check("file:/tmp/x", &e), -1);
+	ck_assert_msg(strstr(e.text, "file:/tmp/x cannot be checked") != NULL, "%s", e.text);
+	ck_assert_int_eq(begin_check("fd:7", &e), -1);
+	ck_assert_msg(strstr(e.text, "fd:7 cannot be checked") != NULL, "%s", e.text);
+	ck_assert_int_eq(begin_check("nonsense", &e), -1);
+	ck_assert_int_eq(await_check(0).status, CHECK_NONE);
+}
+END_TEST
+
+START_TEST(check_of_a_destination_that_is_not_there_says_so)
+{
+	struct check_report r;
+	struct err e;
+
+	ck_assert_int_eq(begin_check("unix:/nonexistent/socket", &e), 0);
+	r = await_check(2000);
+	ck_assert_int_eq(r.status, CHECK_FAILED);
+	ck_assert_msg(strstr(r.error, "/nonexistent/socket") != NULL, "%s", r.error);
+}
+END_TEST
+
+/* tear_down() hangs if it does not. */
+START_TEST(end_of_the_vm_ends_its_check)
+{
+	struct err e;
+
+	ck_assert_int_eq(begin_check(owner.uri, &e), 0);
+}
+END_TEST
+
 START_TEST(end_of_the_vm_ends_its_migration)
 {
 	struct err e;
@@ -554,6 +663,11 @@ int main(void)
 	tcase_add_test(all, policy_needs_a_runtime_directory);
 	tcase_add_test(all, second_migration_is_refused_while_one_is_under_way);
 	tcase_add_test(all, migration_may_begin_as_soon_as_the_last_is_over);
+	tcase_add_test(all, check_keeps_a_migration_out_until_it_is_cancelled);
+	tcase_add_test(all, check_is_refused_while_a_migration_is_under_way);
+	tcase_add_test(all, check_of_what_cannot_answer_is_refused);
+	tcase_add_test(all, check_of_a_destination_that_is_not_there_says_so);
+	tcase_add_test(all, end_of_the_vm_ends_its_check);
 	tcase_add_test(all, end_of_the_vm_ends_its_migration);
 	suite_add_tcase(s, all);
 	srunner_run_all(runner, CK_NORMAL);

@@ -1,6 +1,7 @@
 /*
- * The probe of a link: what the source measures, and that a destination goes on waiting whatever a
- * probe does. The destination is a real one, on loopback; it waits on a thread of its own.
+ * Checks and their probe of the link: what is measured, that the guest is as it was however it
+ * ends, and that a destination goes on waiting whatever a probe does. The destination is a real
+ * one, on loopback, and waits on a thread of its own; the guest is fake.
  */
 #include <check.h>
 #include <pthread.h>
@@ -12,10 +13,12 @@
 #include "migrate/callers.h"
 #include "migrate/channel/channel.h"
 #include "migrate/channel/uri.h"
+#include "migrate/check.h"
 #include "migrate/destination.h"
 #include "migrate/probe.h"
 #include "tests/unit/engine_rig.h"
 #include "vmm/base/clock.h"
+#include "vmm/memory.h"
 
 static struct {
 	struct uri there;
@@ -223,6 +226,140 @@ START_TEST(probe_is_cancelled_at_once)
 }
 END_TEST
 
+/* -- the whole -- */
+
+static const uint64_t pages[] = { 1100, 70 };
+
+static struct fake *make_guest(void)
+{
+	struct fake *f = fake_new(NULL, 2, pages);
+
+	fake_fill(f, 7);
+	return f;
+}
+
+static int check_guest(struct fake *f, uint64_t bandwidth, int stop_fd, struct check *c,
+		       struct err *e)
+{
+	bool ran = f->runs;
+	int rc;
+
+	*c = (struct check){ .guest = &f->guest,
+			     .channel = connect_there(stop_fd),
+			     .stop_fd = stop_fd,
+			     .bandwidth = bandwidth,
+			     .in = { .limit_us = 50000, .fixed_us = 5000 } };
+	rc = check_run(c, e);
+	channel_close(c->channel);
+	ck_assert(!f->logging && !f->shared && !f->parks && !f->saves && !f->releases);
+	ck_assert_uint_eq(f->highest_permille, 0);
+	ck_assert_int_eq(f->runs, ran);
+	return rc;
+}
+
+START_TEST(idle_guest_converges_and_is_as_it_was)
+{
+	struct fake *f = make_guest();
+	uint64_t sum = fake_sum(f), touched = 0;
+	struct check c;
+	struct err e;
+
+	f->log_is_taken = _i;
+	for (unsigned int b = 0; b < 2; b++)
+		for (uint64_t i = 0; i < pages[b]; i++)
+			touched += i % 3 != 0;
+	ck_assert_msg(check_guest(f, 20 << 20, -1, &c, &e) == 0, "%s", e.text);
+	ck_assert_int_eq(c.prediction.answer, PREDICT_CONVERGES);
+	ck_assert_uint_eq(c.touched_bytes, touched * PAGE_SIZE);
+	/* A fifth of them is zero. */
+	ck_assert_uint_gt(c.zero_bytes, c.touched_bytes / 6);
+	ck_assert_uint_lt(c.zero_bytes, c.touched_bytes / 4);
+	ck_assert_uint_eq(c.in.send_bytes, c.touched_bytes - c.zero_bytes);
+	for (unsigned int i = 0; i < c.in.n_looks; i++)
+		ck_assert_uint_eq(c.in.look[i].bytes, 0);
+	ck_assert_uint_eq(fake_sum(f), sum);
+	fake_free(f);
+}
+END_TEST
+
+START_TEST(working_set_is_seen)
+{
+	struct fake *f = make_guest();
+	const struct predict_look *last;
+	struct check c;
+	struct err e;
+
+	f->log_is_taken = _i;
+	f->writers = 1;
+	f->writer_pages = 300;
+	f->writer_rest_us = 20;
+	fake_run(f);
+	ck_assert_msg(check_guest(f, 1 << 20, -1, &c, &e) == 0, "%s", e.text);
+	last = &c.in.look[c.in.n_looks - 1];
+	/* 300 pages of the one block, 70 of the other. */
+	ck_assert_uint_eq(last->bytes, 370 * PAGE_SIZE);
+	for (unsigned int i = 1; i < c.in.n_looks; i++) {
+		ck_assert_uint_ge(c.in.look[i].bytes, c.in.look[i - 1].bytes);
+		ck_assert_uint_gt(c.in.look[i].us, c.in.look[i - 1].us);
+	}
+	ck_assert_msg(c.prediction.answer == PREDICT_NEVER, "%s", c.prediction.sentence);
+	ck_assert_uint_gt(__atomic_load_n(&f->writes, __ATOMIC_RELAXED), 0);
+	fake_free(f);
+}
+END_TEST
+
+static struct {
+	int fd;
+	unsigned int after_us;
+} cancel;
+
+static void *cancel_soon(void *arg)
+{
+	(void)arg;
+	usleep(cancel.after_us);
+	rig_stop(cancel.fd);
+	return NULL;
+}
+
+/* At any moment of it, the probe and the sample. */
+START_TEST(cancelled_check_leaves_the_guest_as_it_was)
+{
+	static const unsigned int after_us[] = { 0, 200000, 700000, 1200000 };
+	struct fake *f = make_guest();
+	uint64_t start = clock_us();
+	pthread_t thread;
+	struct check c;
+	struct err e;
+
+	cancel.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	cancel.after_us = after_us[_i];
+	f->writers = 1;
+	f->writer_pages = 50;
+	f->writer_rest_us = 100;
+	fake_run(f);
+	pthread_create(&thread, NULL, cancel_soon, NULL);
+	ck_assert_int_eq(check_guest(f, 1 << 20, cancel.fd, &c, &e), -1);
+	ck_assert_msg(strstr(e.text, "cancelled") != NULL, "%s", e.text);
+	ck_assert_uint_lt(clock_us() - start, cancel.after_us + 500000u);
+	pthread_join(thread, NULL);
+	fake_free(f);
+	close(cancel.fd);
+}
+END_TEST
+
+START_TEST(log_that_cannot_be_had_is_said)
+{
+	struct fake *f = make_guest();
+	struct check c;
+	struct err e;
+
+	f->fail_log = "no dirty log today";
+	ck_assert_int_eq(check_guest(f, 0, -1, &c, &e), -1);
+	ck_assert_str_eq(e.text, "no dirty log today");
+	fake_free(f);
+}
+END_TEST
+
 /* -- a destination that lies -- */
 
 static int measure_against(const uint8_t *answers, size_t len, struct err *e)
@@ -261,20 +398,28 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("probe");
+	Suite *s = suite_create("check");
+	TCase *whole = tcase_create("the whole");
 	TCase *live = tcase_create("a destination that waits"), *lies = tcase_create("lies");
 	SRunner *r = srunner_create(s);
 	int failed;
 
 	tcase_set_timeout(live, 60);
 	tcase_add_checked_fixture(live, set_up, tear_down);
+	tcase_set_timeout(whole, 60);
+	tcase_add_checked_fixture(whole, set_up, tear_down);
 	tcase_add_test(live, link_is_measured_again_and_again);
 	tcase_add_loop_test(live, bandwidth_is_kept_and_measured, 0, 2);
 	tcase_add_loop_test(live, probe_that_goes_too_far_is_cut_off, 0, 8);
 	tcase_add_test(live, probes_that_never_end_keep_no_migration_waiting);
 	tcase_add_test(live, probe_is_cancelled_at_once);
+	tcase_add_loop_test(whole, idle_guest_converges_and_is_as_it_was, 0, 2);
+	tcase_add_loop_test(whole, working_set_is_seen, 0, 2);
+	tcase_add_loop_test(whole, cancelled_check_leaves_the_guest_as_it_was, 0, 4);
+	tcase_add_test(whole, log_that_cannot_be_had_is_said);
 	tcase_add_loop_test(lies, destination_that_lies_is_found_out, 0, 4);
 	suite_add_tcase(s, live);
+	suite_add_tcase(s, whole);
 	suite_add_tcase(s, lies);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
