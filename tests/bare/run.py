@@ -6,6 +6,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 
 import godwit  # noqa: E402
+import checks  # noqa: E402,F401
 import converge  # noqa: E402,F401
 import damage  # noqa: E402,F401
 import handover  # noqa: E402,F401

@@ -28,7 +28,7 @@ struct scene {
 
 static struct scene scene;
 static struct {
-	unsigned int asked, cancels, quits;
+	unsigned int asked, cancels, quits, checks;
 	bool begun;
 	const char *cancelled; /* the answer after a cancel */
 	char uri[128];
@@ -106,6 +106,13 @@ static int scripted_query(void *context, json_t *arguments, json_t **result, str
 	return 0;
 }
 
+/* As `migrate` and query-migrate are, in the same scene. */
+static int scripted_check(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	seen.checks++;
+	return scripted_migrate(context, arguments, result, e);
+}
+
 static int scripted_set(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	(void)context;
@@ -171,6 +178,8 @@ static const struct control_argument capability_arguments[] = {
 
 static const struct control_command scripted[] = {
 	{ .name = "migrate", .arguments = uri_arguments, .run = scripted_migrate },
+	{ .name = "x-godwit-check", .arguments = uri_arguments, .run = scripted_check },
+	{ .name = "x-godwit-query-check", .run = scripted_query },
 	{ .name = "migrate_cancel", .run = scripted_cancel },
 	{ .name = "query-migrate", .run = scripted_query },
 	{ .name = "migrate-set-parameters", .arguments = parameter_arguments, .run = scripted_set },
@@ -695,7 +704,10 @@ static const struct {
 	{ "set a max-cpu-throttle=100", "'100' is not a number from 0 to 99" },
 	{ "migrate a tcp:b:1 --post-copy", "--post-copy is not there yet" },
 	{ "migrate a tcp:b:1 --storage", "--storage is not there yet" },
-	{ "migrate a tcp:b:1 --check", "--check is not there yet" },
+	{ "migrate a tcp:b:1 --check --detach", "--check moves nothing: not with --detach" },
+	{ "migrate a tcp:b:1 --check --report x.html", "--check moves nothing: not with --report" },
+	{ "migrate a file:/x --check", "--check needs a destination that answers" },
+	{ "migrate a fd:3 --check", "--check needs a destination that answers" },
 	{ "cancel", "cancel: the VM's name is missing" },
 	{ "set", "set: the VM's name is missing" },
 	{ "set a bandwidth=1 --json", "set: --json is for the list" },
@@ -704,6 +716,89 @@ static const struct {
 	{ "set a bandwith=3", "did you mean bandwidth?" },
 	{ "set a 0123456789012345678901234567890123456789=1", "unknown parameter" },
 };
+
+/* -- check -- */
+
+#define CHECKING "{\"status\":\"active\"}"
+#define SAMPLE                                                                                 \
+	"\"downtime-limit\":300,\"sample\":{\"touched-bytes\":1048576,\"zero-bytes\":4096,"    \
+	"\"rate\":122683392,\"round-trip-us\":200,\"dirty\":[{\"us\":25000,\"bytes\":65536},{" \
+	"\"us\":"                                                                              \
+	"50000,\"bytes\":131072}]}"
+#define CAN                                                                                    \
+	"{\"status\":\"completed\"," SAMPLE ",\"compression-left-out\":true,"                  \
+	"\"prediction\":{\"answer\":\"converges\",\"moves\":true,\"sentence\":\"it\\u001b "    \
+	"does\",\"total-time\":15200,\"total-time-least\":10100,\"downtime\":12,\"rounds\":5," \
+	"\"transferred\":1048576,\"lost-time\":1500,\"cpu-throttle-percentage\":90}}"
+#define CANNOT                                                                           \
+	"{\"status\":\"completed\"," SAMPLE                                              \
+	",\"prediction\":{\"answer\":\"never\",\"moves\":false,\"sentence\":\"will not " \
+	"converge: it writes\"}}"
+
+static const struct {
+	struct scene scene;
+	int code;
+	const char *out[6], *err;
+} checks[] = {
+	{ .scene = { .answers = { CHECKING, CAN } },
+	  .code = VERB_DONE,
+	  .out = { "'fake' can be moved to tcp:b:1: it? does\n",
+		   "Total time:          10.1 to 15.2 s", "Pause:               12 ms (300 ms are",
+		   "90 %, 1.5 s of the guest's work lost",
+		   "Link:                117.0 MiB/s, a round", "Compression:" } },
+	{ .scene = { .answers = { CANNOT } },
+	  .code = VERB_FAILED,
+	  .out = { "64.0 KiB in 0.03 s\n" },
+	  .err = "'fake' would not be moved to tcp:b:1: will not converge: it writes\n" },
+	{ .scene = { .answers = { "{\"status\":\"failed\",\"error-desc\":\"nobody is there\"}" } },
+	  .code = VERB_FAILED,
+	  .err = "'fake' cannot be checked: nobody is there\n" },
+	{ .scene = { .refusal = "a check of this VM is under way" },
+	  .code = VERB_FAILED,
+	  .err = "a check of this VM is under way" },
+	{ .scene = { .answers = { CHECKING },
+		     .interrupted = true,
+		     .after_cancel = "{\"status\":\"cancelled\"}" },
+	  .code = VERB_CANCELLED,
+	  .err = "the check of 'fake' was cancelled\n" },
+	{ .scene = { .answers = { CHECKING, "{\"status\":\"none\"}" } },
+	  .code = VERB_FAILED,
+	  .err = "its check is gone" },
+	{ .scene = { .answers = { CHECKING, "" } }, .code = VERB_FAILED, .err = "'fake'" },
+};
+
+START_TEST(check_tells_what_would_become_of_it)
+{
+	start(&checks[_i].scene);
+	ck_assert_int_eq(verb("migrate fake tcp:b:1 --check --bandwidth 9K"), checks[_i].code);
+	for (int i = 0; i < 6 && checks[_i].out[i]; i++)
+		HAS(checks[_i].out[i], out);
+	if (checks[_i].err)
+		HAS(checks[_i].err, err);
+	else
+		ck_assert_str_eq(err, "");
+	ck_assert_uint_eq(seen.checks, 1);
+	ck_assert_str_eq(seen.uri, "tcp:b:1");
+	/* What was set for it is as it was, where there is anybody left. */
+	if (strcmp(checks[_i].scene.answers[1] ? checks[_i].scene.answers[1] : "-", ""))
+		ck_assert_int_eq(parameter("max-bandwidth"), 7);
+	stop();
+}
+END_TEST
+
+START_TEST(check_as_json_is_the_answer)
+{
+	json_t *o;
+
+	start(&checks[0].scene);
+	ck_assert_int_eq(verb("migrate fake tcp:b:1 --check --json"), VERB_DONE);
+	o = json_loads(out, 0, NULL);
+	ck_assert_msg(o != NULL, "%s", out);
+	ck_assert_str_eq(json_string_value(json_object_get(o, "status")), "completed");
+	json_decref(o);
+	stop();
+}
+END_TEST
 
 START_TEST(misuse_is_a_sentence_and_2)
 {
@@ -741,6 +836,8 @@ int main(void)
 	tcase_add_test(verbs, report_of_a_failure_is_written_too_and_replaces_an_older_one);
 	tcase_add_test(verbs, report_that_cannot_be_written_is_said_before_anything_moves);
 	tcase_add_test(verbs, relative_paths_are_made_absolute_for_the_vm);
+	tcase_add_loop_test(verbs, check_tells_what_would_become_of_it, 0, COUNT(checks));
+	tcase_add_test(verbs, check_as_json_is_the_answer);
 	tcase_add_test(verbs, cancel_returns_when_it_is_over);
 	tcase_add_loop_test(verbs, cancel_that_comes_too_late_says_so, 0, 2);
 	tcase_add_test(verbs, cancel_without_a_migration_fails);

@@ -15,6 +15,7 @@
 #include "migrate/channel/uri.h"
 #include "vmm/base/err.h"
 #include "vmm/base/options.h"
+#include "vmm/cli/check.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/follow.h"
 #include "vmm/cli/parameters.h"
@@ -30,7 +31,7 @@ struct migrate {
 	const char *vm, *report;
 	char uri[sizeof(((struct uri *)0)->text)];
 	struct parameters parameters;
-	bool detach, json, help;
+	bool detach, json, help, check;
 
 	struct client client;
 	struct follow follow;
@@ -55,6 +56,7 @@ enum {
 	ARG_DETACH,
 	ARG_REPORT,
 	ARG_JSON,
+	ARG_CHECK,
 	ARG_HELP,
 	ARG_LATER
 };
@@ -74,11 +76,11 @@ static const struct option_spec migrate_options[] = {
 	[ARG_DETACH] = { "detach", false, 1 },
 	[ARG_REPORT] = { "report", true, 1 },
 	[ARG_JSON] = { "json", false, 1 },
+	[ARG_CHECK] = { "check", false, 1 },
 	[ARG_HELP] = { "help", false, 1 },
 	/* Not there yet: refused by name. */
 	[ARG_LATER] = { "post-copy", false, 1 },
 	{ "storage", false, 1 },
-	{ "check", false, 1 },
 	{ NULL, false, 0 },
 };
 
@@ -127,6 +129,9 @@ static int take_option(struct migrate *m, int option, const char *value, struct 
 	case ARG_JSON:
 		m->json = true;
 		return 0;
+	case ARG_CHECK:
+		m->check = true;
+		return 0;
 	case ARG_HELP:
 		m->help = true;
 		return 0;
@@ -137,6 +142,20 @@ static int take_option(struct migrate *m, int option, const char *value, struct 
 			return err_context(e, "--%s", migrate_options[option].name);
 		return 0;
 	}
+}
+
+/* What --check goes together with. */
+static int check_words(const struct migrate *m, struct err *e)
+{
+	if (m->detach || m->report)
+		return err_set(e, "--check moves nothing: not with --%s",
+			       m->detach ? "detach" : "report");
+	if (!strncmp(m->uri, "file:", 5) || !strncmp(m->uri, "fd:", 3))
+		return err_set(e,
+			       "--check needs a destination that answers, at tcp:HOST:PORT or "
+			       "unix:PATH, not %.100s",
+			       m->uri);
+	return 0;
 }
 
 static int parse(struct migrate *m, int argc, char **argv, struct err *e)
@@ -171,7 +190,7 @@ static int parse(struct migrate *m, int argc, char **argv, struct err *e)
 			       m->vm ? "destination's URI" : "VM's name");
 	if (m->detach && m->report)
 		return err_set(e, "--report needs to stay until the end: not with --detach");
-	return 0;
+	return m->check ? check_words(m, e) : 0;
 }
 
 /* -- telling -- */
@@ -378,7 +397,8 @@ static int begin(struct migrate *m, struct err *e)
 	if (!m->detach && (c->interrupt_fd = verb_watch_interrupts(e)) < 0)
 		return -1;
 	if (parameters_apply(&m->parameters, c, e) ||
-	    client_execute(c, "migrate", json_pack("{s:s}", "uri", m->uri), NULL, e)) {
+	    client_execute(c, m->check ? "x-godwit-check" : "migrate",
+			   json_pack("{s:s}", "uri", m->uri), NULL, e)) {
 		parameters_put_back(&m->parameters, c);
 		return -1;
 	}
@@ -390,12 +410,18 @@ static int move(struct migrate *m, struct err *e)
 	struct follow *f = &m->follow;
 	enum figures_end end;
 	bool lost;
+	int code;
 
 	f->client = &m->client;
 	if (begin(m, e)) {
 		if (m->report_is_new)
 			unlink(m->report);
 		return VERB_FAILED;
+	}
+	if (m->check) {
+		code = check_follow(&m->client, m->uri, m->json, e);
+		parameters_put_back(&m->parameters, &m->client);
+		return code;
 	}
 	if (m->detach) {
 		if (m->json)
