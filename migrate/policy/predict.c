@@ -455,6 +455,9 @@ static void say(const struct predict_input *in, const struct course *c, struct p
 
 	switch (out->answer) {
 	case PREDICT_UNKNOWN:
+		snprintf(f.sentence, sizeof(f.sentence),
+			 "it depends on how much compression gains: ");
+		forecast_say_rates(&words, &f);
 		break;
 	case PREDICT_CONVERGES:
 		forecast_say_yes(&words, false, &f);
@@ -493,6 +496,9 @@ void predict_make(const struct predict_input *in, struct prediction *out)
 	go(&c, in, true);
 	go(&least, in, false);
 	out->answer = c.answer;
+	/* Without compression it would not; with it nobody knows before it is tried. */
+	if (in->compression && (c.answer == PREDICT_NEVER || c.answer == PREDICT_GIVEN_UP))
+		out->answer = PREDICT_UNKNOWN;
 	out->total_us = (uint64_t)c.now;
 	out->least_us = least.now < c.now ? (uint64_t)least.now : out->total_us;
 	out->pause_us = (uint64_t)c.pause_us;

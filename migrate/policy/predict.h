@@ -30,7 +30,7 @@ struct predict_input {
 
 	/* What is allowed. */
 	uint64_t limit_us, fixed_us; /* downtime; of the pause, what is not pages */
-	bool throttle, compression;  /* the latter is not reckoned with, only not recommended */
+	bool throttle, compression;  /* what the latter gains is not reckoned with */
 	struct converge_bounds bounds;
 	const struct policy *policy; /* NULL: none */
 	struct timeout_limits timeout;
@@ -39,7 +39,7 @@ struct predict_input {
 };
 
 enum predict_answer {
-	PREDICT_UNKNOWN,
+	PREDICT_UNKNOWN, /* the sentence says what it depends on */
 	PREDICT_CONVERGES,
 	PREDICT_FORCED,	  /* moved, by a pause longer than is allowed */
 	PREDICT_GIVEN_UP, /* by the policy or a timeout */

@@ -42,7 +42,7 @@ static struct predict_input bench(uint64_t set, uint64_t rate)
 struct row {
 	const char *name;
 	uint64_t set_mib, rate_mib;
-	bool throttle;
+	bool throttle, compression;
 	unsigned int max_permille;
 	uint64_t limit_ms;
 	struct timeout_limits timeout;
@@ -141,6 +141,12 @@ static const struct row rows[] = {
 	  .answer = PREDICT_CONVERGES,
 	  .least_s = 10,
 	  .most_s = 16 },
+	{ .name = "compression may do it",
+	  .set_mib = 256,
+	  .rate_mib = 2000,
+	  .compression = true,
+	  .answer = PREDICT_UNKNOWN,
+	  .words = { "it depends on how much compression gains: the guest writes " } },
 	{ .name = "a policy that gives up",
 	  .set_mib = 256,
 	  .rate_mib = 2000,
@@ -166,6 +172,7 @@ START_TEST(guest_of_the_table_is_predicted)
 	struct prediction p;
 
 	in.throttle = r->throttle;
+	in.compression = r->compression;
 	in.bounds.max = r->max_permille;
 	in.limit_us = r->limit_ms ? r->limit_ms * 1000 : in.limit_us;
 	in.timeout = r->timeout;
