@@ -119,6 +119,30 @@ def set_up(qmp, capabilities, is_source):
         qmp.execute("migrate-set-parameters", **limits)
 
 
+def predict(qmp, uri):
+    """What godwit migrate --check says of the migration that comes next."""
+    qmp.execute("x-godwit-check", uri=uri)
+    while (answer := qmp.execute("x-godwit-query-check"))["status"] == "active":
+        time.sleep(0.05)
+    if answer["status"] != "completed":
+        raise SystemExit(f"check: {answer}")
+    return {**answer["prediction"], "compression": answer["compression-left-out"]}
+
+
+def told_beside(prediction, result):
+    """A prediction beside what became of it."""
+    left_out = " (compression is not reckoned with)" if prediction["compression"] else ""
+    if not prediction["moves"]:
+        return f"predicted: {prediction['answer']}{left_out}"
+    most, least = prediction["total-time"] / 1000, prediction["total-time-least"] / 1000
+    text = f"predicted: {least:.2f} to {most:.2f} s, {prediction['lost-time'] / 1000:.2f} s lost, " \
+           f"pause {prediction['downtime']} ms, throttle {prediction['cpu-throttle-percentage']} %{left_out}"
+    if result["s"] is None:
+        return text
+    return f"{text}; of the real time {least / result['s']:.2f} to {most / result['s']:.2f}, of the pause " \
+           f"{prediction['downtime'] / max(result['downtime'], 1):.2f}"
+
+
 def migrate(which, words, capabilities, patience_s=None, burst_pages=0, measure_s=1):
     """What it took; "s" is None where it has not ended after patience_s."""
     with tempfile.TemporaryDirectory(prefix="godwit-bench-") as d:
@@ -138,6 +162,7 @@ def migrate(which, words, capabilities, patience_s=None, burst_pages=0, measure_
                 set_up(other, capabilities, False)
                 other.execute("migrate-incoming", uri=f"tcp:127.0.0.1:{port}")
             set_up(qmp, capabilities, True)
+            prediction = predict(qmp, f"tcp:127.0.0.1:{port}") if which == "godwit" else None
             free = Computing(source, qmp, cpus - 1)
             free.for_a_while(2 if cpus > 1 else 0)
             before = look(source, burst_pages)
@@ -166,11 +191,12 @@ def migrate(which, words, capabilities, patience_s=None, burst_pages=0, measure_
                     slowed.look()
                 if patience_s and time.monotonic() - began > patience_s:
                     return {"s": None, "rounds": r["ram"]["dirty-sync-count"], "lost": lost(look(source)),
-                            "throttle": throttle, "told": told_late(qmp, left) if which == "godwit" else None}
+                            "throttle": throttle, "prediction": prediction,
+                            "told": told_late(qmp, left) if which == "godwit" else None}
                 time.sleep(0.02)
             destination.open_console()
             end = look(destination, burst_pages)
-            result = {"s": r["total-time"] / 1000, "mb": r["ram"]["transferred"] / 1e6,
+            result = {"prediction": prediction, "s": r["total-time"] / 1000, "mb": r["ram"]["transferred"] / 1e6,
                       "downtime": r["downtime"], "rounds": r["ram"]["dirty-sync-count"],
                       "throttle": throttle, "gap": destination.gap_ms(),
                       "lost": lost(end)}
@@ -208,6 +234,8 @@ def main():
         for who, results in (("godwit", ours), ("QEMU", theirs)):
             if not results:
                 continue
+            for one in results if who == "godwit" else []:
+                print(f"    {told_beside(one['prediction'], one)}")
             if results[0]["s"] is None:
                 print(f"    {who:7} never ({results[0]['rounds']} rounds in {GIVE_UP_S} s)", flush=True)
                 if who == "godwit":
