@@ -18,11 +18,9 @@
 /* A region is written and sent in so many parts. */
 #define PARTS 128
 
-/* The memory that nobody writes to is sent in so many. */
-#define COLD_PARTS 64
-
-/* As watch.c. */
-#define LOOK_US 100000.0
+/* As watch.c; and as rounds.c: before so much is sent nothing is left for the second round. */
+#define LOOK_US	     100000.0
+#define SAMPLE_BYTES (16.0 * (1 << 20))
 
 /* A curve that has grown by no more than this, in percent, between its last two looks is flat. */
 #define FLAT_PCT 2
@@ -276,16 +274,39 @@ static void send_part(struct course *c, struct region *r, unsigned int i)
 	send_some(c, pending * r->part_bytes);
 }
 
-/* What is written to is sent first: the worst that can be. */
+/* As order.c scatters pieces. */
+static unsigned int scattered(unsigned int k)
+{
+	unsigned int turned = 0;
+
+	for (unsigned int n = PARTS; n > 1; n /= 2, k /= 2)
+		turned = turned * 2 + k % 2;
+	return turned;
+}
+
+/* What was written to by the time of its turn is left for the second round. */
+static bool is_left(struct course *c, struct region *r, unsigned int i)
+{
+	if (c->sent < SAMPLE_BYTES || r->dirty[i] < 0.5)
+		return false;
+	c->pending_bytes -= r->pending[i] * r->part_bytes;
+	r->dirty[i] = 1;
+	r->pending[i] = 0;
+	return true;
+}
+
 static void send_first_round(struct course *c)
 {
-	unsigned int i, k;
+	unsigned int i, k, part;
 
-	for (i = 0; i < c->n_regions; i++)
-		for (k = 0; k < PARTS && !c->answer; k++)
-			send_part(c, &c->region[i], k);
-	for (k = 0; k < COLD_PARTS && !c->answer; k++)
-		send_some(c, c->cold_bytes / COLD_PARTS);
+	for (k = 0; k < PARTS && !c->answer; k++) {
+		part = scattered(k);
+		for (i = 0; i < c->n_regions && !c->answer; i++)
+			if (!is_left(c, &c->region[i], part))
+				send_part(c, &c->region[i], part);
+		if (!c->answer)
+			send_some(c, c->cold_bytes / PARTS);
+	}
 	c->first_sent = c->sent;
 }
 

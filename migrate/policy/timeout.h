@@ -21,7 +21,7 @@ struct timeout_limits {
 	uint64_t total_s;    /* for the whole migration */
 	uint64_t per_gib_s;  /* for each GiB of the guest's RAM, a begun one counts; of the two
 				the shorter time holds */
-	uint64_t progress_s; /* without that less remains than ever before */
+	uint64_t progress_s; /* without that less remains than ever before, by a percent */
 };
 
 /* What is asked about. Times are one clock's. */
@@ -36,7 +36,7 @@ struct timeout_sample {
 /* The progress so far; zeroed before the first sample. */
 struct timeout {
 	uint64_t round;
-	bool hopeful;	       /* this round began with less than any before it */
+	bool hopeful;	       /* this round began with less than any before it, by a percent */
 	uint64_t lowest_start; /* at the beginning of a round */
 	uint64_t lowest_bytes; /* within this one */
 	uint64_t fell_at_us;   /* when there was less than before; 0: never yet */
@@ -47,7 +47,8 @@ uint64_t timeout_total_us(const struct timeout_limits *l, uint64_t ram_bytes);
 
 /*
  * Whether the time is over, with a sentence why. To be asked now and then, a few times in
- * progress_s. A round counts as progress while it sends, if it began with less than all before it.
+ * progress_s. A round counts as progress while it sends, if it began with less than all before it,
+ * by a percent.
  */
 bool timeout_check(struct timeout *t, const struct timeout_limits *l,
 		   const struct timeout_sample *s, char *reason, size_t size);
