@@ -40,6 +40,7 @@ int teller_init(struct teller *t, struct err *e)
 {
 	*t = (struct teller){ .answer_ms = TELLER_ANSWER_MS,
 			      .hook_ms = TELLER_HOOK_MS,
+			      .retry_ms = TELLER_RETRY_MS,
 			      .wanted = GUEST_AFTER_MIGRATION,
 			      .settled = GUEST_AFTER_MIGRATION };
 	t->halt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -171,8 +172,8 @@ static void converse(struct teller *t, struct agent *a, int fd)
 	}
 }
 
-/* Whether the hook was started. */
-static bool tell(struct teller *t, enum guest_event event)
+/* Whether the hook was started; a failure is not spoken of if `quiet`. */
+static bool tell(struct teller *t, enum guest_event event, bool quiet)
 {
 	const struct guest_ops *ops = t->guest->ops;
 	uint32_t id = (uint32_t)clock_us();
@@ -191,7 +192,8 @@ static bool tell(struct teller *t, enum guest_event event)
 		close(fd);
 	}
 	snprintf(sentence, sizeof(sentence), "%s: %s", guest_event_name(event), a.said.text);
-	t->decision(t->arg, "guest-event", sentence);
+	if (a.started || !quiet)
+		t->decision(t->arg, "guest-event", sentence);
 	agent_free(&a);
 	return a.started;
 }
@@ -202,7 +204,7 @@ static bool next_event(struct teller *t, enum guest_event *event)
 	bool more;
 
 	pthread_mutex_lock(&t->lock);
-	more = !t->halted && t->wanted != t->settled;
+	more = !t->halted && !t->gave_up && t->wanted != t->settled;
 	if (more)
 		*event = t->wanted;
 	t->running = more;
@@ -210,6 +212,28 @@ static bool next_event(struct teller *t, enum guest_event *event)
 		signal_fd(t->idle_fd);
 	pthread_mutex_unlock(&t->lock);
 	return more;
+}
+
+static bool is_still_wanted(struct teller *t, enum guest_event event)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&t->lock);
+	wanted = !t->halted && t->wanted == event;
+	pthread_mutex_unlock(&t->lock);
+	return wanted;
+}
+
+/* A guest that was told of the beginning waits for the end: it is not forgotten for one failure. */
+static bool tell_end(struct teller *t)
+{
+	struct pollfd halt = { .fd = t->halt_fd, .events = POLLIN };
+
+	for (int i = 1; !tell(t, GUEST_AFTER_MIGRATION, i > 1 && i < TELLER_TRIES); i++)
+		if (i == TELLER_TRIES || poll(&halt, 1, t->retry_ms) > 0 ||
+		    !is_still_wanted(t, GUEST_AFTER_MIGRATION))
+			return false;
+	return true;
 }
 
 static void *teller_thread(void *arg)
@@ -220,11 +244,16 @@ static void *teller_thread(void *arg)
 
 	while (next_event(t, &event)) {
 		/* Who was not told of the beginning is not told of the end. */
-		started = (event == GUEST_BEFORE_MIGRATION || t->told) && tell(t, event);
+		bool none = event == GUEST_AFTER_MIGRATION && !t->told;
+
+		started = !none &&
+			  (event == GUEST_BEFORE_MIGRATION ? tell(t, event, false) : tell_end(t));
 		pthread_mutex_lock(&t->lock);
-		if (started || !t->halted) {
+		if (started || none || (!t->halted && event == GUEST_BEFORE_MIGRATION)) {
 			t->settled = event;
 			t->told = started && event == GUEST_BEFORE_MIGRATION;
+		} else if (!t->halted && t->wanted == event) {
+			t->gave_up = true; /* told stays: the next to end a migration tells it */
 		}
 		pthread_mutex_unlock(&t->lock);
 	}
@@ -239,6 +268,7 @@ void teller_want(struct teller *t, enum guest_event event)
 
 	pthread_mutex_lock(&t->lock);
 	t->wanted = event;
+	t->gave_up = false;
 	start = !t->running && t->wanted != t->settled;
 	pthread_mutex_unlock(&t->lock);
 	if (!start)

@@ -22,14 +22,19 @@ struct guest;
 #define TELLER_ANSWER_MS 2000
 #define TELLER_HOOK_MS	 10000
 
+/* A guest that waits for the end and cannot be told (it is paused, somebody else has the channel)
+ * is tried again so often, and then left to the next host or migration. */
+#define TELLER_TRIES	15
+#define TELLER_RETRY_MS 2000
+
 struct teller {
 	/* Set by teller_init, and before the first teller_want; then constant. */
 	struct guest *guest;
 	void (*decision)(void *arg, const char *action,
 			 const char *reason); /* the thread "agent" */
 	void *arg;
-	int answer_ms, hook_ms; /* tests make them shorter */
-	int halt_fd, idle_fd;	/* eventfds: readable when told to stop; when the thread is done */
+	int answer_ms, hook_ms, retry_ms; /* tests make them shorter */
+	int halt_fd, idle_fd; /* eventfds: readable when told to stop; when the thread is done */
 
 	/* Who calls. */
 	pthread_t thread;
@@ -41,6 +46,7 @@ struct teller {
 	const char *halted;		  /* why; NULL: not */
 	enum guest_event wanted, settled; /* what the guest is to know; what was dealt with last */
 	bool told;			  /* it has heard before_migration, and nothing since */
+	bool gave_up;			  /* to tell what is wanted, until somebody wants it anew */
 };
 
 int teller_init(struct teller *t, struct err *e);

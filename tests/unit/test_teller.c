@@ -185,6 +185,64 @@ START_TEST(guest_that_has_come_hears_of_the_end_only)
 }
 END_TEST
 
+static int refusals_left;
+
+static int open_late(struct guest *g, struct err *e)
+{
+	(void)g;
+	if (refusals_left-- > 0)
+		return err_set(e, "the guest is paused");
+	return fake_agent_open(&agent, e);
+}
+
+static const struct guest_ops *late_ops(int refusals)
+{
+	static const struct guest_ops late = { .agent_open = open_late };
+
+	refusals_left = refusals;
+	return &late;
+}
+
+/* At a destination with receive --paused, or while somebody has the channel for a moment. */
+START_TEST(end_is_told_when_it_can_be)
+{
+	begin(FAKE_AGENT_WORKS);
+	guest.ops = late_ops(3);
+	t.retry_ms = 1;
+	teller_set_told(&t);
+	teller_want(&t, GUEST_AFTER_MIGRATION);
+	await_idle();
+	ck_assert(!teller_told(&t));
+	end("after_migration ended ",
+	    "after_migration: the guest is paused\nafter_migration" HAS_RUN);
+}
+END_TEST
+
+START_TEST(end_that_cannot_be_told_is_not_forgotten)
+{
+	begin(FAKE_AGENT_WORKS);
+	guest.ops = late_ops(TELLER_TRIES);
+	t.retry_ms = 1;
+	teller_set_told(&t);
+	teller_want(&t, GUEST_AFTER_MIGRATION);
+	await_idle();
+	ck_assert(teller_told(&t));
+	/* A halt ends the waiting. */
+	guest.ops = late_ops(1);
+	t.retry_ms = 1000000;
+	teller_want(&t, GUEST_AFTER_MIGRATION);
+	teller_halt(&t, "so");
+	ck_assert(teller_told(&t) && !teller_busy(&t));
+	/* The next one to end a migration. */
+	guest.ops = late_ops(0);
+	teller_want(&t, GUEST_AFTER_MIGRATION);
+	await_idle();
+	ck_assert(!teller_told(&t));
+	ck_assert_str_eq(agent.story, "after_migration ended ");
+	end(agent.story, agent.decisions);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("teller");
@@ -203,6 +261,8 @@ int main(void)
 	tcase_add_test(c, halt_ends_the_conversation_and_what_was_begun_counts);
 	tcase_add_test(c, halt_before_the_hook_was_started_leaves_nothing_behind);
 	tcase_add_test(c, guest_that_has_come_hears_of_the_end_only);
+	tcase_add_test(c, end_is_told_when_it_can_be);
+	tcase_add_test(c, end_that_cannot_be_told_is_not_forgotten);
 	suite_add_tcase(s, c);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
