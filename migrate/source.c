@@ -238,6 +238,7 @@ static int await_agent(struct source *s, struct reader *r, struct err *e)
 {
 	struct pollfd fds[] = { { s->teller->idle_fd, POLLIN, 0 }, { s->stop_fd, POLLIN, 0 } };
 
+	watch_rest(s);
 	while (waits_for_agent(s)) {
 		if (poll(fds, 2, AGENT_LOOK_MS) > 0 && fds[1].revents)
 			return err_set(e, "cancelled");

@@ -17,13 +17,20 @@
 /* Over what time a dirty rate is taken, at least. */
 #define RATE_US 200000u
 
+void watch_rest(struct source *s)
+{
+	brake_release(s);
+	s->watch.converge = (struct converge){ .bounds = s->throttle, .by_limit = s->dirty_limit };
+	s->watch.converge.bounds.least_bytes = s->least_dirty_bytes;
+	s->watch.rate_at_us = 0;
+}
+
 int watch_init(struct source *s, struct err *e)
 {
 	unsigned int i;
 
-	s->watch = (struct watch){ .converge = { .bounds = s->throttle,
-						 .by_limit = s->dirty_limit } };
-	s->watch.converge.bounds.least_bytes = s->least_dirty_bytes;
+	s->watch = (struct watch){ 0 };
+	watch_rest(s);
 	for (i = 0; i < s->guest->n_blocks; i++) {
 		s->watch.again[i] = calloc(BITMAP_WORDS(s->guest->blocks[i].pages),
 					   sizeof(uint64_t));

@@ -36,6 +36,9 @@ void watch_round(struct source *s);
  */
 int watch_look(struct source *s, struct err *e);
 
+/* Nothing will be sent for a while: the guest is at its full speed, and measured anew after it. */
+void watch_rest(struct source *s);
+
 /* The round is over, and so many pages are for the next. */
 void watch_end_round(struct source *s, uint64_t dirty);
 
