@@ -452,8 +452,13 @@ static void client_ready(void *arg, uint32_t events)
 int chardev_attach(struct chardev *c, int fd)
 {
 	struct pollfd waiting = { .fd = c->listening.fd, .events = POLLIN };
+	struct pollfd present = { .fd = c->in.fd };
 
-	if (c->kind != CHARDEV_UNIX || c->paused || (c->in.fd >= 0 && !c->hung_up))
+	if (c->kind != CHARDEV_UNIX || c->paused)
+		return -1;
+	/* Who has gone is none, also where the loop has not come to that yet. */
+	if (c->in.fd >= 0 && !c->hung_up &&
+	    !(poll(&present, 1, 0) > 0 && present.revents & (POLLHUP | POLLERR)))
 		return -1;
 	/* Who waits came first, also where the loop has not come to him yet. */
 	if (poll(&waiting, 1, 0) > 0)

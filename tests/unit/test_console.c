@@ -489,6 +489,44 @@ START_TEST(godwit_itself_may_have_a_channel_that_nobody_else_has)
 }
 END_TEST
 
+struct two_clients {
+	struct attach first, second;
+	int peer; /* of the first */
+};
+
+static void attach_both_on_io(void *arg)
+{
+	struct two_clients *w = arg;
+
+	w->first.rc = virtio_console_model.channel_attach(b.device, AGENT, w->first.fd, &e);
+	close(w->peer);
+	w->second.rc = virtio_console_model.channel_attach(b.device, AGENT, w->second.fd, &e);
+}
+
+/* The loop has not seen yet that the first one has gone. */
+START_TEST(client_that_has_gone_is_in_nobodys_way)
+{
+	struct two_clients w = { 0 };
+	int one[2], other[2];
+
+	start();
+	introduce();
+	guest_offers(1, 4);
+	guest_says(1, OPEN, 1);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, one),
+			 0);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, other),
+			 0);
+	w.first.fd = one[1];
+	w.peer = one[0];
+	w.second.fd = other[1];
+	loop_call(&b.io, attach_both_on_io, &w);
+	ck_assert_int_eq(w.first.rc, 0);
+	ck_assert_msg(w.second.rc == 0, "%s", e.text);
+	close(other[0]);
+}
+END_TEST
+
 START_TEST(nodes_that_cannot_be_are_refused)
 {
 	struct device *none;
@@ -540,6 +578,7 @@ int main(void)
 	tcase_add_test(t, nonsense_from_the_guest_is_ignored_or_fails_its_device_only);
 	tcase_add_test(t, a_moved_guest_hears_that_its_client_stayed_behind);
 	tcase_add_test(t, godwit_itself_may_have_a_channel_that_nobody_else_has);
+	tcase_add_test(t, client_that_has_gone_is_in_nobodys_way);
 	tcase_add_test(t, nodes_that_cannot_be_are_refused);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
