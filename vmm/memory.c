@@ -406,10 +406,13 @@ int memory_discard(struct memory *m, uint64_t gpa, uint64_t len)
 {
 	void *host = memory_host(m, gpa, len);
 
-	if (!host || gpa % PAGE_SIZE || len % PAGE_SIZE || madvise(host, len, MADV_DONTNEED))
+	int rc;
+
+	if (!host || gpa % PAGE_SIZE || len % PAGE_SIZE)
 		return -1;
-	memory_mark(m, gpa, len);
-	return 0;
+	rc = madvise(host, len, MADV_DONTNEED);
+	memory_mark(m, gpa, len); /* also where it went only a part of the way */
+	return rc ? -1 : 0;
 }
 
 int memory_read(const struct memory *m, uint64_t gpa, void *to, size_t len)

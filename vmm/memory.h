@@ -87,7 +87,7 @@ void memory_log_stop(struct memory *m, struct kvm *kvm);
 /*
  * Gives the host back what whole pages [gpa, gpa + len) of one block hold: they read as zero then,
  * and count as never touched. They are marked, as they may have been sent as they were. -1 when
- * that is no range of pages, or the host keeps them: then they are as before. Any thread.
+ * that is no range of pages, or the host keeps them or some of them. Any thread.
  */
 int memory_discard(struct memory *m, uint64_t gpa, uint64_t len);
 

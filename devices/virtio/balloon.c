@@ -10,7 +10,8 @@
  *
  * What was given away or reported is discarded before the guest has its buffer back, and never
  * touched after it. Pages that are discarded read as zero, are not sent by a migration, and cost
- * the host nothing until they are used again.
+ * the host nothing until they are used again. (Or until khugepaged makes a large page of what is
+ * left around single ones: that is the host's setting max_ptes_none.)
  *
  * Nobody asks for statistics. They are offered because drivers differ in what number the queues
  * have that come after one that is not there.
