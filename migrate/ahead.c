@@ -50,13 +50,13 @@ size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t 
 		    uint64_t *at, uint64_t end, uint8_t body[AHEAD_BODY_MAX])
 {
 	uint64_t units = end < units_of(b) ? end : units_of(b), unit = *at, from, first;
+	uint64_t pages = units * AHEAD_UNIT_PAGES < b->pages ? units * AHEAD_UNIT_PAGES : b->pages;
 	uint8_t *run = body + AHEAD_HEAD_BYTES;
 	uint32_t n = 0;
 
 	while (unit < units && n < AHEAD_RUNS_MAX) {
-		first = bitmap_next_set(touched, b->pages, unit * AHEAD_UNIT_PAGES) /
-			AHEAD_UNIT_PAGES;
-		from = unit = first < units ? first : units;
+		first = bitmap_next_set(touched, pages, unit * AHEAD_UNIT_PAGES);
+		from = unit = first < pages ? first / AHEAD_UNIT_PAGES : units;
 		while (unit < units && has_data(b, touched, unit))
 			unit++;
 		if (unit == from) {

@@ -76,6 +76,10 @@ void brake_set(struct source *s, unsigned int permille, uint64_t limit_bytes)
 
 void brake_release(struct source *s)
 {
+	unsigned int i;
+
 	if (s->brake.permille || s->brake.limit_bytes)
 		brake_set(s, 0, 0);
+	for (i = 0; i < n_vcpus(s); i++)
+		stats_set(&s->stats->vcpu_dirty_bytes[i], 0);
 }

@@ -177,7 +177,7 @@ static int send_all(struct source *s, struct err *e)
 	struct order o;
 
 	order_of(s, &o);
-	if (s->logging && watch_begin_samples(s, o.piece_pages, e))
+	if (s->logging && watch_begin_samples(s, e))
 		return -1;
 	while (order_next(&o, &at, &p)) {
 		for (; sampled && samples && order_next(&o, &ahead, &next); samples--)

@@ -11,7 +11,7 @@
 
 struct stats {
 	uint64_t total_pages;	  /* of the guest's RAM */
-	uint64_t remaining_pages; /* still to be sent in this round */
+	uint64_t remaining_pages; /* still to be sent in this round, or left by it for the next */
 	uint64_t normal_pages;	  /* sent whole, over all rounds */
 	uint64_t zero_pages;	  /* found zero, over all rounds */
 	/* Sent as what changed in them, or not at all because nothing had; and the data of that. */

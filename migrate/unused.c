@@ -82,7 +82,8 @@ void unused_stop(struct source *s)
 	s->guest->ops->free_pages_stop(s->guest);
 	if (!s->unused.pages || !s->events.decision)
 		return;
-	snprintf(reason, sizeof(reason), "the guest does not use %llu MiB: they are not sent",
+	snprintf(reason, sizeof(reason),
+		 "the guest does not use %llu MiB: they are left out of the first round",
 		 (unsigned long long)(s->unused.pages * PAGE_SIZE >> 20));
 	s->events.decision(s->events.arg, "free-pages", reason);
 }

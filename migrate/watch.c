@@ -14,6 +14,9 @@
 #define LOOK_US	   100000u
 #define LOOK_SHARE 20u
 
+/* Samples are cleared in steps: KVM holds vCPUs up meanwhile. A multiple of 64. */
+#define SAMPLE_STEP_PAGES (64u << 10)
+
 /* Over what time a dirty rate is taken, at least. */
 #define RATE_US 200000u
 
@@ -21,7 +24,6 @@ void watch_rest(struct source *s)
 {
 	brake_release(s);
 	s->watch.converge = (struct converge){ .bounds = s->throttle, .by_limit = s->dirty_limit };
-	s->watch.converge.bounds.least_bytes = s->least_dirty_bytes;
 	s->watch.rate_at_us = 0;
 }
 
@@ -97,16 +99,17 @@ static int fetch(struct source *s, struct err *e)
 	return 0;
 }
 
-int watch_begin_samples(struct source *s, uint64_t most_pages, struct err *e)
+int watch_begin_samples(struct source *s, struct err *e)
 {
-	s->watch.samples = calloc(BITMAP_WORDS(most_pages), sizeof(uint64_t));
+	s->watch.samples = calloc(BITMAP_WORDS(SAMPLE_STEP_PAGES), sizeof(uint64_t));
 	if (!s->watch.samples)
 		return err_set(e, "out of memory");
 	/* Where fetching takes the bits: all of them, for what is sampled to be new. */
 	return fetch(s, e);
 }
 
-int watch_sample(struct source *s, unsigned int block, uint64_t first, uint64_t n, struct err *e)
+static int sample_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
+		       struct err *e)
 {
 	uint64_t w;
 
@@ -115,6 +118,18 @@ int watch_sample(struct source *s, unsigned int block, uint64_t first, uint64_t 
 		s->watch.again[block][first / 64 + w] &= ~s->watch.samples[w];
 	}
 	return s->guest->ops->log_clear(s->guest, block, first, n, s->watch.samples, e);
+}
+
+int watch_sample(struct source *s, unsigned int block, uint64_t first, uint64_t n, struct err *e)
+{
+	uint64_t end = first + n;
+
+	for (; first < end; first += n) {
+		n = end - first < SAMPLE_STEP_PAGES ? end - first : SAMPLE_STEP_PAGES;
+		if (lanes_check(&s->lanes, e) || sample_step(s, block, first, n, e))
+			return -1;
+	}
+	return 0;
 }
 
 bool watch_is_hot(const struct source *s, unsigned int block, uint64_t first)
@@ -179,6 +194,8 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 	if (limit > SOURCE_FIXED_US)
 		sample.fit_bytes = (uint64_t)((unsigned __int128)(limit - SOURCE_FIXED_US) * rate /
 					      1000000);
+	w->converge.bounds.least_bytes = s->least_dirty_bytes *
+					 (s->brake.writers ? s->brake.writers : 1);
 	if (!converge_add(&w->converge, &sample, reason, sizeof(reason)))
 		return;
 	brake_set(s, w->converge.permille, w->converge.limit_bytes);
@@ -211,7 +228,7 @@ int watch_look(struct source *s, struct err *e)
 		return 0;
 	if (fetch(s, e))
 		return -1;
-	left = count_again(s);
+	left = stats_get(&s->stats->round) > 1 ? count_again(s) : 0;
 	took = clock_us() - start;
 	s->watch.at_us = start;
 	s->watch.every_us = took * LOOK_SHARE > LOOK_US ? took * LOOK_SHARE : LOOK_US;

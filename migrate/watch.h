@@ -17,8 +17,8 @@ struct source;
 
 struct watch {
 	uint64_t *again[GUEST_BLOCKS_MAX]; /* found dirty within the round; or left for the next */
-	uint64_t *samples;	  /* a bit of each word, for as many pages as a piece has */
-	uint64_t at_us, every_us; /* the last look, and how often */
+	uint64_t *samples;		   /* a bit of each word, of one step */
+	uint64_t at_us, every_us;	   /* the last look, and how often */
 	/* Pages sent before this round, and in the first; dirty at the ends of the others. */
 	uint64_t from_pages, from_data_pages, first_pages, again_before;
 	/* When the dirty rate was taken last, and what was dirty again since the first round. */
@@ -52,7 +52,7 @@ void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t 
  * In a first round the log says of every page that it is dirty. So of each 64 pages one is cleared
  * well before it is sent: when it is dirty again by then, its chunk is being written to.
  */
-int watch_begin_samples(struct source *s, uint64_t most_pages, struct err *e);
+int watch_begin_samples(struct source *s, struct err *e);
 int watch_sample(struct source *s, unsigned int block, uint64_t first, uint64_t n, struct err *e);
 bool watch_is_hot(const struct source *s, unsigned int block, uint64_t first);
 

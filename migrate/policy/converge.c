@@ -81,7 +81,8 @@ static uint64_t tighten(struct converge *c, uint64_t keep, uint64_t allowed)
 {
 	uint64_t seen = c->dirty_bytes;
 
-	if (!c->too_much || keep < c->too_much)
+	/* Below the floor there is nothing to be learnt. */
+	if ((!c->too_much || keep < c->too_much) && !(c->by_limit && keep <= c->bounds.least_bytes))
 		c->too_much = keep;
 	c->eased_wrongly += c->eased;
 	c->eased = false;
@@ -96,7 +97,8 @@ static uint64_t tighten(struct converge *c, uint64_t keep, uint64_t allowed)
 /* Little was dirtied, for long: somewhat more, but not where it was too much before. */
 static uint64_t ease(struct converge *c, uint64_t keep)
 {
-	uint64_t more = keep + keep / 2 + 1000, most = c->too_much / 100 * EASE_PCT;
+	uint64_t more = keep + keep / 2 + 1000,
+		 most = c->too_much ? c->too_much / 100 * EASE_PCT : UINT64_MAX;
 
 	more = more < most ? more : most;
 	if (more <= keep)

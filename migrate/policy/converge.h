@@ -16,7 +16,8 @@
 #define CONVERGE_WINDOW_US  90000u
 
 /* For users who set bounds, in permille of the vCPUs' time: what to begin with, how much more at
- * once, how much at most. 0: what is needed. And how much the guest may dirty in any case. */
+ * once, how much at most. 0: what is needed. And how much the guest may dirty in any case, all its
+ * vCPUs together. */
 struct converge_bounds {
 	unsigned int initial, increment, max;
 	uint64_t least_bytes; /* a second */

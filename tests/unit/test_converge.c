@@ -230,6 +230,31 @@ START_TEST(flat_out_writer_costs_little_more_than_the_bound)
 }
 END_TEST
 
+/* At the floor of a limit nothing is too much: it is eased as soon as less is dirtied. */
+START_TEST(limit_at_its_floor_is_eased)
+{
+	struct converge c = { .by_limit = true, .bounds.least_bytes = 64 << 20 };
+	struct converge_sample s = { .rate_bytes = 100 << 20, .fit_bytes = 1 << 20 };
+	uint64_t lowest = UINT64_MAX;
+	char reason[256];
+	int i;
+
+	for (i = 1; i <= 600; i++) {
+		bool writes = i < 20;
+
+		s.now_us = (uint64_t)i * 100000;
+		s.sent_bytes += 10 << 20;
+		s.again_bytes += writes ? 10 << 20 : 1 << 16;
+		s.left_bytes = 100 << 20;
+		s.pending_bytes = 200 << 20;
+		if (converge_add(&c, &s, reason, sizeof(reason)) && c.limit_bytes < lowest)
+			lowest = c.limit_bytes;
+	}
+	ck_assert_uint_eq(lowest, 64 << 20);
+	ck_assert_uint_gt(c.limit_bytes, 64 << 20);
+}
+END_TEST
+
 /* -- whether a codec gains -- */
 
 #define BYTE_PS 8000 /* of a link of 119 MiB/s */
@@ -291,6 +316,7 @@ int main(void)
 			    2 * N(links) * N(memories));
 	tcase_add_test(c, bounds_of_the_user_hold);
 	tcase_add_loop_test(c, flat_out_writer_costs_little_more_than_the_bound, 0, 4);
+	tcase_add_test(c, limit_at_its_floor_is_eased);
 	tcase_add_test(c, codec_is_left_out_where_it_does_not_gain_and_tried_again);
 	tcase_add_test(c, codec_is_not_judged_by_little_or_without_a_known_link);
 	suite_add_tcase(s, c);
