@@ -523,6 +523,7 @@ START_TEST(client_that_has_gone_is_in_nobodys_way)
 	loop_call(&b.io, attach_both_on_io, &w);
 	ck_assert_int_eq(w.first.rc, 0);
 	ck_assert_msg(w.second.rc == 0, "%s", e.text);
+	bench_park(&b);
 	close(other[0]);
 }
 END_TEST
