@@ -503,7 +503,7 @@ static void *check_thread(void *arg)
 		.bandwidth = p->bandwidth,
 		.in = { .limit_us = p->downtime_ms * 1000,
 			.fixed_us = SOURCE_FIXED_US,
-			.throttle = may_throttle(p),
+			.throttle = may_throttle(p) || p->dirty_limit,
 			.compression = may_use_xbzrle(p) || p->compression != CODEC_PLAIN,
 			.bounds = throttle_bounds(p),
 			.policy = p->has_policy ? &p->policy : NULL,

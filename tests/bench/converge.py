@@ -54,8 +54,9 @@ def told_late(qmp, left):
         elif event["event"] == "GODWIT_DECISION" and event["data"]["action"] == "forecast" and not forecast:
             forecast = when
             print(f"    says: {event['data']['reason']}")
-    for n in sorted(left)[2:]:  # the end of a round is the beginning of the next
-        if left[n] > STALLED * min(left[k] for k in left if 1 < k < n) and forecast:
+    rounds = sorted(n for n in left if n and n > 1 and n in passes)
+    for n in rounds[1:]:  # the end of a round is the beginning of the next
+        if left[n] > STALLED * min(left[k] for k in rounds if k < n) and forecast:
             return max(0, forecast - passes[n])
     return None
 
