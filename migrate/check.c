@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "migrate/codec/zero.h"
-#include "migrate/guest.h"
+#include "migrate/guest_log.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
@@ -27,9 +27,6 @@ static const uint64_t looks_us[] = { 25000, 50000, 100000, 200000, 400000, 80000
 
 /* Of what was touched so many pages are read, to see how many are zero. */
 #define ZERO_SAMPLES 1024u
-
-/* Dirty bits are cleared in steps of so many pages. */
-#define CLEAR_PAGES 65536u
 
 struct sample {
 	struct check *c;
@@ -67,29 +64,12 @@ static void forget(struct sample *s, int byte)
 		       BITMAP_WORDS(s->guest->blocks[i].pages) * sizeof(uint64_t));
 }
 
-static int fetch(struct sample *s, struct err *e)
-{
-	for (unsigned int i = 0; i < s->guest->n_blocks; i++)
-		if (s->guest->ops->log_fetch(s->guest, i, s->bits[i], e))
-			return -1;
-	return 0;
-}
-
 /* Clears in the log what is set here, of which nothing is known then. */
 static int clear(struct sample *s, struct err *e)
 {
-	for (unsigned int i = 0; i < s->guest->n_blocks; i++) {
-		uint64_t pages = s->guest->blocks[i].pages, n, at;
-
-		for (at = bitmap_next_set(s->bits[i], pages, 0); at < pages;
-		     at = bitmap_next_set(s->bits[i], pages, at + n)) {
-			at -= at % 64;
-			n = pages - at < CLEAR_PAGES ? pages - at : CLEAR_PAGES;
-			if (s->guest->ops->log_clear(s->guest, i, at, n, s->bits[i], e) ||
-			    wait_until(s->c, 0, e))
-				return -1;
-		}
-	}
+	for (unsigned int i = 0; i < s->guest->n_blocks; i++)
+		if (guest_log_clear(s->guest, i, s->bits[i], s->c->stop_fd, e))
+			return -1;
 	forget(s, 0);
 	return 0;
 }
@@ -110,13 +90,14 @@ static int watch_writes(struct sample *s, struct err *e)
 	uint64_t start, bytes;
 
 	forget(s, 0xff);
-	if (clear(s, e) || fetch(s, e) || clear(s, e))
+	if (clear(s, e) || guest_log_fetch(s->guest, s->bits, e) || clear(s, e))
 		return -1;
 	start = clock_us();
 	for (in->n_looks = 0; in->n_looks < N_LOOKS; in->n_looks++) {
 		struct predict_look *look = &in->look[in->n_looks];
 
-		if (wait_until(s->c, start + looks_us[in->n_looks], e) || fetch(s, e))
+		if (wait_until(s->c, start + looks_us[in->n_looks], e) ||
+		    guest_log_fetch(s->guest, s->bits, e))
 			return -1;
 		bytes = count_bytes(s);
 		*look = (struct predict_look){ clock_us() - start, bytes };

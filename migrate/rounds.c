@@ -4,12 +4,12 @@
  */
 #include "migrate/rounds.h"
 
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "migrate/ahead.h"
 #include "migrate/channel/channel.h"
+#include "migrate/guest_log.h"
 #include "migrate/order.h"
 #include "migrate/source.h"
 #include "vmm/base/bitmap.h"
@@ -46,11 +46,10 @@ int rounds_fetch(struct source *s, uint64_t *count, struct err *e)
 
 	*count = 0;
 	watch_merge(s);
-	for (i = 0; i < s->guest->n_blocks; i++) {
-		if (s->guest->ops->log_fetch(s->guest, i, s->pending[i], e))
-			return -1;
+	if (guest_log_fetch(s->guest, s->pending, e))
+		return -1;
+	for (i = 0; i < s->guest->n_blocks; i++)
 		*count += bitmap_count(s->pending[i], s->guest->blocks[i].pages);
-	}
 	return 0;
 }
 
@@ -70,14 +69,6 @@ static int keep_touched(struct source *s, unsigned int block, uint64_t first, ui
 	return 0;
 }
 
-/* A file never makes anybody wait, so it has to be asked. */
-static bool is_stopped(const struct source *s)
-{
-	struct pollfd fd = { s->stop_fd, POLLIN, 0 };
-
-	return s->stop_fd >= 0 && poll(&fd, 1, 0) > 0;
-}
-
 /*
  * In a first round, whether a chunk is left for the next, as it will be written to again anyway;
  * once enough has been sent for the speed of the link to be known.
@@ -95,12 +86,8 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 	uint64_t *bits = s->pending[block] + first / 64, at, any = 0, deferred[DEFERRED_WORDS];
 	struct chunk c = { .block = block };
 
-	_Static_assert(ROUNDS_STEP_MAX / CHUNK_PAGES <= 64 * DEFERRED_WORDS, "a bit a chunk");
-
 	if (lanes_check(&s->lanes, e))
 		return -1;
-	if (is_stopped(s))
-		return err_set(e, "cancelled");
 	if (source_park_if_forced(s, e))
 		return -1;
 	memset(deferred, 0, sizeof(deferred));

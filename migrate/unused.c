@@ -5,13 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migrate/guest_log.h"
 #include "migrate/source.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
-
-/* So much of the log is cleared before somebody is looked for who wants to cancel. */
-#define STEP_PAGES (256u << 10)
 
 void unused_found(void *arg, unsigned int block, uint64_t first, uint64_t n)
 {
@@ -30,18 +28,13 @@ void unused_found(void *arg, unsigned int block, uint64_t first, uint64_t n)
 /* Before anything else is in `pending`. */
 static int clear_log(struct source *s, unsigned int block, struct err *e)
 {
-	uint64_t pages = s->guest->blocks[block].pages, at, n;
-	uint64_t *bits = s->pending[block];
-	int rc = 0;
+	size_t bytes = BITMAP_WORDS(s->guest->blocks[block].pages) * sizeof(uint64_t);
+	int rc;
 
-	memset(bits, 0xff, BITMAP_WORDS(pages) * sizeof(bits[0]));
-	for (at = 0; at < pages && !rc; at += n) {
-		n = pages - at < STEP_PAGES ? pages - at : STEP_PAGES;
-		rc = lanes_check(&s->lanes, e) ||
-		     s->guest->ops->log_clear(s->guest, block, at, n, bits, e);
-	}
-	memset(bits, 0, BITMAP_WORDS(pages) * sizeof(bits[0]));
-	return rc ? -1 : 0;
+	memset(s->pending[block], 0xff, bytes);
+	rc = guest_log_clear(s->guest, block, s->pending[block], s->stop_fd, e);
+	memset(s->pending[block], 0, bytes);
+	return rc;
 }
 
 int unused_ask(struct source *s, struct err *e)

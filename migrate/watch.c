@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "migrate/guest_log.h"
 #include "migrate/source.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
@@ -89,23 +90,13 @@ static uint64_t sample_of(uint64_t word)
 	return 1ull << (word * 0x9e3779b97f4a7c15ull >> 58);
 }
 
-static int fetch(struct source *s, struct err *e)
-{
-	unsigned int i;
-
-	for (i = 0; i < s->guest->n_blocks; i++)
-		if (s->guest->ops->log_fetch(s->guest, i, s->watch.again[i], e))
-			return -1;
-	return 0;
-}
-
 int watch_begin_samples(struct source *s, struct err *e)
 {
 	s->watch.samples = calloc(BITMAP_WORDS(SAMPLE_STEP_PAGES), sizeof(uint64_t));
 	if (!s->watch.samples)
 		return err_set(e, "out of memory");
 	/* Where fetching takes the bits: all of them, for what is sampled to be new. */
-	return fetch(s, e);
+	return guest_log_fetch(s->guest, s->watch.again, e);
 }
 
 static int sample_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
@@ -226,7 +217,7 @@ int watch_look(struct source *s, struct err *e)
 	brake_look(s);
 	if (start - s->watch.at_us < s->watch.every_us)
 		return 0;
-	if (fetch(s, e))
+	if (guest_log_fetch(s->guest, s->watch.again, e))
 		return -1;
 	left = stats_get(&s->stats->round) > 1 ? count_again(s) : 0;
 	took = clock_us() - start;

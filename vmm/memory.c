@@ -405,7 +405,6 @@ int memory_log_clear(struct memory *m, struct kvm *kvm, unsigned int block, uint
 int memory_discard(struct memory *m, uint64_t gpa, uint64_t len)
 {
 	void *host = memory_host(m, gpa, len);
-
 	int rc;
 
 	if (!host || gpa % PAGE_SIZE || len % PAGE_SIZE)

@@ -282,6 +282,39 @@ START_TEST(idle_guest_converges_and_is_as_it_was)
 }
 END_TEST
 
+static const struct guest_ops *usual;
+static unsigned int fetches;
+
+/* Something is written between the two times that the log is cleared, far behind the first step. */
+static int write_and_fetch(struct guest *g, unsigned int block, uint64_t *bits, struct err *e)
+{
+	if (!fetches++)
+		fake_write((struct fake *)g, 0, 70001, 3, 1);
+	return usual->log_fetch(g, block, bits, e);
+}
+
+START_TEST(all_of_a_large_guest_is_clear_before_it_is_looked_at)
+{
+	static const uint64_t large[] = { 70100, 70 };
+	struct fake *f = fake_new(NULL, 2, large);
+	struct guest_ops ops = *f->guest.ops;
+	struct check c;
+	struct err e;
+
+	fetches = 0;
+	usual = f->guest.ops;
+	ops.log_fetch = write_and_fetch;
+	f->guest.ops = &ops;
+	fake_write(f, 0, 0, 0, 1);
+	ck_assert_msg(check_guest(f, 20 << 20, -1, &c, &e) == 0, "%s", e.text);
+	ck_assert_uint_eq(c.touched_bytes, 2 * PAGE_SIZE);
+	for (unsigned int i = 0; i < c.in.n_looks; i++)
+		ck_assert_uint_eq(c.in.look[i].bytes, 0);
+	f->guest.ops = usual;
+	fake_free(f);
+}
+END_TEST
+
 START_TEST(working_set_is_seen)
 {
 	struct fake *f = make_guest();
@@ -414,6 +447,7 @@ int main(void)
 	tcase_add_test(live, probes_that_never_end_keep_no_migration_waiting);
 	tcase_add_test(live, probe_is_cancelled_at_once);
 	tcase_add_loop_test(whole, idle_guest_converges_and_is_as_it_was, 0, 2);
+	tcase_add_test(whole, all_of_a_large_guest_is_clear_before_it_is_looked_at);
 	tcase_add_loop_test(whole, working_set_is_seen, 0, 2);
 	tcase_add_loop_test(whole, cancelled_check_leaves_the_guest_as_it_was, 0, 4);
 	tcase_add_test(whole, log_that_cannot_be_had_is_said);
