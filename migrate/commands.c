@@ -175,7 +175,8 @@ static json_t *prediction(const struct prediction *p)
 		json_object_set_new(o, "total-time-least", number(p->least_us / 1000));
 		json_object_set_new(o, "downtime", number((p->pause_us + 999) / 1000));
 	}
-	json_object_set_new(o, "cpu-throttle-percentage", number((p->throttle_permille + 9) / 10));
+	json_object_set_new(o, "cpu-throttle-percentage",
+			    number(whole_percent(p->throttle_permille)));
 	return o;
 }
 

@@ -43,21 +43,16 @@ struct measure {
 
 static int expect(struct measure *m, enum record_type type, struct record *rec, struct err *e)
 {
-	struct channel *ch = m->writer.channel;
 	char text[400];
 
-	channel_set_deadline(ch, ANSWER_MS);
-	if (reader_record(&m->reader, rec, e))
+	channel_set_deadline(m->writer.channel, ANSWER_MS);
+	if (reader_expect(&m->reader, type, rec, e))
 		return err_context(e, "measuring the link");
-	channel_set_deadline(ch, -1);
-	if (rec->type == RECORD_CHECKED && rec->body_bytes) {
-		record_text(rec, text, sizeof(text));
-		return err_set(e, "the destination refuses: %s", text);
-	}
-	if (rec->type != type)
-		return err_set(e, "%s: a %s record where %s was expected", ch->name,
-			       record_name(rec->type), record_name((uint16_t)type));
-	return 0;
+	channel_set_deadline(m->writer.channel, -1);
+	if (type != RECORD_CHECKED || !rec->body_bytes)
+		return 0;
+	record_text(rec, text, sizeof(text));
+	return err_set(e, "the destination refuses: %s", text);
 }
 
 /* Until these bytes may go. */
