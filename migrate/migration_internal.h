@@ -1,0 +1,99 @@
+/*
+ * A migration from within: for migration.c, its owner's side, migration_thread.c, what runs on the
+ * thread "migrate", and migration_check.c. Nobody else includes this. `lock` guards what several
+ * threads see; the status is changed in one place, which tells the owner.
+ */
+#ifndef GODWIT_MIGRATION_INTERNAL_H
+#define GODWIT_MIGRATION_INTERNAL_H
+
+#include <pthread.h>
+
+#include "migrate/channel/uri.h"
+#include "migrate/guest.h"
+#include "migrate/migration.h"
+#include "migrate/slots.h"
+#include "migrate/source.h"
+#include "migrate/teller.h"
+#include "vmm/base/err.h"
+#include "vmm/loop.h"
+
+struct migration {
+	/* Set by migration_new. */
+	struct machine *machine;
+	struct loop *owner_loop;
+	struct migration_events events;
+	struct guest_machine guest;
+	int stop_fd; /* eventfd: readable when cancelled */
+
+	/* Owner's thread. */
+	pthread_t thread;
+	bool thread_started; /* and not yet joined */
+	struct uri uri;
+	struct loop_watch timeout; /* a timerfd, armed while a migration out is under way */
+	struct timeout progress;
+	struct migration_parameters parameters;
+	struct migration_parameters used; /* by the one under way: constant for its thread */
+	struct source_limits limits;	  /* a copy of what may change: atomic */
+	struct source source;
+	struct teller teller; /* the guest's: through all migrations */
+	struct slots slots;   /* its own: by turns the owner's and the migration's thread */
+	struct err why_slots; /* why there are none */
+	struct destination *destination;
+	bool paused; /* receiving: do not let it run */
+	struct uri check_uri;
+	struct migration_parameters checked; /* by the one under way: constant for its thread */
+	struct check check;		     /* its thread's until it is over */
+
+	pthread_mutex_t lock;
+	enum migration_status status;
+	bool committed; /* GO is on its way: no cancel any more */
+	struct err error, cancel_reason;
+	uint64_t start_us, end_us;
+	enum check_status check_status;
+	bool check_cancelled;
+	struct err check_error;
+
+	/* Held by whoever calls the owner. He runs one call after the other, but not once his loop
+	 * has ended: then each runs its own. Never taken by the owner while his loop runs. */
+	pthread_mutex_t calling;
+
+	struct stats stats; /* atomic members */
+};
+
+/* -- migration.c: the owner's thread -- */
+
+/* Between its start and its end. */
+bool migration_status_under_way(enum migration_status s);
+/* Whether this VM could be migrated now, and nothing is under way. */
+int migration_check_free(struct migration *mig, struct err *e);
+/* Nothing is left of the thread before: of a migration or of a check. */
+void migration_end_before(struct migration *mig);
+int migration_start_thread(struct migration *mig, void *(*thread)(void *), struct err *e);
+/* The status is changed and told. Only forward: a cancel that came in between is not overwritten
+ * by the next phase. */
+void migration_enter(struct migration *mig, enum migration_status s);
+/* The guest is no longer here. */
+void migration_left(void *mig);
+void migration_decided(struct migration *mig, const char *action, const char *reason);
+
+/* -- migration_thread.c: its own thread -- */
+
+void *migration_out_thread(void *mig);
+void *migration_in_thread(void *mig);
+/* Calls fn on the owner's thread and waits for it. */
+void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *arg);
+/* migration_decided, from any thread; as teller and source call it. */
+void migration_tell_decision(void *mig, const char *action, const char *reason);
+/* NULL when it cannot be had. `bind`: a local address, "": any. */
+struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
+				  struct err *e);
+/* What parameters allow, policy included. */
+bool migration_may_throttle(const struct migration_parameters *p);
+bool migration_may_use_xbzrle(const struct migration_parameters *p);
+struct converge_bounds migration_throttle_bounds(const struct migration_parameters *p);
+
+/* -- migration_check.c -- */
+
+bool migration_is_checking(struct migration *mig);
+
+#endif
