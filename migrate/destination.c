@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -405,6 +406,13 @@ static int start_lane(struct destination_lane *lane, struct err *e)
 	return 0;
 }
 
+/* All of its connections are there: who else connects is told at once that nobody listens. */
+static void listen_no_more(const struct destination *d)
+{
+	if (d->listen_fd >= 0)
+		shutdown(d->listen_fd, SHUT_RD);
+}
+
 static int accept_lanes(struct destination *d, struct err *e)
 {
 	uint64_t deadline_us = clock_us() + (uint64_t)d->lanes_ms * 1000;
@@ -539,6 +547,7 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 		stats_add(&stats->total_pages, g->blocks[i].pages);
 	stats_set(&stats->remaining_pages, stats_get(&stats->total_pages));
 	rc = d->cold ? 0 : accept_lanes(d, &first);
+	listen_no_more(d);
 	stats_set(&stats->setup_us, clock_us() - start);
 	rc = rc || take_rounds(&d->lane[0], &rec, &first) || take_states(d, &rec, &first) ||
 	     load(d, &first);

@@ -6,6 +6,7 @@
 #include "migrate/lanes.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -224,20 +225,21 @@ static uint64_t link_byte_ps(const struct lane *lane)
 	return seen > allowed ? seen : allowed;
 }
 
-static void say_choice(struct lanes *l, const char *name, enum choice_change change)
+static void say_choice(struct lanes *l, const char *name, enum choice_change change,
+		       const struct choice *c)
 {
-	char action[32], reason[160];
+	char action[32], reason[256];
 
 	if (change == CHOICE_AS_BEFORE || !l->codecs.decision)
 		return;
 	snprintf(action, sizeof(action), "%s-%s", name,
 		 change == CHOICE_SWITCHED_ON ? "on" : "off");
 	snprintf(reason, sizeof(reason),
-		 change == CHOICE_SWITCHED_ON
-			 ? "pages take less time with %s now than without"
-			 : "pages take no less time with %s than without: it is left out, and "
-			   "tried again later",
-		 name);
+		 "a page becomes %" PRIu64 " bytes and takes %" PRIu64 ".%" PRIu64
+		 " us with %s, %" PRIu64 ".%" PRIu64 " us without%s",
+		 c->page_bytes, c->with_ns / 1000, c->with_ns % 1000 / 100, name,
+		 c->without_ns / 1000, c->without_ns % 1000 / 100,
+		 change == CHOICE_SWITCHED_ON ? "" : ": it is left out, and tried again later");
 	l->codecs.decision(l->codecs.arg, action, reason);
 }
 
@@ -248,6 +250,7 @@ static void judge(struct lane *lane, const struct encode_how *how, uint64_t rest
 	struct lanes *l = lane->all;
 	uint64_t byte_ps = link_byte_ps(lane);
 	enum choice_change delta = CHOICE_AS_BEFORE, rest = CHOICE_AS_BEFORE;
+	struct choice delta_now, rest_now;
 
 	pthread_mutex_lock(&l->lock);
 	if (how->delta && lane->encoder.known_pages)
@@ -255,9 +258,11 @@ static void judge(struct lane *lane, const struct encode_how *how, uint64_t rest
 				   delta_ns, byte_ps);
 	if (how->rest != CODEC_PLAIN && rest_pages)
 		rest = choice_add(&l->rest, rest_pages, rest_bytes, rest_ns, byte_ps);
+	delta_now = l->delta;
+	rest_now = l->rest;
 	pthread_mutex_unlock(&l->lock);
-	say_choice(l, pages_codec_name(CODEC_XBZRLE), delta);
-	say_choice(l, pages_codec_name(how->rest), rest);
+	say_choice(l, pages_codec_name(CODEC_XBZRLE), delta, &delta_now);
+	say_choice(l, pages_codec_name(how->rest), rest, &rest_now);
 }
 
 static int write_encoded(struct lane *lane, const struct page_set *set, struct encoded *out,

@@ -83,11 +83,14 @@ static int send_round(struct measure *m, uint64_t bytes, uint64_t *us, struct er
 	for (; bytes; bytes -= n) {
 		struct iovec data = { m->bytes, n = bytes < most ? bytes : most };
 
-		if (keep_rate(m, n, e) ||
-		    writer_record(&m->writer, RECORD_PROBE, NULL, 0, &data, 1, e))
+		if (keep_rate(m, n, e))
+			return -1;
+		channel_set_deadline(m->writer.channel, ANSWER_MS);
+		if (writer_record(&m->writer, RECORD_PROBE, NULL, 0, &data, 1, e))
 			return -1;
 	}
 	put_u32(number, ++m->round);
+	channel_set_deadline(m->writer.channel, ANSWER_MS);
 	if (writer_record(&m->writer, RECORD_ROUND, number, sizeof(number), NULL, 0, e) ||
 	    expect(m, RECORD_ROUND, &rec, e))
 		return -1;

@@ -7,8 +7,10 @@
 #include "migrate/source.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -250,13 +252,36 @@ static int await_agent(struct source *s, struct reader *r, struct err *e)
 
 /* -- rounds -- */
 
+static struct switchover_input switchover_now(const struct source *s, uint64_t remaining_pages)
+{
+	return (struct switchover_input){
+		.remaining_bytes = remaining_pages * PAGE_SIZE,
+		.previous_remaining_bytes = UINT64_MAX,
+		.rate_bytes = rounds_rate(s),
+		.fixed_us = SOURCE_FIXED_US,
+		.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED),
+	};
+}
+
+static void say_switchover(struct source *s, const char *why, const struct switchover_input *in)
+{
+	uint64_t us = switchover_decide(in).expected_us;
+	char reason[256];
+
+	snprintf(reason, sizeof(reason),
+		 "%s: %" PRIu64 " KiB remain and %" PRIu64
+		 " MiB/s are sent, a pause of about %" PRIu64 " ms; %" PRIu64 " ms are allowed",
+		 why, in->remaining_bytes >> 10, in->rate_bytes >> 20, (us + 999) / 1000,
+		 in->limit_us / 1000);
+	decide(s, "switchover", reason);
+}
+
 /* Rounds until the guest can be parked. */
 static int precopy(struct source *s, struct reader *r, struct err *e)
 {
-	struct switchover_input in = { .previous_remaining_bytes = UINT64_MAX,
-				       .fixed_us = SOURCE_FIXED_US };
+	uint64_t round, dirty, start, previous = UINT64_MAX;
 	struct switchover_verdict v;
-	uint64_t round, dirty, start;
+	struct switchover_input in;
 
 	for (round = 1;; round++) {
 		if (s->guest->ops->settle)
@@ -272,9 +297,8 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 		stats_set(&s->stats->dirty_pages, dirty);
 		stats_set(&s->stats->remaining_pages, dirty);
 		stats_set(&s->stats->dirty_rate, dirty * 1000000 / (clock_us() - start + 1));
-		in.remaining_bytes = dirty * PAGE_SIZE;
-		in.rate_bytes = rounds_rate(s);
-		in.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+		in = switchover_now(s, dirty);
+		in.previous_remaining_bytes = previous;
 		v = switchover_decide(&in);
 		if (!v.stop && steer_round(s, clock_us() - start, &in, &v, e))
 			return -1;
@@ -284,10 +308,10 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 			if (await_agent(s, r, e))
 				return -1;
 		} else if (v.stop) {
-			decide(s, "switchover", v.reason);
+			say_switchover(s, v.reason, &in);
 			return 0;
 		}
-		in.previous_remaining_bytes = in.remaining_bytes;
+		previous = in.remaining_bytes;
 	}
 }
 
@@ -301,6 +325,8 @@ static int park(struct source *s, struct err *e)
 	if (s->guest->ops->park(s->guest, e))
 		return -1;
 	s->parked = true;
+	stats_set(&s->stats->precopy_bytes,
+		  stats_get(&s->stats->data_bytes) + stats_get(&s->stats->meta_bytes));
 	brake_release(s);
 	unused_done(s);
 	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
@@ -320,12 +346,25 @@ static void limit_pause(struct source *s)
 		channel_set_deadline(s->lanes.lane[i].writer.channel, (int)ms);
 }
 
-/* By force, in the middle of a round, which then goes on. */
-int source_park_if_forced(struct source *s, struct err *e)
+/* Why the guest is to be parked before the round is over; NULL: it is not. */
+static const char *why_within_round(const struct source *s)
 {
-	if (!steer_forced(s) || s->parked)
+	if (steer_forced(s))
+		return STEER_BY_FORCE;
+	return watch_fits_raised_limit(s) && !waits_for_agent(s)
+		       ? "the limit was raised, and all fits"
+		       : NULL;
+}
+
+int source_park_within_round(struct source *s, struct err *e)
+{
+	const char *why = s->parked ? NULL : why_within_round(s);
+	struct switchover_input in;
+
+	if (!why)
 		return 0;
-	decide(s, "switchover", STEER_BY_FORCE);
+	in = switchover_now(s, stats_get(&s->stats->remaining_pages) + s->watch.left_pages);
+	say_switchover(s, why, &in);
 	enter(s, SOURCE_SWITCHOVER);
 	if (park(s, e))
 		return -1;

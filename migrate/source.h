@@ -49,6 +49,11 @@ struct source_events {
 	void *arg;
 };
 
+/* What rounds have sent, with one bandwidth allowed. */
+struct rate_sample {
+	uint64_t us, bytes, pages, encoded, limit;
+};
+
 struct source {
 	/* Set by the caller. */
 	struct guest *guest;
@@ -76,8 +81,6 @@ struct source {
 	const uint8_t *fixed_id; /* 16 bytes */
 	const char *program;
 
-	uint64_t rate_limit; /* the bandwidth that was allowed when the rate was measured */
-
 	/* Atomic: read by anybody. */
 	enum owner owner;
 
@@ -87,9 +90,11 @@ struct source {
 	struct watch watch;
 	struct brake brake;
 	struct unused unused;
-	struct page_cache *cache; /* for XBZRLE */
-	/* Bytes of pages a second, in the round before: as sent, and as they were. */
-	uint64_t page_rate, page_limit; /* and the bandwidth that was allowed then */
+	struct page_cache *cache;  /* for XBZRLE */
+	struct rate_sample sample; /* since the last one that was enough */
+	/* Bytes a second of pages as they were, where they were encoded; else 0. And the bandwidth
+	 * that was allowed when it, and when what is sent, was measured. */
+	uint64_t page_rate, page_limit, rate_limit;
 	struct channel *extra[LANES_MAX];
 	uint64_t *pending[GUEST_BLOCKS_MAX];
 	uint64_t *touched; /* of the pages of a step */
@@ -115,7 +120,8 @@ int source_send_record(struct source *s, enum record_type type, const void *body
 /* The next record from the destination, which must be of that type and come in that time. */
 int source_expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
 		  struct record *rec, struct err *e);
-/* By force, in the middle of a round, which then goes on. */
-int source_park_if_forced(struct source *s, struct err *e);
+/* In the middle of a round, which then goes on: by force, or as all fits a limit that was raised.
+ */
+int source_park_within_round(struct source *s, struct err *e);
 
 #endif

@@ -20,12 +20,13 @@ struct stats {
 	uint64_t compressed_pages, compressed_bytes; /* of normal_pages */
 	uint64_t data_bytes;			     /* page data */
 	uint64_t meta_bytes;			     /* heads, runs, trees */
-	uint64_t round;				     /* 1 is the first */
-	uint64_t dirty_pages;			     /* found dirty at the end of the last round */
-	uint64_t dirty_rate;			     /* pages a second, over the last round */
-	uint64_t send_rate;			     /* bytes a second, over the last round */
-	uint64_t throttle_permille;		     /* taken from the vCPUs' time */
-	uint64_t vcpu_limit_bytes; /* that each vCPU may dirty in a second; 0: no limit */
+	uint64_t precopy_bytes;	    /* both, when the guest was parked; 0: it is not */
+	uint64_t round;		    /* 1 is the first */
+	uint64_t dirty_pages;	    /* found dirty at the end of the last round */
+	uint64_t dirty_rate;	    /* pages a second, over the last round */
+	uint64_t send_rate;	    /* bytes a second, over the last round */
+	uint64_t throttle_permille; /* taken from the vCPUs' time */
+	uint64_t vcpu_limit_bytes;  /* that each vCPU may dirty in a second; 0: no limit */
 	uint64_t vcpu_dirty_bytes[STATS_VCPUS_MAX]; /* a second, where that is known */
 	uint64_t expected_us;			    /* the pause if the guest were parked now */
 	/* The parts of the pause, in us. */

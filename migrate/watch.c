@@ -5,15 +5,19 @@
 #include <string.h>
 
 #include "migrate/guest_log.h"
+#include "migrate/rounds.h"
 #include "migrate/source.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
 
-/* How often to look; and that looking takes no more than this part of the time (1 / n). */
-#define LOOK_US	   100000u
-#define LOOK_SHARE 20u
+/* How often to look; where that takes more than a part of the time (1 / n), less often, but at
+ * least every so often, unless that takes a larger part. */
+#define LOOK_US		 100000u
+#define LOOK_SHARE	 20u
+#define LOOK_MAX_US	 200000u
+#define LOOK_LARGE_SHARE 5u
 
 /* Samples are cleared in steps: KVM holds vCPUs up meanwhile. A multiple of 64. */
 #define SAMPLE_STEP_PAGES (64u << 10)
@@ -60,6 +64,9 @@ static uint64_t pages_sent(const struct source *s)
 void watch_round(struct source *s)
 {
 	s->watch.at_us = clock_us();
+	s->watch.left_pages = 0;
+	s->watch.round_limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+	s->watch.rest_us = UINT64_MAX;
 	s->watch.from_pages = pages_sent(s);
 	s->watch.from_data_pages = stats_data_pages(s->stats);
 }
@@ -208,9 +215,30 @@ static void take_rate(struct watch *w, struct stats *stats, uint64_t left, uint6
 	w->rate_again = again;
 }
 
+bool watch_fits_raised_limit(const struct source *s)
+{
+	uint64_t limit = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+
+	return limit > s->watch.round_limit_us && limit > SOURCE_FIXED_US &&
+	       s->watch.rest_us <= limit - SOURCE_FIXED_US;
+}
+
+static uint64_t send_us(const struct source *s, uint64_t pages)
+{
+	return (uint64_t)((unsigned __int128)pages * PAGE_SIZE * 1000000 / (rounds_rate(s) + 1));
+}
+
+static uint64_t look_every(uint64_t took)
+{
+	uint64_t us = took * LOOK_SHARE < LOOK_MAX_US ? took * LOOK_SHARE : LOOK_MAX_US;
+
+	us = us > took * LOOK_LARGE_SHARE ? us : took * LOOK_LARGE_SHARE;
+	return us > LOOK_US ? us : LOOK_US;
+}
+
 int watch_look(struct source *s, struct err *e)
 {
-	uint64_t start = clock_us(), left, took;
+	uint64_t start = clock_us(), left, took, pending;
 
 	if (s->parked || !s->logging)
 		return 0;
@@ -222,11 +250,16 @@ int watch_look(struct source *s, struct err *e)
 	left = stats_get(&s->stats->round) > 1 ? count_again(s) : 0;
 	took = clock_us() - start;
 	s->watch.at_us = start;
-	s->watch.every_us = took * LOOK_SHARE > LOOK_US ? took * LOOK_SHARE : LOOK_US;
+	s->watch.every_us = look_every(took);
 	if (stats_get(&s->stats->round) > 1)
 		take_rate(&s->watch, s->stats, left, start);
-	if (may_slow(s))
-		slow_down(s, left, stats_get(&s->stats->remaining_pages), start);
+	pending = stats_get(&s->stats->remaining_pages);
+	s->watch.left_pages = left;
+	/* In the first round nobody knows what is dirty. */
+	s->watch.rest_us = stats_get(&s->stats->round) > 1 ? send_us(s, left + pending)
+							   : UINT64_MAX;
+	if (may_slow(s) && !watch_fits_raised_limit(s))
+		slow_down(s, left, pending, start);
 	return 0;
 }
 

@@ -19,6 +19,9 @@ struct watch {
 	uint64_t *again[GUEST_BLOCKS_MAX]; /* found dirty within the round; or left for the next */
 	uint64_t *samples;		   /* a bit of each word, of one step */
 	uint64_t at_us, every_us;	   /* the last look, and how often */
+	uint64_t left_pages;		   /* seen then: dirty, and not for this round */
+	uint64_t round_limit_us;	   /* the downtime that was allowed as the round began */
+	uint64_t rest_us; /* by the last look: how long all that is left takes; the most: unknown */
 	/* Pages sent before this round, and in the first; dirty at the ends of the others. */
 	uint64_t from_pages, from_data_pages, first_pages, again_before;
 	/* When the dirty rate was taken last, and what was dirty again since the first round. */
@@ -35,6 +38,12 @@ void watch_round(struct source *s);
 /* Between two steps of a round: looks if it is wanted and time to, and slows the guest as needed.
  */
 int watch_look(struct source *s, struct err *e);
+
+/*
+ * Whether a downtime limit that was raised within the round has room for all that is left: such a
+ * limit counts at once, as a round may be long. After the first round only.
+ */
+bool watch_fits_raised_limit(const struct source *s);
 
 /* Nothing will be sent for a while: the guest is at its full speed, and measured anew after it. */
 void watch_rest(struct source *s);

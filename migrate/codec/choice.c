@@ -30,6 +30,9 @@ enum choice_change choice_add(struct choice *c, uint64_t pages, uint64_t bytes, 
 	with = c->ns + c->bytes * byte_ps / 1000;
 	without = c->pages * PAGE_SIZE * byte_ps / 1000;
 	c->off = with >= without / 100 * GAIN_PCT;
+	c->page_bytes = c->bytes / c->pages;
+	c->with_ns = with / c->pages;
+	c->without_ns = without / c->pages;
 	if (!c->off)
 		c->skip = 0;
 	else if (!c->skip)

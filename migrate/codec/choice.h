@@ -21,6 +21,9 @@ struct choice {
 	uint64_t skip, skipped; /* while off: for how many pages, and how many so far */
 	/* Of the pages since the last judgement. */
 	uint64_t pages, bytes, ns;
+	/* Of a page at the last judgement: what it became, and how long it took in all with and
+	 * without the codec. */
+	uint64_t page_bytes, with_ns, without_ns;
 };
 
 /* Whether the next `pages` pages are to go through the codec: it is on, or to be tried again. */

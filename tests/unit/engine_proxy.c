@@ -77,6 +77,8 @@ static bool pass(struct proxy_link *l, uint64_t len)
 
 		if (!read_all(l->from, piece, n) || !write_all(l->to, piece, n))
 			return false;
+		if (l->proxy->rate)
+			usleep((useconds_t)(n * 1000000 / l->proxy->rate));
 		len -= n;
 	}
 	return true;

@@ -40,6 +40,7 @@ struct proxy {
 	enum proxy_way way;
 	unsigned int at;
 	uint16_t at_type; /* instead: the first record of that type; 0: none */
+	uint64_t rate;	  /* bytes a second on each link, each way; 0: as fast as it goes */
 	struct uri destination;
 
 	struct uri uri; /* where it listens */

@@ -187,7 +187,7 @@ START_TEST(precopy_finishes_whatever_the_guest_writes)
 				      memory / GIB, sets[i], speeds[k], w.highest, 1000 * needed);
 			if (speeds[k] < 0.9)
 				ck_assert_uint_eq(w.highest, 0);
-			/* Each smaller than the one before. */
+			/* What it does not see at first it has to find out; it does not swing. */
 			ck_assert_msg(w.turns <= 6, "%g GiB, %g of it at %g of the link: %u turns",
 				      memory / GIB, sets[i], speeds[k], w.turns);
 		}

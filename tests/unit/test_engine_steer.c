@@ -96,8 +96,79 @@ START_TEST(force_parks_the_guest_and_finishes)
 	rig_run(&r);
 	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
 	ck_assert_uint_eq(r.rounds, last + 1);
-	ck_assert_str_eq(r.reason, STEER_BY_FORCE);
+	ck_assert_msg(strstr(r.reason, STEER_BY_FORCE ": ") == r.reason, "%s", r.reason);
 	ck_assert_uint_gt(r.source_stats.downtime_us, r.limits.downtime_us);
+	rig_check(&r);
+	rig_free(&r);
+}
+END_TEST
+
+static void raise_limit(struct rig *r, uint64_t round)
+{
+	if (round == 3)
+		__atomic_store_n(&r->limits.downtime_us, 20000000, __ATOMIC_RELAXED);
+}
+
+START_TEST(limit_that_is_raised_within_a_round_counts_at_once)
+{
+	struct rig r;
+
+	init_endless(&r);
+	r.limits.downtime_us = 20000;
+	r.on_round = raise_limit;
+	rig_run(&r);
+	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
+	ck_assert_msg(strstr(r.reason, "the limit was raised, and all fits: ") == r.reason, "%s",
+		      r.reason);
+	ck_assert_msg(strstr(r.reason, "; 20000 ms are allowed") != NULL, "%s", r.reason);
+	rig_check(&r);
+	rig_free(&r);
+}
+END_TEST
+
+/* Nothing is known of such a link but by what it has carried so far. */
+START_TEST(forced_pause_has_the_time_that_a_slow_link_takes)
+{
+	struct rig r;
+
+	rig_init_sized(&r, RIG_PROXY, 20000);
+	r.src->writers = 1;
+	r.src->writer_pages = 500;
+	r.src->writer_rest_us = 50;
+	r.proxy.rate = 20u << 20;
+	r.limits.downtime_us = 20000;
+	r.source.ready_ms = 200;
+	rig_start(&r);
+	RIG_AWAIT(stats_get(&r.source_stats.data_bytes) > 2u << 20);
+	__atomic_store_n(&r.limits.force, true, __ATOMIC_RELAXED);
+	rig_finish(&r);
+	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
+	ck_assert_uint_gt(r.source_stats.downtime_us, 500000);
+	rig_check(&r);
+	rig_free(&r);
+}
+END_TEST
+
+static void linger(struct fake *f, unsigned int block)
+{
+	(void)f;
+	(void)block;
+	usleep(150000);
+}
+
+/* Its rounds are too short to say anything of the link, each by itself. */
+START_TEST(slow_first_round_is_not_taken_for_the_link)
+{
+	struct rig r;
+
+	rig_init(&r, RIG_UNIX);
+	r.src->writers = 2;
+	r.src->writer_pages = 700;
+	r.src->on_touched = linger;
+	r.limits.downtime_us = 60000;
+	rig_run(&r);
+	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
+	ck_assert_uint_lt(r.rounds, 200);
 	rig_check(&r);
 	rig_free(&r);
 }
@@ -166,6 +237,9 @@ int main(void)
 	tcase_add_test(c, policy_raises_the_downtime_until_it_fits);
 	tcase_add_loop_test(c, policy_gives_up_and_the_guest_runs_on, 0, 2);
 	tcase_add_loop_test(c, force_parks_the_guest_and_finishes, 0, 4);
+	tcase_add_test(c, limit_that_is_raised_within_a_round_counts_at_once);
+	tcase_add_test(c, forced_pause_has_the_time_that_a_slow_link_takes);
+	tcase_add_test(c, slow_first_round_is_not_taken_for_the_link);
 	tcase_add_test(c, forced_migration_can_be_cancelled);
 	tcase_add_test(c, migration_that_will_not_converge_says_so_once);
 	suite_add_tcase(s, c);
