@@ -44,10 +44,11 @@ static json_t *number(uint64_t n)
 static json_t *ram(const struct migration_report *r)
 {
 	const struct stats *st = &r->stats;
-	uint64_t ms = r->total_ms ? r->total_ms : 1;
+	uint64_t ms = r->total_ms ? r->total_ms : 1, sent = st->data_bytes + st->meta_bytes;
+	uint64_t precopy = st->precopy_bytes ? st->precopy_bytes : sent;
 	json_t *o = json_object();
 
-	json_object_set_new(o, "transferred", number(st->data_bytes + st->meta_bytes));
+	json_object_set_new(o, "transferred", number(sent));
 	json_object_set_new(o, "remaining", number(st->remaining_pages * PAGE_SIZE));
 	json_object_set_new(o, "total", number(st->total_pages * PAGE_SIZE));
 	json_object_set_new(o, "duplicate", number(st->zero_pages));
@@ -58,8 +59,8 @@ static json_t *ram(const struct migration_report *r)
 	json_object_set_new(o, "dirty-sync-count", number(st->round));
 	json_object_set_new(o, "pages-per-second", number(st->normal_pages * 1000 / ms));
 	json_object_set_new(o, "page-size", number(PAGE_SIZE));
-	json_object_set_new(o, "precopy-bytes", number(st->data_bytes));
-	json_object_set_new(o, "downtime-bytes", number(0));
+	json_object_set_new(o, "precopy-bytes", number(precopy));
+	json_object_set_new(o, "downtime-bytes", number(sent - precopy));
 	json_object_set_new(o, "postcopy-bytes", number(0));
 	json_object_set_new(o, "postcopy-requests", number(0));
 	return o;
@@ -149,6 +150,8 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 		json_object_set_new(o, "x-godwit-policy", dispatch_text(r.policy));
 	if (r.status == MIGRATION_UNDECIDED)
 		json_object_set_new(o, "x-godwit-undecided", json_true());
+	if (r.waiting[0])
+		json_object_set_new(o, "x-godwit-waiting", dispatch_text(r.waiting));
 	if (r.error[0])
 		json_object_set_new(o, "error-desc", dispatch_text(r.error));
 	return 0;
@@ -216,7 +219,7 @@ static int query_check(void *context, json_t *arguments, json_t **result, struct
 		return 0;
 	json_object_set_new(o, "prediction", prediction(&r.check.prediction));
 	json_object_set_new(o, "sample", sample(&r.check));
-	json_object_set_new(o, "downtime-limit", number(r.check.in.limit_us / 1000));
+	json_object_set_new(o, "downtime-limit", number(r.check.prediction.limit_us / 1000));
 	json_object_set_new(o, "compression-left-out", json_boolean(r.check.in.compression));
 	return 0;
 }
@@ -339,8 +342,12 @@ static int set_parameters(void *context, json_t *arguments, json_t **result, str
 	for (size_t i = 0; i < N_NUMBERS; i++)
 		if ((v = json_object_get(arguments, number_parameters[i].name)))
 			*number_of(&p, i) = (uint64_t)json_integer_value(v);
-	if (json_object_get(arguments, "downtime-limit"))
+	if (json_object_get(arguments, "downtime-limit")) {
 		p.downtime_sets++;
+		p.downtime_chosen = true;
+	} else if (json_object_get(arguments, "x-godwit-policy")) {
+		p.downtime_chosen = false;
+	}
 	if ((v = json_object_get(arguments, "multifd-compression")) &&
 	    set_compression(&p, json_string_value(v), e))
 		return -1;
@@ -371,6 +378,9 @@ static int query_parameters(void *context, json_t *arguments, json_t **result, s
 	*result = json_pack("{s:s,s:s,s:s,s:s}", "multifd-compression", compression_name(&p),
 			    "x-godwit-timeout-action", timeout_action_name(p.timeout_action),
 			    "x-godwit-policy", policy ? policy : "", "x-godwit-bind", p.bind);
+	if (*result)
+		json_object_set_new(*result, "x-godwit-downtime-chosen",
+				    json_boolean(p.downtime_chosen));
 	for (size_t i = 0; *result && i < N_NUMBERS; i++)
 		json_object_set_new(*result, number_parameters[i].name, number(*number_of(&p, i)));
 	free(policy);

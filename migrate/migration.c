@@ -99,7 +99,8 @@ static void time_is_over(struct migration *mig, const char *why)
 		migration_decided(mig, "force", why);
 		return;
 	}
-	migration_cancel(mig, why);
+	if (migration_cancel(mig, why))
+		migration_decided(mig, "abort", why);
 }
 
 static void on_timeout(void *arg, uint32_t events)
@@ -293,7 +294,7 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 	memset(&mig->stats, 0, sizeof(mig->stats));
 	memset(&mig->source, 0, sizeof(mig->source));
 	memset(&mig->progress, 0, sizeof(mig->progress));
-	mig->error.text[0] = mig->cancel_reason.text[0] = 0;
+	mig->error.text[0] = mig->cancel_reason.text[0] = mig->waiting[0] = 0;
 	mig->committed = false;
 	mig->start_us = clock_us();
 	mig->end_us = 0;
@@ -333,6 +334,17 @@ int migration_check_free(struct migration *mig, struct err *e)
 	return 0;
 }
 
+int migration_check_parameters(struct migration *mig, struct err *e)
+{
+	if (mig->parameters.has_policy && mig->slots.fd < 0)
+		return err_set(e, "the policy's maxMigrations cannot be kept to: %.300s",
+			       mig->why_slots.text);
+	if (mig->parameters.dirty_limit && !mig->guest.guest.vcpu_dirty_known)
+		return err_set(e, "the capability 'dirty-limit' needs to know who dirties how "
+				  "much: run the VM with --dirty-ring");
+	return 0;
+}
+
 int migration_start(struct migration *mig, const char *uri, struct err *e)
 {
 	struct uri parsed;
@@ -341,15 +353,11 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 		return -1;
 	if (parsed.kind == URI_FD && mig->parameters.multifd && mig->parameters.channels > 1)
 		return err_set(e, "%s is one connection: several channels need tcp: or unix:", uri);
-	if (mig->parameters.has_policy && parsed.kind != URI_FILE && mig->slots.fd < 0)
-		return err_set(e, "the policy's maxMigrations cannot be kept to: %.300s",
-			       mig->why_slots.text);
-	if (mig->parameters.dirty_limit && !mig->guest.guest.vcpu_dirty_known)
-		return err_set(e, "the capability 'dirty-limit' needs to know who dirties how "
-				  "much: run the VM with --dirty-ring");
+	if (parsed.kind != URI_FILE && migration_check_parameters(mig, e))
+		return -1;
 	mig->uri = parsed;
 	mig->destination = NULL;
-	mig->used = mig->parameters;
+	mig->used = migration_effective(&mig->parameters);
 	mig->limits.downtime_us = mig->used.downtime_ms * 1000;
 	mig->limits.force = false;
 	if (begin(mig, migration_out_thread, e))
@@ -367,7 +375,7 @@ int migration_receive(struct migration *mig, struct destination *d, bool paused,
 	return begin(mig, migration_in_thread, e);
 }
 
-void migration_cancel(struct migration *mig, const char *why)
+bool migration_cancel(struct migration *mig, const char *why)
 {
 	bool tell_it = false, stop = false;
 	uint64_t one = 1;
@@ -384,12 +392,12 @@ void migration_cancel(struct migration *mig, const char *why)
 	}
 	pthread_mutex_unlock(&mig->lock);
 	if (!stop)
-		return;
+		return false;
 	while (write(mig->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
-	if (!tell_it)
-		return;
-	mig->events.status(mig->events.arg, MIGRATION_CANCELLING);
+	if (tell_it)
+		mig->events.status(mig->events.arg, MIGRATION_CANCELLING);
+	return true;
 }
 
 int migration_force_resume(struct migration *mig, struct err *e)
@@ -418,6 +426,7 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	pthread_mutex_lock(&mig->lock);
 	out->status = mig->status;
 	memcpy(out->error, mig->error.text, sizeof(out->error));
+	memcpy(out->waiting, mig->waiting, sizeof(out->waiting));
 	if (mig->status != MIGRATION_NONE) {
 		end = mig->end_us ? mig->end_us : clock_us();
 		out->total_ms = (end - mig->start_us) / 1000;

@@ -56,7 +56,10 @@ struct migration_parameters {
 	/* These may change while it runs. */
 	uint64_t bandwidth; /* bytes a second, 0 = no limit */
 	uint64_t downtime_ms;
-	uint32_t downtime_sets;	       /* grows when somebody sets it: that goes before a policy */
+	/* Grows when somebody sets it; and whether that was with the present policy or after it:
+	 * then it goes before what the policy begins with. */
+	uint32_t downtime_sets;
+	bool downtime_chosen;
 	struct timeout_limits timeout; /* from the start to GO, waiting for a turn included */
 	enum timeout_action timeout_action;
 
@@ -102,9 +105,9 @@ bool migration_under_way(struct migration *mig);
 /* Starts one to a URI; -1 when another is under way or the URI cannot be used. */
 int migration_start(struct migration *mig, const char *uri, struct err *e);
 
-/* Asks for the end, with the sentence that will be the error ("" when a person cancelled); without
- * effect when there is none or GO was sent. */
-void migration_cancel(struct migration *mig, const char *why);
+/* Asks for the end, with the sentence that will be the error ("" when a person cancelled); false,
+ * without effect, when there is none or GO was sent. */
+bool migration_cancel(struct migration *mig, const char *why);
 
 /* Undecided only: a person says that the guest does not run elsewhere, so it goes on here. */
 int migration_force_resume(struct migration *mig, struct err *e);
@@ -114,6 +117,7 @@ struct migration_report {
 	enum migration_status status;
 	char error[512]; /* of a failed one, else "" */
 	char uri[512];
+	char waiting[512]; /* why it has not begun yet, else "" */
 	uint64_t total_ms;
 	struct migration_parameters parameters;
 	bool xbzrle;			/* was allowed */

@@ -53,11 +53,14 @@ static void *check_thread(void *arg)
 			.fixed_us = SOURCE_FIXED_US,
 			.throttle = migration_may_throttle(p) || p->dirty_limit,
 			.compression = migration_may_use_xbzrle(p) || p->compression != CODEC_PLAIN,
+			.by_limit = p->dirty_limit,
 			.bounds = migration_throttle_bounds(p),
 			.policy = p->has_policy ? &p->policy : NULL,
 			.timeout = p->timeout,
 			.timeout_action = p->timeout_action },
 	};
+	/* Who writes is not known yet: each of them may dirty that much in any case. */
+	c->in.bounds.least_bytes = (p->vcpu_dirty_limit << 20) * mig->guest.guest.n_vcpus;
 	c->channel = migration_connect(mig, &mig->check_uri, p->bind, &e);
 	if (c->channel && check_run(c, &e) == 0)
 		n.status = CHECK_COMPLETED;
@@ -82,9 +85,11 @@ int migration_check(struct migration *mig, const char *uri, struct err *e)
 			       "%s cannot be checked: it is one connection, which would be "
 			       "used up",
 			       uri);
+	if (migration_check_parameters(mig, e))
+		return -1;
 	migration_end_before(mig);
 	mig->check_uri = parsed;
-	mig->checked = mig->parameters;
+	mig->checked = migration_effective(&mig->parameters);
 	mig->check_status = CHECK_ACTIVE;
 	mig->check_cancelled = false;
 	mig->check_error.text[0] = 0;

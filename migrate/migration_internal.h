@@ -49,6 +49,7 @@ struct migration {
 	bool committed; /* GO is on its way: no cancel any more */
 	struct err error, cancel_reason;
 	uint64_t start_us, end_us;
+	char waiting[512]; /* for what, before it began; "": not */
 	enum check_status check_status;
 	bool check_cancelled;
 	struct err check_error;
@@ -66,6 +67,8 @@ struct migration {
 bool migration_status_under_way(enum migration_status s);
 /* Whether this VM could be migrated now, and nothing is under way. */
 int migration_check_free(struct migration *mig, struct err *e);
+/* Whether one with the present parameters could be: what is known before it begins. */
+int migration_check_parameters(struct migration *mig, struct err *e);
 /* Nothing is left of the thread before: of a migration or of a check. */
 void migration_end_before(struct migration *mig);
 int migration_start_thread(struct migration *mig, void *(*thread)(void *), struct err *e);
@@ -87,7 +90,9 @@ void migration_tell_decision(void *mig, const char *action, const char *reason);
 /* NULL when it cannot be had. `bind`: a local address, "": any. */
 struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
 				  struct err *e);
-/* What parameters allow, policy included. */
+/* What parameters come to: of the policy that is left which nobody has overruled. */
+struct migration_parameters migration_effective(const struct migration_parameters *p);
+/* What they allow, policy included. */
 bool migration_may_throttle(const struct migration_parameters *p);
 bool migration_may_use_xbzrle(const struct migration_parameters *p);
 struct converge_bounds migration_throttle_bounds(const struct migration_parameters *p);

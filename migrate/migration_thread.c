@@ -141,6 +141,13 @@ static struct channel *open_connection(void *arg, struct err *e)
 	return migration_connect(mig, &mig->uri, mig->used.bind, e);
 }
 
+static void tell_waiting(struct migration *mig, const char *why)
+{
+	pthread_mutex_lock(&mig->lock);
+	snprintf(mig->waiting, sizeof(mig->waiting), "%s", why);
+	pthread_mutex_unlock(&mig->lock);
+}
+
 /* Until there is a slot for it among the migrations that leave this host. */
 static int await_turn(struct migration *mig, struct err *e)
 {
@@ -158,14 +165,27 @@ static int await_turn(struct migration *mig, struct err *e)
 				 "under way: %s",
 				 p->name, p->max_migrations, p->max_migrations == 1 ? "" : "s",
 				 others);
+			tell_waiting(mig, why);
 			migration_tell_decision(mig, "wait", why);
 		}
-		if (poll(&stop, 1, TURN_MS) > 0)
-			return err_set(e, "cancelled");
+		if (poll(&stop, 1, TURN_MS) > 0) {
+			rc = err_set(e, "cancelled");
+			break;
+		}
 	}
+	tell_waiting(mig, "");
 	if (rc > 0 && told[0])
 		migration_tell_decision(mig, "wait", "its turn has come");
 	return rc > 0 || !p ? 0 : -1;
+}
+
+struct migration_parameters migration_effective(const struct migration_parameters *p)
+{
+	struct migration_parameters used = *p;
+
+	if (used.downtime_chosen)
+		used.policy.n_initial = 0;
+	return used;
 }
 
 bool migration_may_throttle(const struct migration_parameters *p)

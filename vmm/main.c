@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,7 +30,6 @@
 #include "migrate/destination.h"
 #include "migrate/migration.h"
 #include "migrate/slots.h"
-#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
 #include "vmm/base/log.h"
@@ -79,10 +79,12 @@ static void tell_shutdown(struct vm *vm, bool by_guest, const char *reason)
 {
 	control_event(vm->control, "SHUTDOWN",
 		      json_pack("{s:b,s:s}", "guest", by_guest, "reason", reason));
+	log_verbose("event: SHUTDOWN, %s", reason);
 }
 
 static void reset(struct vm *vm, bool by_guest)
 {
+	const char *reason = by_guest ? "guest-reset" : "host-qmp-system-reset";
 	bool was_running = machine_status(vm->machine) == MACHINE_RUNNING;
 	struct err e;
 
@@ -93,8 +95,8 @@ static void reset(struct vm *vm, bool by_guest)
 		return;
 	}
 	control_event(vm->control, "RESET",
-		      json_pack("{s:b,s:s}", "guest", by_guest, "reason",
-				by_guest ? "guest-reset" : "host-qmp-system-reset"));
+		      json_pack("{s:b,s:s}", "guest", by_guest, "reason", reason));
+	log_verbose("event: RESET, %s", reason);
 }
 
 static void on_request(void *arg, enum machine_request r)
@@ -181,15 +183,19 @@ static void on_pass(void *arg, uint64_t round)
 	struct vm *vm = arg;
 
 	control_event(vm->control, "MIGRATION_PASS", json_pack("{s:I}", "pass", (json_int_t)round));
+	log_verbose("migration: round %" PRIu64, round);
 }
 
 static void on_decision(void *arg, const char *action, const char *reason)
 {
+	struct migration_report r;
 	struct vm *vm = arg;
 
+	migration_query(vm->migration, &r);
+	/* Since the migration began, in ms. */
 	control_event(vm->control, "GODWIT_DECISION",
-		      json_pack("{s:I,s:s,s:s}", "time", (json_int_t)(clock_us() / 1000), "action",
-				action, "reason", reason));
+		      json_pack("{s:I,s:s,s:s}", "time", (json_int_t)r.total_ms, "action", action,
+				"reason", reason));
 	log_verbose("decision: %s: %s", action, reason);
 }
 

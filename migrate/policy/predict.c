@@ -163,9 +163,21 @@ static void write_region(struct region *r, double parts)
 	}
 }
 
+/* The part of its speed that the guest is left. */
+static double kept(const struct course *c)
+{
+	double limit = (double)c->converge.limit_bytes, speed = 0;
+
+	if (!c->converge.by_limit)
+		return 1 - c->converge.permille / 1000.0;
+	for (unsigned int i = 0; i < c->n_regions; i++)
+		speed += c->region[i].parts_per_us * c->region[i].part_bytes * 1e6;
+	return limit > 0 && limit < speed ? limit / speed : 1;
+}
+
 static void pass(struct course *c, double us)
 {
-	double keep = 1 - c->converge.permille / 1000.0;
+	double keep = kept(c);
 
 	for (unsigned int i = 0; i < c->n_regions; i++)
 		write_region(&c->region[i], c->region[i].parts_per_us * us * keep);
@@ -405,6 +417,7 @@ static void go(struct course *c, const struct predict_input *in, bool beyond)
 	c->in = in;
 	c->limit_us = in->limit_us;
 	c->converge.bounds = in->bounds;
+	c->converge.by_limit = in->by_limit;
 	if (in->policy)
 		schedule_init(&c->schedule, in->policy, &c->limit_us);
 	make_guest(c, beyond);
@@ -508,7 +521,7 @@ void predict_make(const struct predict_input *in, struct prediction *out)
 {
 	struct course c, least;
 
-	*out = (struct prediction){ .answer = PREDICT_UNKNOWN };
+	*out = (struct prediction){ .answer = PREDICT_UNKNOWN, .limit_us = in->limit_us };
 	if (!in->rate_bytes) {
 		snprintf(out->sentence, sizeof(out->sentence),
 			 "how fast the link is is not known, so nothing can be said");
@@ -523,6 +536,7 @@ void predict_make(const struct predict_input *in, struct prediction *out)
 	out->total_us = (uint64_t)c.now;
 	out->least_us = least.now < c.now ? (uint64_t)least.now : out->total_us;
 	out->pause_us = (uint64_t)c.pause_us;
+	out->limit_us = c.limit_us;
 	out->rounds = c.round + (c.answer == PREDICT_CONVERGES || c.answer == PREDICT_FORCED);
 	out->sent_bytes = (uint64_t)c.sent;
 	out->throttle_permille = c.highest;

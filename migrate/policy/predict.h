@@ -31,6 +31,7 @@ struct predict_input {
 	/* What is allowed. */
 	uint64_t limit_us, fixed_us; /* downtime; of the pause, what is not pages */
 	bool throttle, compression;  /* what the latter gains is not reckoned with */
+	bool by_limit;		     /* throttle: by a dirty limit, with its floor in `bounds` */
 	struct converge_bounds bounds;
 	const struct policy *policy; /* NULL: none */
 	struct timeout_limits timeout;
@@ -57,8 +58,8 @@ struct prediction {
 	 * moved: until that is certain.)
 	 */
 	uint64_t total_us, least_us;
-	uint64_t pause_us;
-	unsigned int rounds; /* the last, in the pause, included */
+	uint64_t pause_us, limit_us; /* and what is allowed by then: a policy may raise that */
+	unsigned int rounds;	     /* the last, in the pause, included */
 	uint64_t sent_bytes;
 	unsigned int throttle_permille; /* the highest */
 	uint64_t lost_us;		/* of the guest's work, by the throttle */

@@ -1,7 +1,8 @@
 """Guests that write faster than the link carries arrive all the same, where that is allowed."""
 import bare
 import live
-from godwit import check, test
+from godwit import check, test, wait_until
+from throttle import Meter
 
 # Over this link a guest that rewrites 16 MiB flat out needs a second a round, for ever.
 LINK = "16M"
@@ -20,8 +21,32 @@ def move(place, guest, *words):
 
 @test
 def auto_converge_slows_a_guest_that_writes_too_much_until_it_arrives(place):
-    done = move(place, WRITES, "--auto-converge")
-    check("throttle: " in done.stdout and "taken from the vCPUs: they dirty " in done.stdout, str(done))
+    for guest in (WRITES, "fill=24 write=8"):
+        done = move(place, guest, "--auto-converge")
+        check("throttle: " in done.stdout and "taken from the vCPUs: they dirty " in done.stdout, str(done))
+
+
+@test
+def throttle_is_gone_however_the_migration_ends(place):
+    vm = place.bare(WRITES, *live.MEMORY)
+    khz = bare.ready(vm)["khz"]
+    for end in ("cancelled", "failed", "completed"):
+        target, uri = live.destination(place, vm)
+        qmp = vm.qmp()
+        most = 99 if end == "completed" else 50
+        qmp.execute("migrate-set-parameters", {"max-bandwidth": 16 << 20, "max-cpu-throttle": most})
+        qmp.execute("migrate-set-capabilities", {"capabilities": [{"capability": "auto-converge", "state": True}]})
+        qmp.execute("migrate", {"uri": uri})
+        wait_until(lambda: qmp.execute("query-migrate").get("cpu-throttle-percentage", 0) >= 40, "a throttle")
+        if end == "cancelled":
+            qmp.execute("migrate_cancel")
+        elif end == "failed":
+            target.kill()
+        check(live.follow(qmp)["status"] == end, f"not {end}")
+        here = target if end == "completed" else vm
+        share = Meter(here, khz, here.qmp(), 0).share(0.5)
+        check(share > 0.9, f"{end}: the vCPU runs for {share:.2f} of its time")
+    bare.verify(target)
 
 
 @test
@@ -48,8 +73,10 @@ def dirty_limit_without_a_dirty_ring_is_refused(place):
 
 @test
 def guest_that_converges_by_itself_is_not_slowed(place):
-    done = move(place, f"{WRITES} rate=2", "--auto-converge")
-    check("throttle: " not in done.stdout, str(done))
+    for rate in (2, 11):
+        done = move(place, f"{WRITES} rate={rate}", "--auto-converge")
+        check("throttle: " not in done.stdout, str(done))
+    move(place, f"{WRITES} rate=11")
 
 
 @test

@@ -75,6 +75,19 @@ def policy_that_raises_the_downtime_far_enough_moves_it(place):
 
 
 @test
+def what_is_chosen_beside_a_policy_goes_before_it(place):
+    vm = live.start(place, ENDLESS)
+    before = bare.progress(vm)
+    target, uri = live.destination(place, vm)
+    words = ("--policy", "suspend-workload-if-needed", "--compress", "none", "--downtime", 20000, "--bandwidth", LINK)
+    done = vm.cli("migrate", uri, *words, "--json")
+    answer = json.loads(done.stdout)
+    check(done.returncode == 0 and answer["x-godwit-downtime-limit"] == 20000, str(done))
+    check("xbzrle-cache" not in answer, str(done))
+    live.moved(vm, target, before)
+
+
+@test
 def force_moves_a_guest_that_never_converges(place):
     for timeout in ("--timeout=1", "--timeout=1/GiB"):  # in the first round
         vm = live.start(place, ENDLESS)
@@ -121,7 +134,10 @@ def migration_waits_for_its_turn_and_says_for_whom(place):
     other.wait_event("GODWIT_DECISION")  # how it begins
     data = other.wait_event("GODWIT_DECISION")["data"]
     check(data["action"] == "wait" and data["reason"].endswith(f"under way: {first.name}"), str(data))
-    check(other.execute("query-migrate")["status"] == "setup", "it does not wait")
+    answer = other.execute("query-migrate")
+    check(answer["status"] == "setup" and answer["x-godwit-waiting"] == data["reason"], f"it does not wait: {answer}")
+    done = second.cli("status")
+    check(f", waits: {data['reason']}\n" in done.stdout, str(done))
     # A cancel is taken, and it may ask again.
     other.execute("migrate_cancel")
     check(live.follow(other)["status"] == "cancelled", "not cancelled")

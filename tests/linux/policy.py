@@ -118,7 +118,6 @@ def tests():
     @promise("moving", "slowed")
     def minimal_downtime_slows_a_guest_that_writes_too_much_until_it_arrives(g):
         check("throttle: " in g.slowed, g.slowed)
-        check_unslowed(g)
         with open(g.report) as f:
             text = f.read()
         for word in ("<svg", "Throttle", "the policy &#39;Minimal downtime&#39; begins with 100 ms"):
@@ -127,7 +126,6 @@ def tests():
     @promise("moving", "suspended")
     def suspend_workload_moves_it_by_a_long_pause_where_slowing_is_not_enough(g):
         check(limits(g.suspended) == [100, 150, 200, 300, 400, 500, 5000], g.suspended)
-        check_unslowed(g)
 
     @promise("moving", "suspended")
     def memory_that_was_rewritten_all_the_while_is_whole(g):

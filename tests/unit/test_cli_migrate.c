@@ -187,7 +187,7 @@ START_TEST(decisions_are_lines_between_the_rounds)
 	start(&decides);
 	ck_assert_msg(verb("migrate fake tcp:b:7777") == VERB_DONE, "%s", err);
 	HAS("downtime: round 7 stalled\n", out);
-	LACKS("switchover", out);
+	HAS("switchover: little\n", out);
 	stop();
 }
 END_TEST

@@ -89,6 +89,8 @@ static const struct {
 	{ ACTIVE, "migration: active, 75 %, 100.0 MiB sent, 50.0 MiB left, 1000.0 MiB/s, round 1" },
 	{ FAILED, "migration: failed: the link? is gone\n" },
 	{ UNDECIDED, "migration: undecided: no RUNNING\n" },
+	{ "{\"status\":\"setup\",\"x-godwit-waiting\":\"under way: \\u001b b\"}",
+	  "migration: setup, waits: under way: ? b\n" },
 };
 
 START_TEST(status_shows_the_migration)

@@ -66,10 +66,11 @@ void migration_query_check(struct migration *m, struct check_report *out)
 	*out = m->check;
 }
 
-void migration_cancel(struct migration *m, const char *why)
+bool migration_cancel(struct migration *m, const char *why)
 {
 	(void)m;
 	(void)why;
+	return true;
 }
 
 int migration_force_resume(struct migration *m, struct err *e)
@@ -290,6 +291,16 @@ START_TEST(parameters_are_told_as_they_are_set)
 				 "\"downtime-limit\":300}}"),
 			 "");
 	ck_assert_uint_eq(mig.parameters.downtime_sets, 1);
+	/* With the policy, or after it: not before. */
+	ck_assert(mig.parameters.downtime_chosen);
+	ck_assert_str_eq(refusal("{\"execute\":\"migrate-set-parameters\",\"arguments\":{"
+				 "\"x-godwit-policy\":\"minimal-downtime\"}}"),
+			 "");
+	ck_assert(!mig.parameters.downtime_chosen);
+	ck_assert_str_eq(refusal("{\"execute\":\"migrate-set-parameters\",\"arguments\":{"
+				 "\"x-godwit-policy\":\"minimal-downtime\",\"downtime-limit\":9}}"),
+			 "");
+	ck_assert(mig.parameters.downtime_chosen);
 	free(text);
 	json_decref(answer);
 	json_decref(request);
@@ -391,7 +402,6 @@ START_TEST(check_is_begun_and_told)
 	check_is("{\"status\":\"failed\",\"uri\":\"tcp:b:1\",\"error-desc\":\"nobody is there\"}");
 	r->status = CHECK_COMPLETED;
 	r->error[0] = 0;
-	r->check.in.limit_us = 300000;
 	r->check.in.look[0] = (struct predict_look){ 25000, 4096 };
 	r->check.in.n_looks = 1;
 	r->check.touched_bytes = 8192;
@@ -400,6 +410,7 @@ START_TEST(check_is_begun_and_told)
 						   .total_us = 5000000,
 						   .least_us = 4000000,
 						   .pause_us = 1500,
+						   .limit_us = 300000,
 						   .rounds = 3,
 						   .sent_bytes = 9000,
 						   .throttle_permille = 401,

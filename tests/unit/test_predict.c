@@ -43,6 +43,7 @@ struct row {
 	const char *name;
 	uint64_t set_mib, rate_mib;
 	bool throttle, compression;
+	uint64_t floor_mib; /* of a dirty limit, which the throttle is then; 0: it is none */
 	unsigned int max_permille;
 	uint64_t limit_ms;
 	struct timeout_limits timeout;
@@ -92,6 +93,22 @@ static const struct row rows[] = {
 	  .least_s = 8.6,
 	  .most_s = 12,
 	  .lost_s = 7.5 },
+	{ .name = "flat out, held by a dirty limit",
+	  .set_mib = 256,
+	  .rate_mib = 2000,
+	  .throttle = true,
+	  .floor_mib = 1,
+	  .answer = PREDICT_CONVERGES,
+	  .least_s = 8.6,
+	  .most_s = 11.5,
+	  .lost_s = 4 },
+	{ .name = "flat out, a dirty limit with a floor above the link",
+	  .set_mib = 256,
+	  .rate_mib = 2000,
+	  .throttle = true,
+	  .floor_mib = 200,
+	  .answer = PREDICT_NEVER,
+	  .lost_s = 1e6 },
 	{ .name = "flat out, throttled too little",
 	  .set_mib = 256,
 	  .rate_mib = 2000,
@@ -172,6 +189,8 @@ START_TEST(guest_of_the_table_is_predicted)
 	struct prediction p;
 
 	in.throttle = r->throttle;
+	in.by_limit = r->floor_mib;
+	in.bounds.least_bytes = r->floor_mib * MIB;
 	in.compression = r->compression;
 	in.bounds.max = r->max_permille;
 	in.limit_us = r->limit_ms ? r->limit_ms * 1000 : in.limit_us;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migrate/policy/policy_json.h"
 #include "vmm/base/err.h"
 #include "vmm/cli/figures.h"
 #include "vmm/cli/history.h"
@@ -543,6 +544,7 @@ START_TEST(policy_and_action_are_words)
 	char file[] = "/tmp/godwit-unit-XXXXXX", word[64];
 	int fd = mkstemp(file);
 	struct parameters p;
+	struct policy policy;
 	struct err e;
 
 	parameters_init(&p);
@@ -555,6 +557,16 @@ START_TEST(policy_and_action_are_words)
 	ck_assert_msg(!parameters_add(&p, "policy", word, &e), "%s", e.text);
 	unlink(file);
 	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-policy")), mine);
+	/* What is switched off beside it goes before it. */
+	ck_assert_int_eq(parameters_add(&p, "policy", "suspend-workload-if-needed", &e), 0);
+	ck_assert_int_eq(parameters_add(&p, "compress", "zstd", &e), 0);
+	ck_assert_int_eq(parameters_add(&p, "auto-converge", "off", &e), 0);
+	ck_assert_int_eq(
+		policy_from_text(json_string_value(json_object_get(p.wanted, "x-godwit-policy")),
+				 &policy, &e),
+		0);
+	ck_assert(!policy.compression && !policy.auto_convergence && policy.guest_events);
+	ck_assert_str_eq(policy.name, "Suspend workload if needed");
 	ck_assert_int_eq(parameters_add(&p, "x-godwit-policy", "", &e), 0);
 	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-policy")), "");
 	ck_assert_int_eq(parameters_add(&p, "timeout-action", "post-copy", &e), 0);
@@ -588,7 +600,7 @@ static const struct {
 	{ "bind", LONG, "more than 63" },
 	{ "bind", "\xff", "not UTF-8" },
 	{ "bandwith", "1", "did you mean bandwidth?" },
-	{ "wings", "2", "unknown parameter 'wings' (expected" },
+	{ "wings", "2", "unknown parameter 'wings' (godwit set VM lists them)" },
 };
 
 START_TEST(bad_parameter_is_refused_with_its_range)

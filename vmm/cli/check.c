@@ -79,6 +79,9 @@ static void print_course(const json_t *p, uint64_t limit_ms, FILE *out)
 	if (number(p, "cpu-throttle-percentage"))
 		line(out, "Throttle:", "%" PRIu64 " %%, %.1f s of the guest's work lost",
 		     number(p, "cpu-throttle-percentage"), seconds(p, "lost-time"));
+	else if (number(p, "lost-time"))
+		line(out, "Dirty limit:", "%.1f s of the guest's work lost",
+		     seconds(p, "lost-time"));
 }
 
 static void print_sample(const json_t *s, FILE *out)

@@ -66,6 +66,7 @@ void figures_read(struct figures *f, const json_t *answer)
 	text(f->status, sizeof(f->status), answer, "status", "none");
 	text(f->error, sizeof(f->error), answer, "error-desc", "");
 	text(f->uri, sizeof(f->uri), answer, "x-godwit-uri", "");
+	text(f->waiting, sizeof(f->waiting), answer, "x-godwit-waiting", "");
 	f->incoming = json_is_true(json_object_get(answer, "x-godwit-incoming"));
 	f->end = end_of(f->status);
 	if (json_is_true(json_object_get(answer, "x-godwit-undecided")))

@@ -19,10 +19,10 @@ enum figures_end {
 };
 
 struct figures {
-	char status[32]; /* printable; "none" before the first migration */
-	char error[512], uri[512];
-	bool incoming;	      /* told by the side that the guest comes to */
-	enum figures_end end; /* what the status means */
+	char status[32];			 /* printable; "none" before the first migration */
+	char error[512], uri[512], waiting[512]; /* the last: why it has not begun yet */
+	bool incoming;				 /* told by the side that the guest comes to */
+	enum figures_end end;			 /* what the status means */
 
 	uint64_t total_ms, setup_ms, downtime_ms, expected_ms;
 	uint64_t limit_ms, bandwidth; /* what is allowed: downtime, bytes a second (0: no limit) */

@@ -67,12 +67,12 @@ static void print_round(struct follow *f, uint64_t round)
 	fflush(stdout);
 }
 
-/* On a terminal above the line. That the guest is parked shows anyway. */
+/* On a terminal above the line. */
 static void print_decision(struct follow *f, const char *action, const char *reason)
 {
 	char line[512], text[512];
 
-	if (f->show == FOLLOW_QUIET || !strcmp(action, "switchover"))
+	if (f->show == FOLLOW_QUIET)
 		return;
 	snprintf(text, sizeof(text), "%.40s: %.440s", action, reason);
 	word_printable(line, sizeof(line), text);

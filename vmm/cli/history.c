@@ -51,6 +51,7 @@ void history_sample(struct history *h, const struct figures *f, uint64_t rate)
 		.rate = rate,
 		.dirty_rate = figures_dirty_bytes(f),
 		.throttle_pct = f->throttle_pct,
+		.vcpu_limit = f->vcpu_limit,
 		.limit_ms = f->limit_ms,
 		.expected_ms = f->expected_ms,
 		.bandwidth = f->bandwidth,

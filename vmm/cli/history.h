@@ -18,6 +18,7 @@ struct history_sample {
 	uint64_t ms; /* since the start, like all times here */
 	uint64_t round, left_bytes, sent_bytes, rate, dirty_rate, throttle_pct;
 	uint64_t limit_ms, expected_ms, bandwidth;
+	uint64_t vcpu_limit; /* bytes a second that each vCPU may dirty */
 };
 
 enum history_kind { HISTORY_ROUND, HISTORY_DECISION, HISTORY_STATUS };

@@ -52,8 +52,7 @@ static const struct row {
 	  "s for each GiB of RAM, 0: none" },
 	{ "progress-timeout", "x-godwit-progress-timeout", KIND_NUMBER, 0, YEAR_S,
 	  "s without progress, 0: none" },
-	{ "timeout-action", "x-godwit-timeout-action", KIND_ACTION, 0, 0,
-	  "abort, force or post-copy" },
+	{ "timeout-action", "x-godwit-timeout-action", KIND_ACTION, 0, 0, "abort or force" },
 	{ "auto-converge", "auto-converge", KIND_SWITCH, AUTO_CONVERGE, 0, "on or off" },
 	{ "dirty-limit", "dirty-limit", KIND_SWITCH, DIRTY_LIMIT, 0, "on or off" },
 	{ "vcpu-dirty-limit", "vcpu-dirty-limit", KIND_NUMBER, 1, 1 << 20,
@@ -111,11 +110,7 @@ static const struct row *find(const char *name, struct err *e)
 	if (nearest)
 		err_set(e, "unknown parameter '%s' (did you mean %s?)", name, nearest);
 	else
-		err_set(e,
-			"unknown parameter '%s' (expected bandwidth, downtime, policy, timeout, "
-			"timeout-action, progress-timeout, auto-converge, compress, channels or "
-			"bind)",
-			name);
+		err_set(e, "unknown parameter '%s' (godwit set VM lists them)", name);
 	return NULL;
 }
 
@@ -171,21 +166,36 @@ static int add_timeout(struct parameters *p, const struct row *r, const char *va
 	return add_number(p, "x-godwit-timeout-per-gib", n);
 }
 
-static int add_policy(struct parameters *p, const struct row *r, const char *value, struct err *e)
+/* The policy that is wanted, but for what was switched off beside it. */
+static int want_policy(struct parameters *p, struct err *e)
 {
-	struct policy policy;
+	struct policy policy = p->policy;
 	char *text;
 
-	if (!value[0])
-		return json_object_set_new(p->wanted, r->qmp, json_string(""));
-	if (policy_from_word(value, &policy, e))
-		return -1;
+	if (!p->has_policy)
+		return 0;
+	if (p->capability[XBZRLE] == 0 && policy.compression) {
+		policy.compression = false;
+		policy.builtin = NULL;
+	}
+	if (p->capability[AUTO_CONVERGE] == 0 && policy.auto_convergence) {
+		policy.auto_convergence = false;
+		policy.builtin = NULL;
+	}
 	text = policy_to_text(&policy);
 	if (!text)
 		return err_set(e, "out of memory");
-	json_object_set_new(p->wanted, r->qmp, json_string(text));
+	json_object_set_new(p->wanted, "x-godwit-policy", json_string(text));
 	free(text);
 	return 0;
+}
+
+static int add_policy(struct parameters *p, const struct row *r, const char *value, struct err *e)
+{
+	p->has_policy = value[0];
+	if (!value[0])
+		return json_object_set_new(p->wanted, r->qmp, json_string(""));
+	return policy_from_word(value, &p->policy, e) || want_policy(p, e) ? -1 : 0;
 }
 
 static int add_action(struct parameters *p, const struct row *r, const char *value, struct err *e)
@@ -202,7 +212,7 @@ static int add_switch(struct parameters *p, const struct row *r, const char *val
 	if (!on && strcmp(value, "off"))
 		return err_set(e, "'%s' is neither on nor off", value);
 	p->capability[r->min] = on;
-	return 0;
+	return want_policy(p, e);
 }
 
 /* XBZRLE is a capability, the others are values of the parameter; here they are one choice. */
@@ -213,7 +223,8 @@ static int add_compress(struct parameters *p, const struct row *r, const char *v
 	if (!xbzrle && strcmp(value, "none") && strcmp(value, "zlib") && strcmp(value, "zstd"))
 		return err_set(e, "'%s' is not none, xbzrle, zlib or zstd", value);
 	p->capability[XBZRLE] = xbzrle;
-	return json_object_set_new(p->wanted, r->qmp, json_string(xbzrle ? "none" : value));
+	json_object_set_new(p->wanted, r->qmp, json_string(xbzrle ? "none" : value));
+	return want_policy(p, e);
 }
 
 int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e)
@@ -329,6 +340,18 @@ int parameters_apply(const struct parameters *p, struct client *c, struct err *e
 	return client_execute(c, "migrate-set-parameters", json_incref(p->wanted), NULL, e);
 }
 
+/* A downtime that is put back was not chosen: the policy that stays goes before it again. */
+static void put_back_policy(const struct parameters *p, struct client *c, const json_t *back)
+{
+	const char *policy = json_string_value(json_object_get(p->before, "x-godwit-policy"));
+	struct err e;
+
+	if (json_object_get(back, "downtime-limit") && policy && policy[0] &&
+	    !json_is_true(json_object_get(p->before, "x-godwit-downtime-chosen")))
+		client_execute(c, "migrate-set-parameters",
+			       json_pack("{s:s}", "x-godwit-policy", policy), NULL, &e);
+}
+
 void parameters_put_back(struct parameters *p, struct client *c)
 {
 	json_t *now = NULL, *back = json_object(), *value, *old;
@@ -345,6 +368,7 @@ void parameters_put_back(struct parameters *p, struct client *c)
 		}
 		if (json_object_size(back) > 0)
 			client_execute(c, "migrate-set-parameters", json_incref(back), NULL, &e);
+		put_back_policy(p, c, back);
 	}
 	json_decref(now);
 	json_decref(back);

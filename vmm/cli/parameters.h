@@ -8,6 +8,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "migrate/policy/policy.h"
+
 struct client;
 struct err;
 
@@ -18,6 +20,8 @@ struct err;
 struct parameters {
 	json_t *wanted;				 /* the arguments of migrate-set-parameters */
 	int capability[PARAMETERS_CAPABILITIES]; /* 0, 1, or -1 for what it is */
+	bool has_policy;
+	struct policy policy; /* as it was named; in `wanted` without what others overrule */
 
 	json_t *before; /* what they were; NULL: not known */
 	int capability_before[PARAMETERS_CAPABILITIES];

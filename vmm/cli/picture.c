@@ -48,7 +48,7 @@ static const struct panel panels[] = {
 	  UNIT_RATE,
 	  false,
 	  { { "sent", "#2b6cb0", SAMPLE(rate), false },
-	    { "dirtied in last round", "#c05621", SAMPLE(dirty_rate), false },
+	    { "dirtied", "#c05621", SAMPLE(dirty_rate), false },
 	    { "limit", "#888", SAMPLE(bandwidth), true } } },
 	{ "Downtime",
 	  UNIT_MS,
@@ -59,6 +59,10 @@ static const struct panel panels[] = {
 	  UNIT_PERCENT,
 	  true,
 	  { { "of each CPU's time", "#c05621", SAMPLE(throttle_pct), false } } },
+	{ "Dirty limit",
+	  UNIT_RATE,
+	  true,
+	  { { "of each vCPU", "#c05621", SAMPLE(vcpu_limit), false } } },
 };
 
 static uint64_t value(const struct history_sample *s, size_t offset)

@@ -26,6 +26,7 @@ static json_t *sample_json(const struct history_sample *s)
 	json_object_set_new(o, "rate", number(s->rate));
 	json_object_set_new(o, "dirty-rate", number(s->dirty_rate));
 	json_object_set_new(o, "throttle", number(s->throttle_pct));
+	json_object_set_new(o, "vcpu-dirty-limit", number(s->vcpu_limit));
 	json_object_set_new(o, "downtime-limit", number(s->limit_ms));
 	json_object_set_new(o, "expected-downtime", number(s->expected_ms));
 	json_object_set_new(o, "max-bandwidth", number(s->bandwidth));

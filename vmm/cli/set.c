@@ -54,7 +54,7 @@ static int parse(struct parameters *p, const char **vm, bool *json, int argc, ch
 			if (!*vm)
 				return err_set(e, "set: the VM's name is missing (see godwit set "
 						  "--help)");
-			if (*json && json_object_size(p->wanted) > 0)
+			if (*json && parameters_any(p))
 				return err_set(e,
 					       "set: --json is for the list, without PARAM=VALUE");
 			return 0;

@@ -83,6 +83,8 @@ static void print_migration(const struct figures *f)
 		printf(", round %" PRIu64 ", since %s", f->round,
 		       figures_seconds(elapsed, f->total_ms / 1000));
 	}
+	if (f->waiting[0])
+		printf(", waits: %s", f->waiting);
 	if (f->error[0])
 		printf(": %s", f->error);
 	putchar('\n');

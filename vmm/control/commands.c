@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/log.h"
 #include "vmm/control/dispatch.h"
 #include "vmm/machine.h"
 
@@ -124,6 +125,7 @@ static void tell(const struct command_context *c, const char *event)
 {
 	if (c->control)
 		control_event(c->control, event, NULL);
+	log_verbose("event: %s", event);
 }
 
 static int stop(void *context, json_t *arguments, json_t **result, struct err *e)
