@@ -14,6 +14,7 @@
 #include "migrate/destination.h"
 #include "migrate/migration_internal.h"
 #include "vmm/base/clock.h"
+#include "vmm/device.h"
 #include "vmm/machine.h"
 #include "vmm/memory.h"
 
@@ -174,6 +175,7 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 		  const struct migration_events *events, struct err *e)
 {
 	struct migration *mig = calloc(1, sizeof(*mig));
+	const struct announce announce = ANNOUNCE_DEFAULT;
 
 	if (!mig)
 		return err_set(e, "out of memory");
@@ -186,14 +188,17 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 	mig->teller.guest = &mig->guest.guest;
 	mig->teller.decision = migration_tell_decision;
 	mig->teller.arg = mig;
-	mig->parameters =
-		(struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
-					       .channels = DEFAULT_CHANNELS,
-					       .compression = CODEC_PLAIN,
-					       .zlib_level = 1,
-					       .zstd_level = 1,
-					       .vcpu_dirty_limit = DEFAULT_LIMIT_MIB,
-					       .xbzrle_cache_bytes = DEFAULT_CACHE_BYTES };
+	mig->parameters = (struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
+							 .channels = DEFAULT_CHANNELS,
+							 .compression = CODEC_PLAIN,
+							 .zlib_level = 1,
+							 .zstd_level = 1,
+							 .vcpu_dirty_limit = DEFAULT_LIMIT_MIB,
+							 .xbzrle_cache_bytes = DEFAULT_CACHE_BYTES,
+							 .announce_rounds = announce.rounds,
+							 .announce_initial = announce.initial_ms,
+							 .announce_step = announce.step_ms,
+							 .announce_max = announce.max_ms };
 	mig->limits.downtime_us = DEFAULT_DOWNTIME_MS * 1000;
 	mig->slots = (struct slots){ .fd = -1, .held = -1 };
 	err_set(&mig->why_slots, "there is no runtime directory");
@@ -368,6 +373,13 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 
 int migration_receive(struct migration *mig, struct destination *d, bool paused, struct err *e)
 {
+	const struct migration_parameters *p = &mig->parameters;
+	const struct announce announce = { .rounds = (unsigned int)p->announce_rounds,
+					   .initial_ms = (unsigned int)p->announce_initial,
+					   .step_ms = (unsigned int)p->announce_step,
+					   .max_ms = (unsigned int)p->announce_max };
+
+	machine_set_announce(mig->machine, &announce);
 	mig->destination = d;
 	d->teller = &mig->teller;
 	mig->paused = paused;

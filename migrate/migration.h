@@ -70,6 +70,8 @@ struct migration_parameters {
 	uint64_t xbzrle_cache_bytes;
 	enum pages_codec compression; /* CODEC_PLAIN: none */
 	uint64_t zlib_level, zstd_level;
+	/* How a guest that comes in is announced to the network; times in ms. */
+	uint64_t announce_rounds, announce_initial, announce_step, announce_max;
 	bool multifd;
 	bool auto_converge, xbzrle; /* may be used, with or without a policy that says so */
 	bool dirty_limit;	    /* in place of auto_converge */

@@ -36,7 +36,21 @@ enum machine_request {
 	REQUEST_QUIT, /* the person at this end wants the VM to end (console, signal, control) */
 };
 
-/* The part of the machine that devices use. Constant while the machine lives. */
+/* How often a guest that has come to this host is announced, and the pauses between in ms: the
+ * first, by how much they grow, the longest. */
+struct announce {
+	unsigned int rounds, initial_ms, step_ms, max_ms;
+};
+
+/* QEMU's. */
+#define ANNOUNCE_DEFAULT                                                     \
+	(struct announce)                                                    \
+	{                                                                    \
+		.rounds = 5, .initial_ms = 50, .step_ms = 100, .max_ms = 550 \
+	}
+
+/* The part of the machine that devices use. Constant while the machine lives, but for `announce`,
+ * which is set before the guest comes. */
 struct device_env {
 	struct kvm *kvm;
 	struct memory *memory;
@@ -45,6 +59,7 @@ struct device_env {
 	void (*request)(void *machine, enum machine_request r);
 	void *machine;
 	bool incoming; /* the guest still runs elsewhere: leave it all that only one may have */
+	struct announce announce;
 };
 
 struct device_model;

@@ -170,6 +170,7 @@ static int build(struct machine *m, enum machine_origin origin,
 		.request = machine_request,
 		.machine = m,
 		.incoming = origin == ORIGIN_INCOMING,
+		.announce = ANNOUNCE_DEFAULT,
 	};
 	m->announce = origin == ORIGIN_INCOMING;
 	return build_devices(m, models, e) || build_vcpus(m, e) ? -1 : 0;
@@ -346,6 +347,11 @@ static void activate_devices(void *arg)
 		return;
 	while (a->n_active-- > 0)
 		m->devices[a->n_active]->model->quiesce(m->devices[a->n_active]);
+}
+
+void machine_set_announce(struct machine *m, const struct announce *a)
+{
+	m->env.announce = *a;
 }
 
 static void announce_devices(void *arg)

@@ -183,6 +183,9 @@ enum machine_status machine_status(const struct machine *m);
 /* For the steps that vmm/ does not know by itself: INMIGRATE, FINISH_MIGRATE, POSTMIGRATE. */
 void machine_set_status(struct machine *m, enum machine_status s);
 
+/* How a guest that comes here is announced; before it is let run. */
+void machine_set_announce(struct machine *m, const struct announce *a);
+
 const char *machine_name(const struct machine *m);
 const struct tree *machine_tree(const struct machine *m);
 struct memory *machine_memory(struct machine *m);

@@ -26,6 +26,7 @@
 #include "devices/backend/tap.h"
 #include "devices/models.h"
 #include "devices/virtio/device.h"
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
 
@@ -76,12 +77,6 @@
 #define TURN_FRAMES   64
 #define TURN_BYTES    (1u << 20)
 #define TURN_COMMANDS 16
-
-/* How often a guest is announced, and the pauses between: the first, how they grow, the longest. */
-#define ANNOUNCE_ROUNDS	    5
-#define ANNOUNCE_INITIAL_MS 50
-#define ANNOUNCE_STEP_MS    100
-#define ANNOUNCE_MAX_MS	    550
 
 struct net_state {
 	struct virtio_state virtio;
@@ -476,7 +471,8 @@ static void net_stop_announcing(struct net *n)
 /* One round; then the timer is set for the next one, if there is one. */
 static void net_announce_once(struct net *n)
 {
-	unsigned int ms = ANNOUNCE_INITIAL_MS + n->announced * ANNOUNCE_STEP_MS;
+	const struct announce *a = &n->v.dev.env->announce;
+	unsigned int ms = a->initial_ms + n->announced * a->step_ms;
 	struct itimerspec at = { 0 };
 
 	pthread_mutex_lock(&n->v.lock);
@@ -487,11 +483,12 @@ static void net_announce_once(struct net *n)
 		virtio_config_changed(&n->v);
 	}
 	pthread_mutex_unlock(&n->v.lock);
-	if (++n->announced >= ANNOUNCE_ROUNDS) {
+	if (++n->announced >= a->rounds) {
 		net_stop_announcing(n);
 		return;
 	}
-	at.it_value.tv_nsec = (ms < ANNOUNCE_MAX_MS ? ms : ANNOUNCE_MAX_MS) * 1000000l;
+	ms = ms < a->max_ms ? ms : a->max_ms;
+	at.it_value = clock_timespec(ms ? ms * 1000000ull : 1);
 	timerfd_settime(n->announcing.fd, 0, &at, NULL);
 }
 
@@ -510,10 +507,14 @@ static void net_announce(struct device *d)
 {
 	struct net *n = (struct net *)d;
 
+	unsigned int rounds = d->env->announce.rounds;
+
 	net_stop_announcing(n);
+	if (!rounds)
+		return;
 	n->announcing.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	/* Without a timer it is announced once. */
-	n->announced = ANNOUNCE_ROUNDS - 1;
+	n->announced = rounds - 1;
 	if (n->announcing.fd >= 0 && loop_add(n->v.dev.env->io, &n->announcing, EPOLLIN, NULL) == 0)
 		n->announced = 0;
 	net_announce_once(n);

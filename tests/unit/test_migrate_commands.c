@@ -214,6 +214,10 @@ static const struct {
 	{ "{\"downtime-limit\":2000001}", "2000000" },
 	{ "{\"multifd-channels\":0}", "multifd-channels" },
 	{ "{\"multifd-channels\":17}", "16" },
+	{ "{\"announce-rounds\":0,\"announce-initial\":0,\"announce-step\":1,\"announce-max\":0}",
+	  "" },
+	{ "{\"announce-step\":0}", "announce-step" },
+	{ "{\"announce-rounds\":1001}", "1000" },
 	{ "{\"x-godwit-timeout\":\"5\"}", "x-godwit-timeout" },
 	{ "{\"x-godwit-bind\":"
 	  "\"0123456789012345678901234567890123456789012345678901234567890123\"}",

@@ -506,6 +506,26 @@ START_TEST(guest_that_arrives_is_announced_five_times)
 }
 END_TEST
 
+START_TEST(announcements_keep_to_their_plan)
+{
+	uint8_t got[100];
+	int rarp;
+
+	start(F_STATUS);
+	rarp = listen_for_rarp();
+	b.env.announce = (struct announce){ .rounds = 7, .max_ms = 1 };
+	on_io(announce);
+	for (unsigned int i = 0; i < 7; i++)
+		ck_assert_int_eq(recv(rarp, got, sizeof(got), 0), 60);
+	ck_assert_int_eq(recv(rarp, got, sizeof(got), 0), -1);
+	b.env.announce.rounds = 0;
+	on_io(announce);
+	ck_assert_int_eq(recv(rarp, got, sizeof(got), 0), -1);
+	bench_park(&b);
+	close(rarp);
+}
+END_TEST
+
 START_TEST(guest_is_asked_to_announce_itself_until_it_has)
 {
 	struct vring_buffer no_answer = { BUFFERS, 2, false };
@@ -708,6 +728,7 @@ int main(void)
 	tcase_add_test(t, a_header_that_makes_no_sense_costs_only_its_frame);
 	tcase_add_test(t, parking_loses_no_frame);
 	tcase_add_test(t, guest_that_arrives_is_announced_five_times);
+	tcase_add_test(t, announcements_keep_to_their_plan);
 	tcase_add_test(t, guest_is_asked_to_announce_itself_until_it_has);
 	tcase_add_test(t, a_removed_interface_is_a_pulled_cable);
 	tcase_add_test(t, an_interface_removed_while_the_guest_stands_is_a_pulled_cable_too);

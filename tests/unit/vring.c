@@ -141,6 +141,7 @@ int bench_init(struct bench *b, const char *model, const char *id, struct err *e
 	    tree_init(&b->tree, e) < 0)
 		return -1;
 	b->env = (struct device_env){
+		.announce = ANNOUNCE_DEFAULT,
 		.memory = &b->memory,
 		.io = &b->io,
 		.port_bus = &b->ports,

@@ -67,6 +67,10 @@ static const struct row {
 	{ "xbzrle-cache-size", "xbzrle-cache-size", KIND_RATE, 1 << 20, INT64_MAX, "bytes" },
 	{ "zlib-level", "multifd-zlib-level", KIND_NUMBER, 1, 9, "1 to 9" },
 	{ "zstd-level", "multifd-zstd-level", KIND_NUMBER, 1, 20, "1 to 20" },
+	{ "announce-rounds", "announce-rounds", KIND_NUMBER, 0, 1000, "times" },
+	{ "announce-initial", "announce-initial", KIND_NUMBER, 0, 100000, "ms" },
+	{ "announce-step", "announce-step", KIND_NUMBER, 1, 10000, "ms" },
+	{ "announce-max", "announce-max", KIND_NUMBER, 0, 100000, "ms" },
 	{ "channels", "multifd-channels", KIND_CHANNELS, 1, 16, "connections" },
 	{ "bind", "x-godwit-bind", KIND_TEXT, 0, 63, "local address, empty: any" },
 };
