@@ -122,9 +122,13 @@ class Vm:
             return int(fields[11]) + int(fields[12])
         total = ticks(f"/proc/{self.process.pid}/stat")
         for task in os.listdir(f"/proc/{self.process.pid}/task"):
-            with open(f"/proc/{self.process.pid}/task/{task}/comm") as f:
-                if re.match(r"vcpu\d|CPU \d", f.read()):
-                    total -= ticks(f"/proc/{self.process.pid}/task/{task}/stat")
+            try:
+                with open(f"/proc/{self.process.pid}/task/{task}/comm") as f:
+                    name = f.read()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # a thread of the migration, which has ended meanwhile
+            if re.match(r"vcpu\d|CPU \d", name):
+                total -= ticks(f"/proc/{self.process.pid}/task/{task}/stat")
         return total / os.sysconf("SC_CLK_TCK")
 
     def rss_mib(self):
