@@ -44,6 +44,11 @@ _Static_assert(ROUNDS_STEP_MAX >= CLEAR_PAGES, "a step finds room in `touched`")
 /* Where nothing was measured. */
 #define RATE_GUESS (256u << 20)
 
+static uint64_t bandwidth(const struct source *s)
+{
+	return __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
+}
+
 int rounds_fetch(struct source *s, uint64_t *count, struct err *e)
 {
 	unsigned int i;
@@ -132,7 +137,7 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 /* How many pages are taken from the log at once, at most. */
 static uint64_t clear_pages(const struct source *s)
 {
-	uint64_t rate = __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED), n;
+	uint64_t rate = bandwidth(s), n;
 
 	if (!rate || s->cold)
 		return CLEAR_PAGES;
@@ -255,11 +260,6 @@ int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err 
 static uint64_t encoded_pages(const struct source *s)
 {
 	return stats_get(&s->stats->xbzrle_pages) + stats_get(&s->stats->compressed_pages);
-}
-
-static uint64_t bandwidth(const struct source *s)
-{
-	return __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
 }
 
 static uint64_t per_second(uint64_t n, uint64_t us)

@@ -8,7 +8,7 @@
 #include <pthread.h>
 
 #include "tests/unit/fake_vm.h"
-#include "vmm/cli/verb.h"
+#include "tests/unit/verb_output.h"
 
 #define HAS(text, in)	ck_assert_msg(strstr(in, text), "no '%s' in: %s", text, in)
 #define LACKS(text, in) ck_assert_msg(!strstr(in, text), "'%s' in: %s", text, in)
@@ -230,50 +230,16 @@ static const struct scene moves = {
 
 /* -- running a verb -- */
 
-static char out[16384], err[4096];
-
-static int redirect(int fd, int *saved)
-{
-	char name[] = "/tmp/godwit-unit-XXXXXX";
-	int to = mkstemp(name);
-
-	ck_assert_int_ge(to, 0);
-	unlink(name);
-	*saved = dup(fd);
-	dup2(to, fd);
-	return to;
-}
-
-static void collect(int fd, int saved, int from, char *text, size_t size)
-{
-	ssize_t n = pread(from, text, size - 1, 0);
-
-	text[n > 0 ? n : 0] = '\0';
-	dup2(saved, fd);
-	close(saved);
-	close(from);
-}
-
 /* The words of a command line, without quoting; returns the exit code. */
 static int verb(const char *line)
 {
 	char words[512], *argv[16], *rest = words, *word;
-	int argc = 0, saved[2], to[2], rc;
-	const struct verb *v;
+	int argc = 0;
 
 	snprintf(words, sizeof(words), "%s", line);
 	while ((word = strsep(&rest, " ")))
 		argv[argc++] = word;
-	v = verb_find(argv[0]);
-	ck_assert_ptr_nonnull(v);
-	fflush(stdout);
-	to[0] = redirect(1, &saved[0]);
-	to[1] = redirect(2, &saved[1]);
-	rc = v->run(argc - 1, argv + 1);
-	fflush(stdout);
-	collect(1, saved[0], to[0], out, sizeof(out));
-	collect(2, saved[1], to[1], err, sizeof(err));
-	return rc;
+	return run_verb(argv[0], argc - 1, argv + 1);
 }
 
 #endif

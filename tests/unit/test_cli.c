@@ -10,53 +10,17 @@
 #include <sys/wait.h>
 
 #include "tests/unit/fake_vm.h"
+#include "tests/unit/verb_output.h"
 #include "vmm/cli/client.h"
-#include "vmm/cli/verb.h"
 
 static struct fake_vm vm; /* of the one test that runs in this process */
-
-/* What a verb has printed, and its exit code. */
-static char out[8192], err[2048];
-
-static int redirect(int fd, int *saved)
-{
-	char name[] = "/tmp/godwit-unit-XXXXXX";
-	int to = mkstemp(name);
-
-	ck_assert_int_ge(to, 0);
-	unlink(name);
-	*saved = dup(fd);
-	dup2(to, fd);
-	return to;
-}
-
-static void collect(int fd, int saved, int from, char *text, size_t size)
-{
-	ssize_t n = pread(from, text, size - 1, 0);
-
-	text[n > 0 ? n : 0] = '\0';
-	dup2(saved, fd);
-	close(saved);
-	close(from);
-}
 
 /* Runs a verb with up to three words. */
 static int verb(const char *name, const char *a, const char *b, const char *c)
 {
 	char *argv[] = { (char *)a, (char *)b, (char *)c };
-	int argc = !a ? 0 : !b ? 1 : !c ? 2 : 3;
-	const struct verb *v = verb_find(name);
-	int saved[2], to[2], rc;
 
-	ck_assert_ptr_nonnull(v);
-	fflush(stdout);
-	to[0] = redirect(1, &saved[0]);
-	to[1] = redirect(2, &saved[1]);
-	rc = v->run(argc, argv);
-	fflush(stdout);
-	collect(1, saved[0], to[0], out, sizeof(out));
-	collect(2, saved[1], to[1], err, sizeof(err));
-	return rc;
+	return run_verb(name, !a ? 0 : !b ? 1 : !c ? 2 : 3, argv);
 }
 
 static void start(void)
