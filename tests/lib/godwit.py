@@ -400,6 +400,17 @@ class VM:
                                 fields[0]))
         return found
 
+    def activity(self, seconds=2.0):
+        """What its threads do for so long, for a sentence on one that says nothing any more: "vcpu0 R 97 %, ..."."""
+        try:
+            before = {t.tid: t.ticks for t in self.threads()}
+            time.sleep(seconds)
+            ticks = seconds * os.sysconf("SC_CLK_TCK")
+            return ", ".join(f"{t.name} {t.state} {(t.ticks - before.get(t.tid, 0)) / ticks:.0%}"
+                             for t in self.threads())
+        except (OSError, IndexError) as why:
+            return f"it has ended ({why})"
+
     def wait_status(self, status):
         """Waits until query-status says so: "running", "paused"..."""
         qmp = self.qmp()

@@ -181,8 +181,10 @@ class Guest:
                 self.vm.send(send)
             output = self.said_before(f"@{number}", r" (\d+)")
         except (Failed, OSError) as why:
-            self.lost = self.lost or f"{command}: {str(why)[:200]}"
-            raise
+            # Whether it turns in a circle, sleeps, or only its console is silent.
+            does = self.vm.activity()
+            self.lost = self.lost or f"{command}: {str(why)[:200]}; its threads: {does}"
+            raise Failed(f"{why}; its threads: {does}") from None
         return int(self.match.group(1)), output
 
     def said_before(self, mark, more=""):
