@@ -21,9 +21,6 @@
 #include "vmm/kvm.h"
 #include "vmm/probe.h"
 
-/* Below this share of user mode's speed, kernel mode is not run by the processor. */
-#define EMULATED_RATIO 20
-
 static const struct {
 	int number;
 	const char *name, *use;
@@ -48,6 +45,7 @@ static const struct {
 struct findings {
 	json_t *json;
 	bool print, ok;
+	bool slow; /* too slow for stock kernels */
 };
 
 static void say(struct findings *f, const char *mark, const char *name, const char *text)
@@ -78,31 +76,39 @@ static void check_capabilities(struct findings *f, const struct kvm *k)
 	json_object_set_new(f->json, "kvm_capabilities", list);
 }
 
-/* "hardware", "emulated" or "unknown", by running both rings. */
+static const struct {
+	const char *key, *text;
+} speeds[] = {
+	[PROBE_UNKNOWN] = { "unknown", "could not be told" },
+	[PROBE_HARDWARE] = { "hardware", "at full speed" },
+	[PROBE_INTERPRETED] = { "emulated", "interpreted, stock kernels will not get far here" },
+};
+
+/* By running both rings. */
 static void check_speed(struct findings *f)
 {
-	const char *speed = "unknown";
+	enum probe_verdict verdict = PROBE_UNKNOWN;
 	struct probe_result r;
-	char text[128];
+	char text[192];
 	struct err e;
 
 	if (probe_modes(&r, &e)) {
 		snprintf(text, sizeof(text), "could not be told: %.80s", e.text);
 	} else {
-		bool slow = r.kernel_ns > r.user_ns * EMULATED_RATIO;
+		double kernel_ns = (double)probe_turn_ps(&r.kernel) / 1000,
+		       user_ns = (double)probe_turn_ps(&r.user) / 1000;
 
-		speed = slow ? "emulated" : "hardware";
-		snprintf(text, sizeof(text),
-			 "%s: %u turns of a loop took %" PRIu64 " us (user mode: %" PRIu64 " us)",
-			 slow ? "interpreted, stock kernels will not get far here"
-			      : "at full speed",
-			 r.loops, r.kernel_ns / 1000, r.user_ns / 1000);
-		json_object_set_new(f->json, "kernel_mode_ns",
-				    json_integer((json_int_t)r.kernel_ns));
-		json_object_set_new(f->json, "user_mode_ns", json_integer((json_int_t)r.user_ns));
+		verdict = probe_verdict(&r);
+		snprintf(text, sizeof(text), "%s: %.1f ns a turn of a loop (user mode: %.1f ns)%s",
+			 speeds[verdict].text, kernel_ns, user_ns,
+			 r.refused ? "; cmpxchg16b fails" : "");
+		json_object_set_new(f->json, "kernel_mode_turn_ns", json_real(kernel_ns));
+		json_object_set_new(f->json, "user_mode_turn_ns", json_real(user_ns));
+		json_object_set_new(f->json, "kernel_mode_cmpxchg16b", json_boolean(!r.refused));
 	}
-	json_object_set_new(f->json, "kernel_mode_speed", json_string(speed));
-	say(f, strcmp(speed, "hardware") ? "-" : "ok", "kernel-mode guest code", text);
+	f->slow = verdict == PROBE_INTERPRETED;
+	json_object_set_new(f->json, "kernel_mode_speed", json_string(speeds[verdict].key));
+	say(f, mark(verdict == PROBE_HARDWARE, false), "kernel-mode guest code", text);
 }
 
 static void check_kvm(struct findings *f)
@@ -244,7 +250,10 @@ int verb_doctor(int argc, char **argv)
 		putchar('\n');
 	} else {
 		printf("%s\n",
-		       f.ok ? "This host can run VMs." : "This host cannot run VMs: see MISS.");
+		       !f.ok	? "This host cannot run VMs: see MISS."
+		       : f.slow ? "This host can run VMs, but not stock kernels: it interprets "
+				  "kernel-mode code."
+				: "This host can run VMs.");
 	}
 	json_decref(f.json);
 	return f.ok ? VERB_DONE : VERB_FAILED;

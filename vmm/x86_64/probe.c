@@ -10,21 +10,27 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/kvm.h"
 #include "vmm/memory.h"
 
-#define LOOPS	   2000u
-#define GUEST_SIZE (8 * PAGE_SIZE)
-#define PML4_GPA   0x1000u
-#define PDPT_GPA   0x2000u
-#define PD_GPA	   0x3000u
-#define CODE_GPA   0x4000u
-#define TSS_GPA	   0x5000u
-#define PORT	   0x80u
+#define REPEATS	    5
+#define OUTWEIGHS   8	       /* a long run takes so many times as long as its exit, if it may */
+#define LONG_ENOUGH 10000000u  /* ns: no longer runs than about this, */
+#define TURNS_MAX   (1u << 26) /* nor more turns, */
+#define BUDGET_NS   200000000u /* and after this no more repetitions */
+#define GUEST_SIZE  (8 * PAGE_SIZE)
+#define PML4_GPA    0x1000u
+#define PDPT_GPA    0x2000u
+#define PD_GPA	    0x3000u
+#define CODE_GPA    0x4000u
+#define TSS_GPA	    0x5000u
+#define DATA_GPA    0x6000u
+#define WIDE_GPA    (CODE_GPA + 16)
+#define PORT	    0x80u
 
 /* What is mapped and open while a probe runs. */
 struct probe {
@@ -35,14 +41,19 @@ struct probe {
 };
 
 /*
- *      mov $LOOPS, %ecx
- *   1: dec %ecx
+ *   1: dec %ecx            as many turns as the register says
  *      jnz 1b
  *      out %al, $PORT      the exit that ends a run
  *      jmp .
  */
-static const uint8_t code[] = { 0xb9, LOOPS & 0xff, LOOPS >> 8, 0,    0,    0xff, 0xc9,
-				0x75, 0xfc,	    0xe6,	PORT, 0xeb, 0xfe };
+static const uint8_t code[] = { 0xff, 0xc9, 0x75, 0xfc, 0xe6, PORT, 0xeb, 0xfe };
+
+/*
+ *      lock cmpxchg16b (%rdi)     what memory allocators of kernels do, and interpreters leave out
+ *      out %al, $PORT
+ *      jmp .
+ */
+static const uint8_t wide[] = { 0xf0, 0x48, 0x0f, 0xc7, 0x0f, 0xe6, PORT, 0xeb, 0xfe };
 
 static void put_entry(uint8_t *memory, uint32_t at, uint64_t entry)
 {
@@ -57,11 +68,14 @@ static void fill_memory(uint8_t *memory)
 	put_entry(memory, PDPT_GPA, PD_GPA | present_write_user);
 	put_entry(memory, PD_GPA, 0 | large | present_write_user);
 	memcpy(memory + CODE_GPA, code, sizeof(code));
+	memcpy(memory + WIDE_GPA, wide, sizeof(wide));
 }
 
-static int set_mode(struct probe *p, unsigned int cpl, struct err *e)
+static int set_mode(struct probe *p, unsigned int cpl, uint64_t rip, uint64_t turns, struct err *e)
 {
-	struct kvm_regs regs = { .rip = CODE_GPA, .rflags = 0x2 | 3 << 12 };
+	struct kvm_regs regs = {
+		.rip = rip, .rcx = turns, .rdi = DATA_GPA, .rflags = 0x2 | 3 << 12
+	};
 	struct kvm_segment data = {
 		.limit = 0xffffffff,
 		.selector = (uint16_t)(0x18 | cpl),
@@ -93,38 +107,78 @@ static int set_mode(struct probe *p, unsigned int cpl, struct err *e)
 	return 0;
 }
 
-static uint64_t now_ns(void)
+/* Until the guest leaves KVM; -1 with a sentence when that failed. */
+static int run_once(struct probe *p, unsigned int cpl, uint64_t rip, uint64_t turns,
+		    uint64_t *took_ns, struct err *e)
 {
-	struct timespec t;
+	uint64_t start;
+	int rc;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	if (set_mode(p, cpl, rip, turns, e))
+		return -1;
+	start = clock_ns();
+	do {
+		rc = ioctl(p->vcpu_fd, KVM_RUN, 0);
+	} while (rc && errno == EINTR);
+	*took_ns = clock_ns() - start;
+	return rc ? err_errno(e, errno, "KVM_RUN at CPL %u", cpl) : 0;
 }
 
-/* One run in one ring; the first run in a ring also pays for its page faults, so take the best. */
-static int time_mode(struct probe *p, unsigned int cpl, uint64_t *best_ns, struct err *e)
+/* The shortest counts: the first run also pays for its page faults, and any for a busy host. */
+static int time_run(struct probe *p, unsigned int cpl, uint64_t turns, uint64_t *best_ns,
+		    struct err *e)
 {
-	unsigned int i;
+	uint64_t took;
 
-	*best_ns = UINT64_MAX;
-	for (i = 0; i < 3; i++) {
-		uint64_t start, took;
-		int rc;
+	if (run_once(p, cpl, CODE_GPA, turns, &took, e))
+		return -1;
+	if (p->run->exit_reason != KVM_EXIT_IO || p->run->io.port != PORT)
+		return err_set(e, "the probe ended with exit %u at CPL %u", p->run->exit_reason,
+			       cpl);
+	*best_ns = took < *best_ns ? took : *best_ns;
+	return 0;
+}
 
-		if (set_mode(p, cpl, e))
+/* What an exit costs, and how many turns outweigh it. */
+static int choose_turns(struct probe *p, unsigned int cpl, struct probe_ring *ring, struct err *e)
+{
+	*ring = (struct probe_ring){ .exit_ns = UINT64_MAX, .turns = 16 };
+	for (unsigned int i = 0; i < REPEATS; i++)
+		if (time_run(p, cpl, 1, &ring->exit_ns, e))
 			return -1;
-		start = now_ns();
-		do {
-			rc = ioctl(p->vcpu_fd, KVM_RUN, 0);
-		} while (rc && errno == EINTR);
-		took = now_ns() - start;
-		if (rc)
-			return err_errno(e, errno, "KVM_RUN at CPL %u", cpl);
-		if (p->run->exit_reason != KVM_EXIT_IO || p->run->io.port != PORT)
-			return err_set(e, "the probe ended with exit %u at CPL %u",
-				       p->run->exit_reason, cpl);
-		*best_ns = took < *best_ns ? took : *best_ns;
-	}
+	do {
+		ring->turns *= 4;
+		ring->run_ns = UINT64_MAX;
+		if (time_run(p, cpl, ring->turns, &ring->run_ns, e))
+			return -1;
+	} while (ring->run_ns < OUTWEIGHS * ring->exit_ns && ring->run_ns < LONG_ENOUGH &&
+		 ring->turns < TURNS_MAX);
+	return 0;
+}
+
+/* By turns in each ring, so that a host that is busy for a while is so for both. */
+static int time_rings(struct probe *p, struct probe_result *out, struct err *e)
+{
+	uint64_t start = clock_ns();
+
+	if (choose_turns(p, 3, &out->user, e) || choose_turns(p, 0, &out->kernel, e))
+		return -1;
+	for (unsigned int i = 1; i < REPEATS && clock_ns() - start < BUDGET_NS; i++)
+		if (time_run(p, 3, 1, &out->user.exit_ns, e) ||
+		    time_run(p, 0, 1, &out->kernel.exit_ns, e) ||
+		    time_run(p, 3, out->user.turns, &out->user.run_ns, e) ||
+		    time_run(p, 0, out->kernel.turns, &out->kernel.run_ns, e))
+			return -1;
+	return 0;
+}
+
+static int try_wide(struct probe *p, bool *refused, struct err *e)
+{
+	uint64_t took;
+
+	if (run_once(p, 0, WIDE_GPA, 0, &took, e))
+		return -1;
+	*refused = p->run->exit_reason == KVM_EXIT_INTERNAL_ERROR;
 	return 0;
 }
 
@@ -162,11 +216,10 @@ int probe_modes(struct probe_result *out, struct err *e)
 	struct probe p = { .vcpu_fd = -1 };
 	int rc;
 
-	out->loops = LOOPS;
+	*out = (struct probe_result){ 0 };
 	if (kvm_init(&p.kvm, 0, e))
 		return -1;
-	rc = set_up(&p, e) || time_mode(&p, 3, &out->user_ns, e) ||
-	     time_mode(&p, 0, &out->kernel_ns, e);
+	rc = set_up(&p, e) || time_rings(&p, out, e) || try_wide(&p, &out->refused, e);
 	if (p.run)
 		munmap(p.run, p.kvm.vcpu_map_bytes);
 	if (p.vcpu_fd >= 0)
