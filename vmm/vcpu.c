@@ -130,6 +130,22 @@ static void ring_full(struct vcpu *v)
 	cannot_go_on(v, "KVM does not take its dirty ring back");
 }
 
+/* Most often a KVM that interprets kernel mode, and has met what it does not know. */
+static void internal_error(struct vcpu *v)
+{
+	uint32_t suberror = v->run->internal.suberror;
+	char why[192];
+
+	if (suberror == KVM_INTERNAL_ERROR_EMULATION)
+		snprintf(why, sizeof(why),
+			 "this host's KVM cannot emulate an instruction of the guest; stock "
+			 "kernels that "
+			 "end so need another host or scripts/testbed (see `godwit doctor`)");
+	else
+		snprintf(why, sizeof(why), "KVM met an internal error (suberror %u)", suberror);
+	cannot_go_on(v, why);
+}
+
 static void handle_exit(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
@@ -158,9 +174,7 @@ static void handle_exit(struct vcpu *v)
 		system_event(v);
 		break;
 	case KVM_EXIT_INTERNAL_ERROR:
-		snprintf(why, sizeof(why), "KVM cannot emulate an instruction (suberror %u)",
-			 run->internal.suberror);
-		cannot_go_on(v, why);
+		internal_error(v);
 		break;
 	case KVM_EXIT_FAIL_ENTRY:
 		snprintf(why, sizeof(why), "the processor refused to enter the guest (0x%llx)",

@@ -2,6 +2,7 @@
 import os
 import re
 import signal
+import struct
 import time
 
 import bare
@@ -49,6 +50,29 @@ def run_starts_the_guest_and_its_power_off_ends_with_0(place):
     check(event["data"]["guest"] is True, f"the guest itself powered off: {event}")
     check(vm.wait() == 0, f"exit {vm.process.returncode}")
     check(vm.stderr() == "", f"stderr: {vm.stderr()}")
+
+
+def pvh_elf(code):
+    """The least kernel with a PVH note: `code`, in 32-bit protected mode, at 1 MiB."""
+    entry, start = 1 << 20, 64 + 2 * 56
+    note = struct.pack("<III4sI", 4, 4, 18, b"Xen", entry)
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, entry, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    segments = ((4, start, len(note)), (1, start + len(note), len(code)))  # PT_NOTE, PT_LOAD
+    return header + b"".join(
+        struct.pack("<IIQQQQQQ", kind, 7, offset, entry, entry, size, size, 4)
+        for kind, offset, size in segments) + note + code
+
+
+@test
+def guest_that_kvm_cannot_run_ends_with_a_sentence_that_names_the_way_out(place):
+    # jmp *%eax to an address where nothing is: no KVM can emulate what is not there.
+    kernel = place.file("kernel", pvh_elf(b"\xb8\x00\x00\x00\xd0\xff\xe0"))
+    vm = place.run("--kernel", kernel, "--cpus", "2", *SMALL)
+    check(vm.wait() == 1, f"exit {vm.process.returncode}")
+    said = vm.stderr()
+    for word in ("cannot emulate", "scripts/testbed", "godwit doctor", "rip 0xd0000000"):
+        check(word in said, f"stderr says no {word}: {said}")
+    check(said.count("\n") == 1, f"more than one sentence: {said}")
 
 
 @test
