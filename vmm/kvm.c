@@ -26,6 +26,19 @@ static const struct {
 	{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE" },
 };
 
+static int kernel_ioctl(const struct kvm *k, int fd, unsigned long request, void *arg)
+{
+	(void)k;
+	return ioctl(fd, request, arg);
+}
+
+static const struct kvm_ops kernel = { .ioctl = kernel_ioctl };
+
+int kvm_ioctl(const struct kvm *k, int fd, unsigned long request, const void *arg)
+{
+	return k->ops->ioctl(k, fd, request, (void *)(uintptr_t)arg);
+}
+
 int kvm_open_device(struct err *e)
 {
 	int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC), version;
@@ -75,7 +88,7 @@ static bool enable_manual_protect(const struct kvm *k)
 	};
 
 	return (kvm_has(k, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) & both) == both &&
-	       ioctl(k->vm_fd, KVM_ENABLE_CAP, &cap) == 0;
+	       kvm_ioctl(k, k->vm_fd, KVM_ENABLE_CAP, &cap) == 0;
 }
 
 static int ring_capability(const struct kvm *k)
@@ -106,7 +119,7 @@ static int enable_rings(struct kvm *k, uint32_t entries, struct err *e)
 			       "/host: a dirty ring of %" PRIu32
 			       " entries, this host's KVM can have %" PRIu32,
 			       entries, max);
-	if (ioctl(k->vm_fd, KVM_ENABLE_CAP, &cap))
+	if (kvm_ioctl(k, k->vm_fd, KVM_ENABLE_CAP, &cap))
 		return err_errno(e, errno, "/host: KVM makes no dirty ring of %" PRIu32 " entries",
 				 entries);
 	k->ring_entries = entries;
@@ -118,12 +131,12 @@ int kvm_init(struct kvm *k, uint32_t ring_entries, struct err *e)
 	unsigned int i;
 	int size;
 
-	*k = (struct kvm){ .dev_fd = -1, .vm_fd = -1 };
+	*k = (struct kvm){ .ops = &kernel, .dev_fd = -1, .vm_fd = -1 };
 	k->dev_fd = kvm_open_device(e);
 	if (k->dev_fd < 0)
 		return -1;
 	do {
-		k->vm_fd = ioctl(k->dev_fd, KVM_CREATE_VM, 0);
+		k->vm_fd = kvm_ioctl(k, k->dev_fd, KVM_CREATE_VM, NULL);
 	} while (k->vm_fd < 0 && errno == EINTR);
 	if (k->vm_fd < 0) {
 		err_errno(e, errno, "KVM cannot make a VM");
@@ -134,7 +147,7 @@ int kvm_init(struct kvm *k, uint32_t ring_entries, struct err *e)
 			err_set(e, "this KVM lacks %s", needed[i].name);
 			goto fail;
 		}
-	size = ioctl(k->dev_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	size = kvm_ioctl(k, k->dev_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
 	if (size < (int)sizeof(struct kvm_run)) {
 		err_set(e, "KVM gives a vCPU area of %d bytes", size);
 		goto fail;
@@ -162,7 +175,7 @@ void kvm_free(struct kvm *k)
 
 int kvm_has(const struct kvm *k, int capability)
 {
-	int n = ioctl(k->vm_fd, KVM_CHECK_EXTENSION, capability);
+	int n = kvm_ioctl(k, k->vm_fd, KVM_CHECK_EXTENSION, (void *)(uintptr_t)capability);
 
 	return n < 0 ? 0 : n;
 }
@@ -170,7 +183,7 @@ int kvm_has(const struct kvm *k, int capability)
 int kvm_vm_ioctl(const struct kvm *k, unsigned long request, void *arg, const char *name,
 		 struct err *e)
 {
-	int rc = ioctl(k->vm_fd, request, arg);
+	int rc = kvm_ioctl(k, k->vm_fd, request, arg);
 
 	return rc < 0 ? err_errno(e, errno, "%s", name) : rc;
 }

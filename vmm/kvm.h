@@ -1,5 +1,8 @@
 /*
  * /dev/kvm and the VM's fd. Set up before any thread starts, then constant.
+ *
+ * What is asked of KVM goes through kvm_ioctl(), so that a unit test can play the KVM of a host
+ * that is not this one. Only KVM_RUN and the making of a vCPU go to the kernel directly (vcpu.c).
  */
 #ifndef GODWIT_KVM_H
 #define GODWIT_KVM_H
@@ -9,7 +12,15 @@
 
 struct err;
 
+struct kvm;
+
+/* How KVM is asked. As ioctl(2): -1 and errno when it refuses. Any thread. */
+struct kvm_ops {
+	int (*ioctl)(const struct kvm *k, int fd, unsigned long request, void *arg);
+};
+
 struct kvm {
+	const struct kvm_ops *ops; /* the kernel's, but in unit tests */
 	int dev_fd, vm_fd;
 	uint32_t vcpu_map_bytes; /* of the shared kvm_run page(s) */
 	uint32_t max_vcpus;
@@ -23,6 +34,9 @@ int kvm_open_device(struct err *e);
 /* Opens the device and makes a VM, with dirty rings if ring_entries is not 0. */
 int kvm_init(struct kvm *k, uint32_t ring_entries, struct err *e);
 void kvm_free(struct kvm *k);
+
+/* As ioctl(2), on the fd of the device, of the VM or of one of its vCPUs. */
+int kvm_ioctl(const struct kvm *k, int fd, unsigned long request, const void *arg);
 
 /* KVM_CHECK_EXTENSION on the VM: 0 = not there. */
 int kvm_has(const struct kvm *k, int capability);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "vmm/base/err.h"
 #include "vmm/kvm.h"
@@ -94,8 +93,8 @@ int arch_tree_probe(struct tree *t, const struct kvm *kvm, struct err *e)
 		return err_set(e, "out of memory");
 	/* Works on the VM's fd since Linux 5.18; before, the guest finds its frequency by kvmclock.
 	 */
-	khz = ioctl(kvm->vm_fd, KVM_GET_TSC_KHZ, 0);
-	if (tree_u32(t, "/cpus", "count", &n_cpus, e) || cpuid_supported(kvm->dev_fd, supported, e))
+	khz = kvm_ioctl(kvm, kvm->vm_fd, KVM_GET_TSC_KHZ, NULL);
+	if (tree_u32(t, "/cpus", "count", &n_cpus, e) || cpuid_supported(kvm, supported, e))
 		goto out;
 	cpuid_for_guest(supported, n_cpus, khz > 0 ? (uint32_t)khz : 0, guest);
 	if (cpuid_to_tree(guest, t, e) ||
@@ -119,7 +118,7 @@ static int check_cpuid(const struct arch *a, struct err *e)
 
 	if (!supported)
 		return err_set(e, "out of memory");
-	rc = cpuid_supported(a->kvm->dev_fd, supported, e) || cpuid_check(&a->cpuid, supported, e);
+	rc = cpuid_supported(a->kvm, supported, e) || cpuid_check(&a->cpuid, supported, e);
 	free(supported);
 	return rc ? err_context(e, "/cpus") : 0;
 }
@@ -165,27 +164,6 @@ void arch_free(struct arch *a)
 	free(a);
 }
 
-/* The guest's TSC must tick here as it did where it was born, within what KVM tolerates. */
-static int set_tsc_khz(struct arch *a, struct vcpu *v, struct err *e)
-{
-	int here = ioctl(v->fd, KVM_GET_TSC_KHZ, 0);
-	uint64_t tolerance;
-
-	a->host_khz = here > 0 ? (uint32_t)here : 0;
-	if (!a->tsc_khz || here <= 0)
-		return 0;
-	tolerance = (uint64_t)here * 250 / 1000000;
-	if (a->tsc_khz + tolerance >= (uint64_t)here && a->tsc_khz <= (uint64_t)here + tolerance)
-		return 0;
-	if (ioctl(v->fd, KVM_SET_TSC_KHZ, (unsigned long)a->tsc_khz) < 0)
-		return err_set(e,
-			       "/cpus: the guest's time stamp counter runs at %u kHz, this host's "
-			       "at %d kHz, and KVM cannot scale it here",
-			       a->tsc_khz, here);
-	a->tsc_scaled = true;
-	return 0;
-}
-
 static int set_cpuid(const struct arch *a, struct vcpu *v, struct err *e)
 {
 	struct cpuid_table *mine = malloc(sizeof(*mine));
@@ -199,7 +177,7 @@ static int set_cpuid(const struct arch *a, struct vcpu *v, struct err *e)
 	cpuid_for_vcpu(&a->cpuid, v->index, mine);
 	c->nent = mine->n;
 	memcpy(c->entries, mine->entries, mine->n * sizeof(mine->entries[0]));
-	rc = ioctl(v->fd, KVM_SET_CPUID2, c);
+	rc = x86_vcpu_ioctl(v, KVM_SET_CPUID2, c);
 	if (rc)
 		rc = err_errno(e, errno, "/cpus: KVM does not take the CPUID table");
 out:
@@ -214,24 +192,21 @@ out:
  */
 static int enter_apic_map(struct vcpu *v, struct err *e)
 {
-	struct kvm_lapic_state lapic;
+	struct kvm_lapic_state lapic = { 0 };
 
-	if (ioctl(v->fd, KVM_GET_LAPIC, &lapic) || ioctl(v->fd, KVM_SET_LAPIC, &lapic))
+	if (x86_vcpu_ioctl(v, KVM_GET_LAPIC, &lapic) || x86_vcpu_ioctl(v, KVM_SET_LAPIC, &lapic))
 		return err_errno(e, errno, "vCPU %u: its LAPIC cannot be set up", v->index);
 	return 0;
 }
 
 int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e)
 {
-	struct kvm_device_attr attr = { .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET };
-
-	if (set_tsc_khz(a, v, e) || set_cpuid(a, v, e) || enter_apic_map(v, e))
+	if (x86_tsc_init(a, v, e) || set_cpuid(a, v, e) || enter_apic_map(v, e))
 		return -1;
 	if (a->msrs_known)
 		return 0;
 	a->msrs_known = true;
-	a->tsc_offset = ioctl(v->fd, KVM_HAS_DEVICE_ATTR, &attr) == 0;
-	return x86_find_msrs(a, v, e);
+	return x86_msrs_find(a, v, e);
 }
 
 static int find_power_port(const struct tree *t, uint32_t *port, struct err *e)
@@ -307,15 +282,15 @@ int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcp
 void arch_vcpu_was_parked(struct vcpu *v)
 {
 	/* EINVAL when the guest does not use kvmclock. */
-	(void)!ioctl(v->fd, KVM_KVMCLOCK_CTRL, 0);
+	(void)!x86_vcpu_ioctl(v, KVM_KVMCLOCK_CTRL, NULL);
 }
 
 void arch_vcpu_describe(struct vcpu *v, char *text, unsigned int size)
 {
-	struct kvm_regs regs;
-	struct kvm_sregs sregs;
+	struct kvm_regs regs = { 0 };
+	struct kvm_sregs sregs = { 0 };
 
-	if (ioctl(v->fd, KVM_GET_REGS, &regs) || ioctl(v->fd, KVM_GET_SREGS, &sregs)) {
+	if (x86_vcpu_ioctl(v, KVM_GET_REGS, &regs) || x86_vcpu_ioctl(v, KVM_GET_SREGS, &sregs)) {
 		snprintf(text, size, "its registers cannot be read");
 		return;
 	}

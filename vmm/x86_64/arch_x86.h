@@ -14,6 +14,9 @@
 #define X86_XSAVE_MAX 16384
 #define X86_CPUS_MAX  254 /* 8-bit APIC ids, 255 is broadcast */
 
+#define X86_MSR_TSC	     0x10u
+#define X86_MSR_TSC_DEADLINE 0x6e0u
+
 /* Constant once the first vCPU was made. */
 struct arch {
 	struct kvm *kvm;
@@ -28,13 +31,27 @@ struct arch {
 	bool tsc_offset; /* KVM_VCPU_TSC_OFFSET is there */
 };
 
-/* vm_state.c: the guest's counter without its offset, when this host's stands at `host`. */
-uint64_t x86_scaled_counter(const struct arch *a, uint64_t host);
-/* What the guest's counter advances in so many ns. */
-uint64_t x86_guest_ticks(const struct arch *a, uint64_t ns);
+/* vcpu_state.c: as ioctl(2) on the vCPU's fd. */
+int x86_vcpu_ioctl(const struct vcpu *v, unsigned long request, const void *arg);
+/* The same with the request's name in the sentence; -1 or what KVM returned. */
+int x86_vcpu_ioctl_named(const struct vcpu *v, unsigned long request, const void *arg,
+			 const char *name, struct err *e);
+#define VCPU_IOCTL(v, request, arg, e) x86_vcpu_ioctl_named(v, request, arg, #request, e)
 
-/* vcpu_state.c: fills a->msrs with what vCPU `v` can really read. */
-int x86_find_msrs(struct arch *a, struct vcpu *v, struct err *e);
+/* msrs.c: fills a->msrs with what vCPU `v` can really read. */
+int x86_msrs_find(struct arch *a, struct vcpu *v, struct err *e);
+/* The values of a->msrs, in their order. */
+int x86_msrs_get(const struct arch *a, struct vcpu *v, uint64_t *values, struct err *e);
+int x86_msrs_set(struct vcpu *v, const uint32_t *numbers, const uint64_t *values, uint32_t n,
+		 struct err *e);
+
+/* tsc.c: lets the vCPU's TSC tick as the tree says. */
+int x86_tsc_init(struct arch *a, struct vcpu *v, struct err *e);
+/* What it showed at that moment; and makes it have shown `tsc` then, advanced as the moment is. */
+int x86_tsc_save(const struct arch *a, struct vcpu *v, const struct arch_moment *now, uint64_t *tsc,
+		 struct err *e);
+int x86_tsc_load(const struct arch *a, struct vcpu *v, const struct arch_moment *now, uint64_t tsc,
+		 struct err *e);
 
 struct boot_entry;
 /* vcpu_state.c: registers for the first instruction. */

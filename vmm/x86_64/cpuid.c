@@ -18,9 +18,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "vmm/base/err.h"
+#include "vmm/kvm.h"
 #include "vmm/tree.h"
 
 #define BIT(n) (1u << (n))
@@ -47,7 +47,7 @@ static int find(const struct cpuid_table *c, uint32_t function, uint32_t index)
 	return -1;
 }
 
-int cpuid_supported(int kvm_fd, struct cpuid_table *out, struct err *e)
+int cpuid_supported(const struct kvm *kvm, struct cpuid_table *out, struct err *e)
 {
 	union {
 		struct kvm_cpuid2 head; /* its entries follow it */
@@ -56,7 +56,7 @@ int cpuid_supported(int kvm_fd, struct cpuid_table *out, struct err *e)
 
 	memset(&c, 0, sizeof(c));
 	c.head.nent = CPUID_ENTRIES_MAX;
-	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &c) < 0)
+	if (kvm_ioctl(kvm, kvm->dev_fd, KVM_GET_SUPPORTED_CPUID, &c) < 0)
 		return err_errno(e, errno, "KVM does not tell which CPUID it supports");
 	if (c.head.nent > CPUID_ENTRIES_MAX)
 		return err_set(e, "KVM supports %u CPUID entries, more than %d", c.head.nent,

@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 
 struct err;
+struct kvm;
 struct tree;
 
 #define CPUID_ENTRIES_MAX 256
@@ -22,7 +23,7 @@ struct cpuid_table {
 };
 
 /* What KVM supports here (KVM_GET_SUPPORTED_CPUID on the /dev/kvm fd). */
-int cpuid_supported(int kvm_fd, struct cpuid_table *out, struct err *e);
+int cpuid_supported(const struct kvm *kvm, struct cpuid_table *out, struct err *e);
 
 /* The table for a new guest of `n_cpus`: supported features, hypervisor bit, TSC deadline, x2APIC,
  * topology leaves (1, 4, 0xb, 0x1f, 0x80000008, 0x8000001d, 0x8000001e), 0x40000010 (tsc_khz).

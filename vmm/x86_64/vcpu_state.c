@@ -22,7 +22,6 @@
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "vmm/base/err.h"
 #include "vmm/kvm.h"
@@ -30,9 +29,6 @@
 #include "vmm/vcpu.h"
 #include "vmm/x86_64/arch_x86.h"
 #include "vmm/x86_64/boot.h"
-
-#define MSR_TSC		 0x10u
-#define MSR_TSC_DEADLINE 0x6e0u
 
 #define N_SEGMENTS 8 /* cs ds es fs gs ss tr ldt */
 
@@ -132,196 +128,33 @@ const struct state_desc arch_vcpu_state = {
 	.check = vcpu_check,
 };
 
-/* An ioctl on the vCPU's fd with its name in the sentence. */
-static int vcpu_ioctl(struct vcpu *v, unsigned long request, const void *arg, const char *name,
-		      struct err *e)
+int x86_vcpu_ioctl(const struct vcpu *v, unsigned long request, const void *arg)
 {
-	int rc = ioctl(v->fd, request, arg);
+	return kvm_ioctl(v->env->kvm, v->fd, request, arg);
+}
+
+int x86_vcpu_ioctl_named(const struct vcpu *v, unsigned long request, const void *arg,
+			 const char *name, struct err *e)
+{
+	int rc = x86_vcpu_ioctl(v, request, arg);
 
 	return rc < 0 ? err_errno(e, errno, "vCPU %u: %s", v->index, name) : rc;
 }
 
-#define VCPU_IOCTL(v, request, arg, e) vcpu_ioctl(v, request, arg, #request, e)
-
-/* KVM's list of MSRs, with room for `n`; NULL when memory is short. */
-static struct kvm_msrs *new_msrs(uint32_t n)
-{
-	struct kvm_msrs *list = calloc(1, sizeof(*list) + n * sizeof(list->entries[0]));
-
-	if (list)
-		list->nmsrs = n;
-	return list;
-}
-
-/*
- * What KVM's list leaves out although it keeps values for them: memory types and machine-check
- * banks. Those that a CPU has not are dropped below like any other.
- */
-static const struct {
-	uint32_t first, n;
-} unlisted[] = {
-	{ 0x200, 16 },				       /* MTRR variable ranges */
-	{ 0x250, 1 },	   { 0x258, 2 }, { 0x268, 8 }, /* MTRR fixed ranges */
-	{ 0x2ff, 1 },				       /* MTRR default type */
-	{ 0x17a, 2 },				       /* machine check: status, control */
-	{ 0x400, 32 * 4 },			       /* machine-check banks */
-};
-
-int x86_find_msrs(struct arch *a, struct vcpu *v, struct err *e)
-{
-	struct kvm_msr_list *all = calloc(1, sizeof(*all) + X86_MSRS_MAX * sizeof(uint32_t));
-	struct kvm_msrs *list = new_msrs(X86_MSRS_MAX + 1);
-	uint32_t i, n = 0;
-	int rc = -1;
-
-	if (!all || !list) {
-		err_set(e, "out of memory");
-		goto out;
-	}
-	all->nmsrs = X86_MSRS_MAX;
-	if (ioctl(a->kvm->dev_fd, KVM_GET_MSR_INDEX_LIST, all)) {
-		err_errno(e, errno, "KVM_GET_MSR_INDEX_LIST (%u MSRs)", all->nmsrs);
-		goto out;
-	}
-	for (i = 0; i < all->nmsrs; i++)
-		if (all->indices[i] != MSR_TSC && all->indices[i] != MSR_TSC_DEADLINE)
-			list->entries[n++].index = all->indices[i];
-	for (i = 0; i < sizeof(unlisted) / sizeof(unlisted[0]); i++)
-		for (uint32_t k = 0; k < unlisted[i].n && n < X86_MSRS_MAX; k++)
-			list->entries[n++].index = unlisted[i].first + k;
-	/* The TSC is saved as an offset; the deadline goes last: see the order above. */
-	list->entries[n++].index = MSR_TSC_DEADLINE;
-
-	/* KVM_GET_MSRS stops at the first one that this CPU has not: take it out, go on there. */
-	while (n) {
-		list->nmsrs = n;
-		rc = ioctl(v->fd, KVM_GET_MSRS, list);
-		if (rc < 0) {
-			err_errno(e, errno, "KVM_GET_MSRS");
-			goto out;
-		}
-		if ((uint32_t)rc >= n)
-			break;
-		memmove(&list->entries[rc], &list->entries[rc + 1],
-			(n - (uint32_t)rc - 1) * sizeof(list->entries[0]));
-		n--;
-	}
-	a->n_msrs = n;
-	for (i = 0; i < n; i++)
-		a->msrs[i] = list->entries[i].index;
-	rc = 0;
-out:
-	free(all);
-	free(list);
-	return rc < 0 ? -1 : 0;
-}
-
 static int save_msrs(const struct arch *a, struct vcpu *v, struct vcpu_state *st, struct err *e)
 {
-	struct kvm_msrs *list = new_msrs(a->n_msrs);
-	uint32_t i;
-	int rc;
-
-	if (!list)
-		return err_set(e, "out of memory");
-	for (i = 0; i < a->n_msrs; i++)
-		list->entries[i].index = a->msrs[i];
-	rc = VCPU_IOCTL(v, KVM_GET_MSRS, list, e);
-	if (rc >= 0 && (uint32_t)rc != a->n_msrs)
-		rc = err_set(e, "vCPU %u: MSR 0x%" PRIx32 " cannot be read", v->index,
-			     list->entries[rc].index);
-	for (i = 0; rc >= 0 && i < a->n_msrs; i++) {
-		st->msrs[i] = a->msrs[i];
-		st->values[i] = list->entries[i].data;
-	}
-	st->n_msrs = st->n_values = a->n_msrs;
-	free(list);
-	return rc < 0 ? -1 : 0;
-}
-
-/* Sets MSRs [from, to). One that this host has not matters only when it holds something. */
-static int load_msrs(struct vcpu *v, const struct vcpu_state *st, uint32_t from, uint32_t to,
-		     struct err *e)
-{
-	struct kvm_msrs *list = new_msrs(to - from);
-	uint32_t i;
-	int rc = 0;
-
-	if (!list)
-		return err_set(e, "out of memory");
-	while (from < to) {
-		list->nmsrs = to - from;
-		for (i = from; i < to; i++)
-			list->entries[i - from] = (struct kvm_msr_entry){
-				.index = st->msrs[i],
-				.data = st->values[i],
-			};
-		rc = VCPU_IOCTL(v, KVM_SET_MSRS, list, e);
-		if (rc < 0)
-			break;
-		from += (uint32_t)rc;
-		if (from < to && st->values[from++]) {
-			rc = err_set(e,
-				     "vCPU %u: this host does not take MSR 0x%" PRIx32
-				     " with value 0x%" PRIx64,
-				     v->index, st->msrs[from - 1], st->values[from - 1]);
-			break;
-		}
-	}
-	free(list);
-	return rc < 0 ? -1 : 0;
-}
-
-static struct kvm_device_attr tsc_offset_attr(uint64_t *offset)
-{
-	return (struct kvm_device_attr){
-		.group = KVM_VCPU_TSC_CTRL,
-		.attr = KVM_VCPU_TSC_OFFSET,
-		.addr = (uintptr_t)offset,
-	};
-}
-
-/* The TSC itself: for kernels without the offset attribute (before 5.16). */
-static int tsc_msr(struct vcpu *v, unsigned long request, const char *name, uint64_t *tsc,
-		   struct err *e)
-{
-	struct kvm_msrs *one = new_msrs(1);
-	int rc;
-
-	if (!one)
-		return err_set(e, "out of memory");
-	one->entries[0] = (struct kvm_msr_entry){ .index = MSR_TSC, .data = *tsc };
-	rc = vcpu_ioctl(v, request, one, name, e);
-	*tsc = one->entries[0].data;
-	free(one);
-	return rc < 0 ? -1 : 0;
-}
-
-static int save_tsc(const struct arch *a, struct vcpu *v, const struct arch_moment *now,
-		    uint64_t *tsc, struct err *e)
-{
-	uint64_t offset = 0;
-	struct kvm_device_attr attr = tsc_offset_attr(&offset);
-
-	if (!a->tsc_offset)
-		return tsc_msr(v, KVM_GET_MSRS, "KVM_GET_MSRS", tsc, e);
-	if (VCPU_IOCTL(v, KVM_GET_DEVICE_ATTR, &attr, e) < 0)
+	if (x86_msrs_get(a, v, st->values, e))
 		return -1;
-	*tsc = x86_scaled_counter(a, now->host_counter) + offset;
+	memcpy(st->msrs, a->msrs, a->n_msrs * sizeof(a->msrs[0]));
+	st->n_msrs = st->n_values = a->n_msrs;
 	return 0;
 }
 
-static int load_tsc(const struct arch *a, struct vcpu *v, const struct arch_moment *now,
-		    uint64_t tsc, struct err *e)
+/* Those from `from` up to `to`. */
+static int load_msrs(struct vcpu *v, const struct vcpu_state *st, uint32_t from, uint32_t to,
+		     struct err *e)
 {
-	uint64_t offset;
-	struct kvm_device_attr attr = tsc_offset_attr(&offset);
-
-	tsc += x86_guest_ticks(a, now->advance_ns);
-	offset = tsc - x86_scaled_counter(a, now->host_counter);
-	if (!a->tsc_offset)
-		return tsc_msr(v, KVM_SET_MSRS, "KVM_SET_MSRS", &tsc, e);
-	return VCPU_IOCTL(v, KVM_SET_DEVICE_ATTR, &attr, e) < 0 ? -1 : 0;
+	return x86_msrs_set(v, st->msrs + from, st->values + from, to - from, e);
 }
 
 static void regs_to_state(const struct kvm_regs *r, uint64_t out[18])
@@ -424,7 +257,7 @@ int arch_vcpu_save(const struct arch *a, struct vcpu *v, const struct arch_momen
 	    VCPU_IOCTL(v, KVM_GET_REGS, &regs, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_GET_SREGS, &sregs, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_GET_XCRS, &xcrs, e) < 0 || save_xsave(a, v, st, e) < 0 ||
-	    save_msrs(a, v, st, e) || save_tsc(a, v, now, &st->tsc, e) ||
+	    save_msrs(a, v, st, e) || x86_tsc_save(a, v, now, &st->tsc, e) ||
 	    VCPU_IOCTL(v, KVM_GET_LAPIC, &st->lapic, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_GET_DEBUGREGS, &debug, e) < 0)
 		return -1;
@@ -444,21 +277,22 @@ int arch_vcpu_load(const struct arch *a, struct vcpu *v, const struct arch_momen
 	const struct vcpu_state *st = p;
 	struct kvm_sregs sregs = state_to_sregs(st);
 	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = st->xcr0 };
-	struct kvm_mp_state mp = { .mp_state = st->mp_state }, before;
+	struct kvm_mp_state mp = { .mp_state = st->mp_state }, before = { 0 };
 	struct kvm_debugregs debug = { .dr6 = st->dr6, .dr7 = st->dr7 };
 	struct kvm_regs regs;
 	uint32_t last = st->n_msrs;
 
 	memcpy(&regs, st->regs, sizeof(regs));
 	memcpy(debug.db, st->db, sizeof(st->db));
-	if (last && st->msrs[last - 1] == MSR_TSC_DEADLINE)
+	if (last && st->msrs[last - 1] == X86_MSR_TSC_DEADLINE)
 		last--;
 	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &before, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_SET_SREGS, &sregs, e) < 0 ||
 	    (st->xcr0 && VCPU_IOCTL(v, KVM_SET_XCRS, &xcrs, e) < 0) ||
 	    load_xsave(a, v, st, e) < 0 || load_msrs(v, st, 0, last, e) ||
-	    VCPU_IOCTL(v, KVM_SET_LAPIC, &st->lapic, e) < 0 || load_tsc(a, v, now, st->tsc, e) ||
-	    load_msrs(v, st, last, st->n_msrs, e) || VCPU_IOCTL(v, KVM_SET_REGS, &regs, e) < 0 ||
+	    VCPU_IOCTL(v, KVM_SET_LAPIC, &st->lapic, e) < 0 ||
+	    x86_tsc_load(a, v, now, st->tsc, e) || load_msrs(v, st, last, st->n_msrs, e) ||
+	    VCPU_IOCTL(v, KVM_SET_REGS, &regs, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_SET_VCPU_EVENTS, &st->events, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_SET_MP_STATE, &mp, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_SET_DEBUGREGS, &debug, e) < 0)

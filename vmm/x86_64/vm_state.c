@@ -7,19 +7,14 @@
  * clock likewise, advanced by what has passed since. So TSC and kvmclock of a guest keep their
  * distance, on all vCPUs.
  */
-#include <cpuid.h>
-#include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <x86intrin.h>
 
 #include "vmm/base/err.h"
 #include "vmm/kvm.h"
 #include "vmm/state.h"
 #include "vmm/x86_64/arch_x86.h"
-
-#define HYGON_EBX 0x6f677948u /* "Hygo" */
 
 struct vm_state {
 	struct kvm_pic_state pic[2];
@@ -65,30 +60,6 @@ int arch_moment_now(const struct kvm *kvm, struct arch_moment *now, struct err *
 	now->advance_ns = 0;
 	now->host_counter = clock.flags & KVM_CLOCK_HOST_TSC ? clock.host_tsc : __rdtsc();
 	return 0;
-}
-
-/*
- * KVM multiplies by a fixed-point ratio, with 32 fractional bits for AMD's hardware and 48 for
- * Intel's. Computed as KVM does, so that all vCPUs keep the counters they had, to the tick.
- */
-uint64_t x86_scaled_counter(const struct arch *a, uint64_t host)
-{
-	unsigned int eax, ebx = 0, ecx, edx, bits;
-	unsigned __int128 ratio;
-
-	if (!a->tsc_scaled)
-		return host;
-	__get_cpuid(0, &eax, &ebx, &ecx, &edx);
-	bits = ebx == signature_AMD_ebx || ebx == HYGON_EBX ? 32 : 48;
-	ratio = ((unsigned __int128)a->tsc_khz << bits) / a->host_khz;
-	return (uint64_t)((unsigned __int128)host * (uint64_t)ratio >> bits);
-}
-
-uint64_t x86_guest_ticks(const struct arch *a, uint64_t ns)
-{
-	uint32_t khz = a->tsc_scaled || !a->host_khz ? a->tsc_khz : a->host_khz;
-
-	return (uint64_t)((unsigned __int128)ns * khz / 1000000);
 }
 
 static int get_chip(const struct kvm *kvm, uint32_t id, void *out, size_t len, struct err *e)
