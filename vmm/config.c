@@ -40,6 +40,8 @@ enum option {
 	OPT_CONTROL,
 	OPT_DIRTY_RING,
 	OPT_LISTEN,
+	OPT_ALLOW_PATH,
+	OPT_SAME_PATHS,
 	OPT_USER,
 	OPT_PAUSED,
 	OPT_VERBOSE,
@@ -48,18 +50,30 @@ enum option {
 
 #define RUN	(1u << CONFIG_RUN)
 #define RECEIVE (1u << CONFIG_RECEIVE)
-#define ALL	(RUN | 1u << CONFIG_RESTORE | RECEIVE)
+#define COMING	(1u << CONFIG_RESTORE | RECEIVE)
+#define ALL	(RUN | COMING)
 
 static const struct option_spec config_options[] = {
-	[OPT_KERNEL] = { "kernel", true, ALL },	    [OPT_INITRD] = { "initrd", true, ALL },
-	[OPT_CMDLINE] = { "cmdline", true, RUN },   [OPT_NAME] = { "name", true, ALL },
-	[OPT_CPUS] = { "cpus", true, RUN },	    [OPT_MEMORY] = { "memory", true, RUN },
-	[OPT_DISK] = { "disk", true, ALL },	    [OPT_NET] = { "net", true, ALL },
-	[OPT_CHANNEL] = { "channel", true, ALL },   [OPT_CONSOLE] = { "console", true, ALL },
-	[OPT_CONTROL] = { "control", true, ALL },   [OPT_DIRTY_RING] = { "dirty-ring", true, ALL },
-	[OPT_LISTEN] = { "listen", true, RECEIVE }, [OPT_USER] = { "user", true, ALL },
-	[OPT_PAUSED] = { "paused", false, ALL },    [OPT_VERBOSE] = { "verbose", false, ALL },
-	[OPT_HELP] = { "help", false, ALL },	    { NULL, false, 0 },
+	[OPT_KERNEL] = { "kernel", true, ALL },
+	[OPT_INITRD] = { "initrd", true, ALL },
+	[OPT_CMDLINE] = { "cmdline", true, RUN },
+	[OPT_NAME] = { "name", true, ALL },
+	[OPT_CPUS] = { "cpus", true, RUN },
+	[OPT_MEMORY] = { "memory", true, RUN },
+	[OPT_DISK] = { "disk", true, ALL },
+	[OPT_NET] = { "net", true, ALL },
+	[OPT_CHANNEL] = { "channel", true, ALL },
+	[OPT_CONSOLE] = { "console", true, ALL },
+	[OPT_CONTROL] = { "control", true, ALL },
+	[OPT_DIRTY_RING] = { "dirty-ring", true, ALL },
+	[OPT_LISTEN] = { "listen", true, RECEIVE },
+	[OPT_USER] = { "user", true, ALL },
+	[OPT_ALLOW_PATH] = { "allow-path", true, COMING },
+	[OPT_SAME_PATHS] = { "same-paths", false, COMING },
+	[OPT_PAUSED] = { "paused", false, ALL },
+	[OPT_VERBOSE] = { "verbose", false, ALL },
+	[OPT_HELP] = { "help", false, ALL },
+	{ NULL, false, 0 },
 };
 
 static int parse_console(struct config *c, const char *value, struct err *e)
@@ -158,6 +172,13 @@ static int parse_option(struct config *c, enum config_verb verb, int option, con
 		return parse_dirty_ring(c, value, e);
 	case OPT_LISTEN:
 		return parse_text(&c->listen, value, e);
+	case OPT_ALLOW_PATH:
+		if (c->n_allow_paths == CONFIG_DEVICES_MAX)
+			return err_set(e, "more than %d directories", CONFIG_DEVICES_MAX);
+		return parse_text(&c->allow_paths[c->n_allow_paths++], value, e);
+	case OPT_SAME_PATHS:
+		c->same_paths = true;
+		return 0;
 	case OPT_USER:
 		return parse_text(&c->user, value, e);
 	case OPT_PAUSED:

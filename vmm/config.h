@@ -52,9 +52,14 @@ struct config {
 	struct config_override net_overrides[CONFIG_DEVICES_MAX];
 	unsigned int n_net_overrides;
 	const char *console; /* stdio, null, file:PATH, unix:PATH; NULL: as the tree says */
-	const char *control; /* path, or NULL: the default one */
-	const char *user;    /* to drop to, or NULL */
-	uint32_t dirty_ring; /* entries; 0: none */
+	/* receive, restore: what of the other side's own words on this host is taken. */
+	const char *allow_paths[CONFIG_DEVICES_MAX];
+	unsigned int n_allow_paths;
+	bool same_paths;
+	uint64_t memory_max_bytes; /* 0: not given */
+	const char *control;	   /* path, or NULL: the default one */
+	const char *user;	   /* to drop to, or NULL */
+	uint32_t dirty_ring;	   /* entries; 0: none */
 	bool dirty_ring_given;
 	bool paused, verbose, help;
 	const char *operand;		     /* restore: the file */
@@ -79,6 +84,15 @@ void config_free(struct config *c);
  * asked whether anything exists. `t` is initialised and empty.
  */
 int config_tree(const struct config *c, struct tree *t, struct err *e);
+
+/*
+ * The gate. A tree that came from elsewhere says under /host what a source had open on its own
+ * host. Here that is a suggestion, by whoever was able to connect or to write the file: it stays in
+ * the tree only if an option allows it, goes if an option replaces it or if the guest can do
+ * without, and is refused otherwise, with the option that is missing. Everything below /host passes
+ * here, also what this version does not know. Before config_override_tree. `trusted`: all is taken.
+ */
+int config_admit_tree(const struct config *c, bool trusted, struct tree *t, struct err *e);
 
 /*
  * Puts the host's side given to `restore` or `receive` into a tree that came from elsewhere; what

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/io.h"
 #include "vmm/base/log.h"
 #include "vmm/machine_internal.h"
 
@@ -251,7 +252,8 @@ static int open_image(const struct tree *t, const char *prop, int *fd, const cha
 		return 0;
 	/* NONBLOCK so that a FIFO without a writer does not hold us here; means nothing to files.
 	 */
-	*fd = open(*name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	*fd = io_open(*name, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0,
+		      tree_is_without_links(t, "/host/boot", prop));
 	if (*fd < 0)
 		return err_errno(e, errno, "%s: cannot open the %s", *name, prop);
 	if (fstat(*fd, &st) || !S_ISREG(st.st_mode)) {

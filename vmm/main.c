@@ -350,7 +350,8 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 	note_sockets(vm);
 	open_slots(vm);
 	vm->commands = (struct command_context){ .machine = vm->machine, .control = vm->control };
-	if (machine_open_boot(vm->machine, &later)) {
+	if ((origin == ORIGIN_FRESH || tree_has(t, "/host/boot", "kernel")) &&
+	    machine_open_boot(vm->machine, &later)) {
 		if (origin == ORIGIN_FRESH)
 			return err_set(e, "%s", later.text);
 		log_warn("the guest will not be able to reboot here: %s", later.text);
@@ -398,11 +399,15 @@ static int boot_new(struct vm *vm, const struct config *c, struct err *e)
 	return rc ? -1 : 0;
 }
 
-/* The machine that the destination brings, waiting for its guest. */
-static int make_arriving(struct vm *vm, const struct config *c, struct tree *t, struct err *e)
+/*
+ * The machine that the destination brings, waiting for its guest. `own`: this user has made it, so
+ * it may say what is opened on this host.
+ */
+static int make_arriving(struct vm *vm, const struct config *c, bool own, struct tree *t,
+			 struct err *e)
 {
 	struct destination *d = &vm->destination;
-	int rc = config_override_tree(c, t, e) ||
+	int rc = config_admit_tree(c, own, t, e) || config_override_tree(c, t, e) ||
 		 make_machine(vm, c, t, d->cold ? ORIGIN_FILE : ORIGIN_INCOMING, e);
 
 	tree_free(t);
@@ -424,9 +429,16 @@ static int restore_saved(struct vm *vm, const struct config *c, struct err *e)
 {
 	struct channel *ch;
 	struct tree t;
+	struct err why;
+	bool own;
 
-	if (file_channel_open(&ch, c->operand, e) ||
-	    destination_open(&vm->destination, ch, true, -1, &t, e) || make_arriving(vm, c, &t, e))
+	if (file_channel_open(&ch, c->operand, e))
+		return -1;
+	own = file_channel_is_own(ch, &why);
+	if (!own && !c->same_paths)
+		log_warn("%s: what it says of this host is not taken for granted", why.text);
+	if (destination_open(&vm->destination, ch, true, -1, &t, e) ||
+	    make_arriving(vm, c, own, &t, e))
 		return -1;
 	loop_run(&vm->loop);
 	return 0;
@@ -516,7 +528,7 @@ static int receive(struct vm *vm, const struct config *c, struct err *e)
 		return -1;
 	if (vm->ended)
 		return 0;
-	if (make_arriving(vm, c, &t, e))
+	if (make_arriving(vm, c, false, &t, e))
 		return -1;
 	loop_run(&vm->loop);
 	return 0;

@@ -349,6 +349,44 @@ bool tree_next_child(const struct tree *t, const char *path, unsigned int *it,
 	}
 }
 
+bool tree_next_property(const struct tree *t, const char *path, unsigned int *it, const char **name,
+			const void **value, size_t *len)
+{
+	int node = fdt_path_offset(t->fdt, path), prop, n = 0;
+	unsigned int at = 0;
+
+	if (node < 0)
+		return false;
+	fdt_for_each_property_offset(prop, t->fdt, node)
+	{
+		if (at++ < *it)
+			continue;
+		++*it;
+		*value = fdt_getprop_by_offset(t->fdt, prop, name, &n);
+		*len = *value ? (size_t)n : 0;
+		return *value != NULL;
+	}
+	return false;
+}
+
+bool tree_is_without_links(const struct tree *t, const char *path, const char *prop)
+{
+	char mark[64];
+
+	snprintf(mark, sizeof(mark), "%s" TREE_WITHOUT_LINKS, prop);
+	return tree_has(t, path, mark);
+}
+
+int tree_remove(struct tree *t, const char *path, const char *prop, struct err *e)
+{
+	int node = fdt_path_offset(t->fdt, path);
+	int rc = node < 0 ? -FDT_ERR_NOTFOUND : fdt_delprop(t->fdt, node, prop);
+
+	if (rc && rc != -FDT_ERR_NOTFOUND)
+		return err_set(e, "%s: cannot remove '%s' (%s)", path, prop, fdt_strerror(rc));
+	return 0;
+}
+
 /* Whether a property reads as one or more non-empty printable strings. */
 static bool is_text(const char *v, int len)
 {

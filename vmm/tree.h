@@ -13,6 +13,7 @@
  *                port = <u32 base, u32 size> or reg = <u64 gpa, u64 size>, interrupts = <u32 gsi>
  *                and the guest-visible configuration of the model
  *   /host        dirty-ring = entries a vCPU, if there shall be rings
+ *   /host/boot   kernel, initrd = paths, for the next reboot
  *   /host/ID     what belongs to this host only: paths, tap names; the one part a destination may
  *                override; nothing in it is visible to the guest
  *
@@ -82,6 +83,25 @@ int tree_u64_pair(const struct tree *t, const char *path, const char *prop, uint
  */
 bool tree_next_child(const struct tree *t, const char *path, unsigned int *it,
 		     char child[TREE_PATH_MAX]);
+
+/*
+ * The properties of a node, in no order that counts. Start with *it = 0; false at the end. Name and
+ * value live in the tree: until it is written or freed.
+ */
+bool tree_next_property(const struct tree *t, const char *path, unsigned int *it, const char **name,
+			const void **value, size_t *len);
+
+/*
+ * Beside a path in /host that was only suggested, and allowed (config_admit_tree), stands a
+ * property of its name with this behind it: all links in it are resolved. Whoever opens it follows
+ * no link, so that nobody can put one into its way meanwhile.
+ */
+#define TREE_WITHOUT_LINKS "-without-links"
+
+bool tree_is_without_links(const struct tree *t, const char *path, const char *prop);
+
+/* Takes a property away, if it is there; a node that has become empty stays. */
+int tree_remove(struct tree *t, const char *path, const char *prop, struct err *e);
 
 /* Writes the tree as DTS text to `out` (a stdio stream), as dtc would read it. */
 

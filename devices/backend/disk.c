@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/io.h"
 #include "vmm/base/log.h"
 
 #define BLOCK_BYTES_MAX 4096u
@@ -72,10 +73,11 @@ static int inspect(struct disk *d, struct err *e)
 	return 0;
 }
 
-int disk_open(struct disk *d, const char *name, const char *path, bool readonly, struct err *e)
+static int open_image(struct disk *d, const char *name, const char *path, bool readonly,
+		      bool without_links, struct err *e)
 {
 	/* NONBLOCK so that a FIFO without a writer does not hold us here; taken off again. */
-	int flags = (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	int flags = (readonly ? O_RDONLY : O_RDWR) | O_NOCTTY | O_NONBLOCK;
 
 	*d = (struct disk){ .fd = -1, .readonly = readonly };
 	if ((size_t)snprintf(d->name, sizeof(d->name), "%s", name) >= sizeof(d->name))
@@ -86,7 +88,7 @@ int disk_open(struct disk *d, const char *name, const char *path, bool readonly,
 			       sizeof(d->path) - 1);
 	if (path[0] != '/')
 		return err_set(e, "%s: '%s' is not an absolute path", name, path);
-	d->fd = open(path, flags);
+	d->fd = io_open(path, flags, 0, without_links);
 	if (d->fd < 0 && errno == EISDIR)
 		return err_set(e, "%s: %s is a directory (expected a raw image or a block device)",
 			       name, path);
@@ -104,6 +106,17 @@ int disk_open(struct disk *d, const char *name, const char *path, bool readonly,
 		return -1;
 	}
 	return 0;
+}
+
+int disk_open(struct disk *d, const char *name, const char *path, bool readonly, struct err *e)
+{
+	return open_image(d, name, path, readonly, false, e);
+}
+
+int disk_open_without_links(struct disk *d, const char *name, const char *path, bool readonly,
+			    struct err *e)
+{
+	return open_image(d, name, path, readonly, true, e);
 }
 
 void disk_close(struct disk *d)

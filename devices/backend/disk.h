@@ -45,6 +45,9 @@ struct disk {
  * 512). On -1 there is nothing to close.
  */
 int disk_open(struct disk *d, const char *name, const char *path, bool readonly, struct err *e);
+/* The same, but a path with a link in it is refused. */
+int disk_open_without_links(struct disk *d, const char *name, const char *path, bool readonly,
+			    struct err *e);
 void disk_close(struct disk *d);
 
 /*

@@ -446,7 +446,8 @@ static int open_disk(struct disk *d, const struct tree *t, const char *id, bool 
 	snprintf(host, sizeof(host), "/host/%.63s", id);
 	if (tree_str(t, host, "path", &image, e) < 0)
 		return err_context(e, "%s: no image is given", id);
-	return disk_open(d, id, image, readonly, e);
+	return (tree_is_without_links(t, host, "path") ? disk_open_without_links
+						       : disk_open)(d, id, image, readonly, e);
 }
 
 static int blk_probe(struct tree *t, const char *path, struct err *e)

@@ -71,6 +71,10 @@ int file_channel_create(struct channel **out, const char *path, struct err *e);
 /* A file to be read. */
 int file_channel_open(struct channel **out, const char *path, struct err *e);
 
+/* Whether nobody but root and the user of this process can have written it; if not, `why` says who
+ * can. Files only. */
+bool file_channel_is_own(const struct channel *ch, struct err *why);
+
 /*
  * A connected stream socket, which the channel then owns. `stop_fd` (an eventfd, not owned) makes
  * every wait of the channel end at once with the error "cancelled", however slow the link: -1 for

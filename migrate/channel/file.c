@@ -200,3 +200,26 @@ fail:
 	file_close(&f->ch);
 	return -1;
 }
+
+bool file_channel_is_own(const struct channel *ch, struct err *why)
+{
+	const struct file_channel *f = (const struct file_channel *)ch;
+	struct stat st;
+
+	/* Of the open file: a name may lead elsewhere by now. */
+	if (fstat(f->fd, &st)) {
+		err_errno(why, errno, "%s: cannot look at it", ch->name);
+		return false;
+	}
+	if (st.st_uid != 0 && st.st_uid != geteuid()) {
+		err_set(why, "%s belongs to another user (id %u)", ch->name,
+			(unsigned int)st.st_uid);
+		return false;
+	}
+	if (st.st_mode & 022) {
+		err_set(why, "%s can be written by other users (mode %04o)", ch->name,
+			(unsigned int)(st.st_mode & 07777));
+		return false;
+	}
+	return true;
+}

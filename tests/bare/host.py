@@ -110,7 +110,7 @@ def user_option_changes_the_user_and_the_vm_can_still_be_saved(place):
     check(done.returncode == 0 and vm.wait() == 0, f"save: {done.stderr}")
     check(os.stat(place.path("theirs/saved")).st_uid == nobody.pw_uid, "whose file is it?")
     check(os.listdir(place.path("theirs")) == ["saved"], "leftover")
-    again = place.restore(place.path("theirs/saved"), "--user", "nobody")
+    again = place.restore(place.path("theirs/saved"), "--same-paths", "--user", "nobody")
     bare.works_on(again)
     check(again.cli("quit").returncode == 0 and again.wait() == 0, "quit")
     check(os.listdir(place.runtime) == [], "its socket is left behind")

@@ -5,12 +5,26 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "vmm/base/err.h"
+
+int io_open(const char *path, int flags, mode_t mode, bool follow_no_link)
+{
+	struct open_how how = { .flags = (uint64_t)(unsigned int)(flags | O_CLOEXEC),
+				.mode = flags & O_CREAT ? mode : 0,
+				.resolve = RESOLVE_NO_SYMLINKS };
+
+	if (!follow_no_link)
+		return open(path, flags | O_CLOEXEC, mode);
+	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+}
 
 ssize_t io_read_full(int fd, void *buf, size_t len)
 {

@@ -4,11 +4,18 @@
 #ifndef GODWIT_BASE_IO_H
 #define GODWIT_BASE_IO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 struct err;
+
+/*
+ * open(), close-on-exec. With `follow_no_link` it fails (ELOOP) if any part of the path is a link:
+ * what is opened then is what the path says, whoever else can write in its directories.
+ */
+int io_open(const char *path, int flags, mode_t mode, bool follow_no_link);
 
 /* Reads until `len` bytes or end of file; the number of bytes read, or -1 with errno. */
 ssize_t io_read_full(int fd, void *buf, size_t len);

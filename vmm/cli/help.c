@@ -44,6 +44,19 @@ static const char overview[] =
 	"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cancelled, 4 undecided (migrate).\n"
 	"Errors are one sentence on stderr.\n";
 
+#define COMING_OPTIONS                                                                            \
+	"  --disk ID=PATH      where the disk called ID is here; may be repeated\n"               \
+	"  --net ID=tap:IF     the tap interface of the card called ID; may be repeated\n"        \
+	"  --channel NAME,socket=PATH\n"                                                          \
+	"                      the socket of the channel called NAME; may be repeated\n"          \
+	"  --kernel FILE       the kernel for the guest's next reboot\n"                          \
+	"  --initrd FILE       its initial RAM disk\n"                                            \
+	"  --allow-path DIR    images, kernel, initrd and sockets that lie below DIR, once all\n" \
+	"                      links are resolved, are used as they are suggested; may be\n"      \
+	"                      repeated\n"                                                        \
+	"  --same-paths        all of it is used as it is suggested: this host is like the "      \
+	"other\n"
+
 #define HOST_OPTIONS                                                                               \
 	"  --console stdio|null|file:PATH|unix:PATH\n"                                             \
 	"                      where the guest's serial port goes. stdio is a raw pipe, or on a\n" \
@@ -89,15 +102,11 @@ static const struct help helps[] = {
 	  "usage: godwit restore FILE [OPTION...]\n"
 	  "\n"
 	  "Goes on with the VM that FILE holds. What the guest sees comes from the file; the\n"
-	  "host's side is as it was, or as these options say.\n"
+	  "host's side (disks, taps, sockets, console, kernel) is as it was, or as these options\n"
+	  "say. If FILE is not yours alone (it belongs to you or root, and nobody else can write\n"
+	  "it), what it says of the host's side is a suggestion: see godwit receive --help.\n"
 	  "\n"
-	  "  --name NAME         call the VM otherwise\n"
-	  "  --disk ID=PATH      where the disk called ID is here; may be repeated\n"
-	  "  --net ID=tap:IF     the tap interface of the card called ID; may be repeated\n"
-	  "  --channel NAME,socket=PATH\n"
-	  "                      the socket of the channel called NAME; may be repeated\n"
-	  "  --kernel FILE       the kernel for the guest's next reboot\n"
-	  "  --initrd FILE       its initial RAM disk\n" HOST_OPTIONS },
+	  "  --name NAME         call the VM otherwise\n" COMING_OPTIONS HOST_OPTIONS },
 	{ "save", "usage: godwit save VM FILE\n"
 		  "\n"
 		  "Puts the VM away: its guest stops, FILE holds all of it, the VM ends. FILE "
@@ -109,20 +118,17 @@ static const struct help helps[] = {
 	  "usage: godwit receive --listen URI [OPTION...]\n"
 	  "\n"
 	  "Waits for a VM that godwit migrate moves here, and runs it until it ends. What the\n"
-	  "guest sees comes with it; the host's side is as it was there, or as these options say.\n"
+	  "guest sees comes with it. The host's side (disks, taps, sockets, console, kernel) is\n"
+	  "what these options say: where it was on the other host is a suggestion, which is used\n"
+	  "only if --allow-path or --same-paths says so. A disk, tap or channel that is not said\n"
+	  "is refused; the console is stdio then, and without a kernel the guest cannot reboot.\n"
 	  "While it waits its status is inmigrate, and godwit quit ends it. Without --name it is\n"
 	  "called vm- and the process id until the guest brings a name.\n"
 	  "\n"
 	  "  --listen URI        tcp:HOST:PORT (HOST may be empty: all addresses; port 0: any, "
 	  "and\n"
 	  "                      it is told which) or unix:PATH. IPv6 addresses in brackets\n"
-	  "  --name NAME         call the VM otherwise\n"
-	  "  --disk ID=PATH      where the disk called ID is here; may be repeated\n"
-	  "  --net ID=tap:IF     the tap interface of the card called ID; may be repeated\n"
-	  "  --channel NAME,socket=PATH\n"
-	  "                      the socket of the channel called NAME; may be repeated\n"
-	  "  --kernel FILE       the kernel for the guest's next reboot\n"
-	  "  --initrd FILE       its initial RAM disk\n" HOST_OPTIONS },
+	  "  --name NAME         call the VM otherwise\n" COMING_OPTIONS HOST_OPTIONS },
 	{ "migrate",
 	  "usage: godwit migrate VM URI [OPTION...]\n"
 	  "\n"
