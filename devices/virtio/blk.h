@@ -20,8 +20,8 @@
 #define BLK_STEP_BYTES (1u << 20)
 /* The same for discards and zeroes, which only waiting for them at a stop makes long. */
 #define BLK_RANGE_STEP_BYTES (64u << 20)
-/* The largest discard or write of zeroes in sectors that a driver may ask for; zeroes may have to
- * be written, so drivers are told of less. */
+/* The largest discard and the largest write of zeroes, in sectors: drivers are told of them, and
+ * more is refused. Zeroes may have to be written, and parking waits for that: so they are less. */
 #define BLK_RANGE_SECTORS (1u << 21)
 #define BLK_ZERO_SECTORS  (1u << 17)
 

@@ -103,7 +103,8 @@ static enum blk_next parse_range(struct blk *b, struct blk_request *r, uint8_t *
 	flags = le32toh(seg.flags);
 	if (flags & ~(discard ? 0u : VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP))
 		return done(status, VIRTIO_BLK_S_UNSUPP);
-	if (sectors > BLK_RANGE_SECTORS || !inside(b, sector, sectors))
+	if (sectors > (discard ? BLK_RANGE_SECTORS : BLK_ZERO_SECTORS) ||
+	    !inside(b, sector, sectors))
 		return done(status, VIRTIO_BLK_S_IOERR);
 	r->offset = sector * DISK_SECTOR;
 	r->bytes = (uint64_t)sectors * DISK_SECTOR;

@@ -212,6 +212,29 @@ START_TEST(discard_and_zeroes_do_what_they_say)
 }
 END_TEST
 
+START_TEST(ranges_are_no_longer_than_the_driver_was_told)
+{
+	uint32_t discard, zeroes;
+
+	ck_assert_int_eq(ftruncate(image, 3ll << 30), 0); /* sparse */
+	run(false, RANGES);
+	bus_access(&bench.mmio,
+		   BENCH_GPA + 0x100 + offsetof(struct virtio_blk_config, max_discard_sectors),
+		   &discard, 4, false);
+	bus_access(&bench.mmio,
+		   BENCH_GPA + 0x100 + offsetof(struct virtio_blk_config, max_write_zeroes_sectors),
+		   &zeroes, 4, false);
+	ck_assert_uint_eq(range(VIRTIO_BLK_T_DISCARD, SECTORS, discard, 0), VIRTIO_BLK_S_OK);
+	ck_assert_uint_eq(range(VIRTIO_BLK_T_DISCARD, SECTORS, discard + 1, 0), VIRTIO_BLK_S_IOERR);
+	for (unsigned int unmap = 0; unmap < 2; unmap++) {
+		ck_assert_uint_eq(range(VIRTIO_BLK_T_WRITE_ZEROES, SECTORS, zeroes, unmap),
+				  VIRTIO_BLK_S_OK);
+		ck_assert_uint_eq(range(VIRTIO_BLK_T_WRITE_ZEROES, SECTORS, zeroes + 1, unmap),
+				  VIRTIO_BLK_S_IOERR);
+	}
+}
+END_TEST
+
 START_TEST(ranges_that_were_not_negotiated_are_unsupported)
 {
 	run(false, PLAIN);
@@ -481,6 +504,7 @@ int main(void)
 	tcase_add_test(t, layout_of_buffers_does_not_matter);
 	tcase_add_test(t, sectors_outside_the_disk_are_refused);
 	tcase_add_test(t, discard_and_zeroes_do_what_they_say);
+	tcase_add_test(t, ranges_are_no_longer_than_the_driver_was_told);
 	tcase_add_test(t, ranges_that_were_not_negotiated_are_unsupported);
 	tcase_add_test(t, readonly_disk_is_never_written);
 	tcase_add_test(t, request_without_header_or_status_asks_for_a_reset);
