@@ -82,7 +82,7 @@ void virtio_fail(struct virtio_device *v, const char *fmt, ...)
 	v->st.status |= VIRTIO_STATUS_NEEDS_RESET;
 	if (v->st.status & VIRTIO_STATUS_DRIVER_OK)
 		raise_interrupt(v, INTERRUPT_CONFIG);
-	/* A guest can fail and reset in a circle; the log is not its to fill. */
+	/* A guest can fail and reset device or machine in a circle; the log is not its to fill. */
 	if (v->failed_logged)
 		return;
 	v->failed_logged = true;
@@ -127,10 +127,14 @@ static void tie_doorbell(struct virtio_device *v, unsigned int q)
 	/* Once for each queue that is ever used, so the guest cannot make KVM's bus churn. */
 	if (b->tied)
 		return;
-	if (doorbell_add(v->dev.env->kvm, b->fd, v->mmio_gpa + VIRTIO_MMIO_QUEUE_NOTIFY, q, &e) < 0)
-		log_verbose("%s: queue %u is rung by exits: %s", v->dev.id, q, e.text);
-	else
+	if (doorbell_add(v->dev.env->kvm, b->fd, v->mmio_gpa + VIRTIO_MMIO_QUEUE_NOTIFY, q, &e) ==
+	    0) {
 		b->tied = true;
+		return;
+	}
+	if (!b->untied_logged)
+		log_verbose("%s: queue %u is rung by exits: %s (said once)", v->dev.id, q, e.text);
+	b->untied_logged = true;
 }
 
 static void start(struct virtio_device *v)
@@ -427,6 +431,5 @@ void virtio_load(struct virtio_device *v, const struct virtio_state *st)
 		v->queues[i].st = st->queues[i];
 	apply_features(v);
 	__atomic_store_n(&v->interrupt_status, st->interrupt_status, __ATOMIC_SEQ_CST);
-	v->failed_logged = v->misuse_logged = false;
 	pthread_mutex_unlock(&v->lock);
 }

@@ -106,6 +106,7 @@ struct virtio_device {
 		unsigned int queue;
 		int fd;	   /* eventfd */
 		bool tied; /* KVM signals it for the guest's write, without an exit */
+		bool untied_logged;
 		struct loop_watch watch;
 	} doorbells[VIRTIO_QUEUES_MAX];
 
@@ -115,7 +116,7 @@ struct virtio_device {
 	struct queue queues[VIRTIO_QUEUES_MAX];
 	bool active;  /* the machine runs: between activate and quiesce */
 	bool started; /* ops->start was called, ops->stop not yet */
-	bool failed_logged, misuse_logged;
+	bool failed_logged, misuse_logged; /* once in the VM's life: no reset changes them */
 
 	uint32_t interrupt_status; /* atomic */
 };

@@ -94,9 +94,10 @@ struct net {
 		uint8_t mac[6];
 		uint16_t status; /* little endian */
 	} config;
-	bool starved;	     /* the guest has no buffers: the tap is not read */
-	bool blocked;	     /* the tap takes no more: until EPOLLOUT */
-	bool gone;	     /* the interface was removed */
+	bool starved; /* the guest has no buffers: the tap is not read */
+	bool blocked; /* the tap takes no more: until EPOLLOUT */
+	bool gone;    /* the interface was removed */
+	bool misfit_logged;
 	uint32_t watched;    /* the events that are watched for now; 0: none */
 	uint32_t held_bytes; /* a frame that was read and not given to the guest yet */
 	uint8_t held[FRAME_MAX];
@@ -198,6 +199,15 @@ static int net_rx_pop(struct net *n, struct queue_chain *c, uint64_t least)
 	return 1;
 }
 
+/* The guest chooses its buffers, so the log is not its to fill. */
+static void net_log_misfit(struct net *n, uint32_t bytes)
+{
+	if (!n->misfit_logged)
+		log_verbose("%s: a frame of %u bytes does not fit the guest's buffers (said once)",
+			    n->v.dev.id, bytes);
+	n->misfit_logged = true;
+}
+
 /* Puts `taken` chains back: 0, or 1 when they are all that a queue can have: it never fits. */
 static int net_rx_put_back(struct net *n, uint16_t taken)
 {
@@ -208,7 +218,7 @@ static int net_rx_put_back(struct net *n, uint16_t taken)
 		queue_unpop(q);
 	if (!never)
 		return 0;
-	log_verbose("%s: a frame does not fit the guest's buffers", n->v.dev.id);
+	net_log_misfit(n, n->held_bytes);
 	n->held_bytes = 0;
 	return 1;
 }
@@ -234,8 +244,7 @@ static int net_deliver(struct net *n)
 		taken++;
 		if (!mergeable && c->in_bytes < left) {
 			/* Section 5.1.6.3: its buffers had to hold any frame it allowed. */
-			log_verbose("%s: a frame of %u bytes does not fit a buffer of %llu",
-				    n->v.dev.id, left, (unsigned long long)c->in_bytes);
+			net_log_misfit(n, left);
 			n->held_bytes = 0;
 			queue_unpop(q);
 			return 1;
