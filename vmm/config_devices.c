@@ -113,7 +113,7 @@ static int sub_option(struct sub_options *s, char *part, const char *const *know
 static int check_id(const char *id, struct err *e)
 {
 	/* Nodes of the machine's own devices, and of the host's side that is no device's. */
-	static const char *const taken[] = { "serial0",	 "power",    "rng0",
+	static const char *const taken[] = { "serial0",	 "power",    "i8042", "rng0",
 					     "balloon0", "channels", "boot" };
 
 	if (word_check_name("id", id, ID_MAX, e))

@@ -164,7 +164,7 @@ int config_tree(const struct config *c, struct tree *t, struct err *e)
 	    arch_tree_memory(t, c->memory_bytes, e) ||
 	    tree_set_u32(t, "/cpus", "count", c->cpus, e) ||
 	    add_plain(t, "serial-8250", "serial0", e) || set_console(t, c->console, e) ||
-	    add_plain(t, "power", "power", e))
+	    add_plain(t, "power", "power", e) || add_plain(t, "i8042", "i8042", e))
 		return -1;
 	for (unsigned int i = 0; i < c->n_disks; i++)
 		if (add_disk(t, &c->disks[i], e))

@@ -111,6 +111,18 @@ bool acpi_power_off(u64 rsdp)
 	return write_register(&sleep, (u8)(sleep_type(fadt) << 2 | 0x20));
 }
 
+/* As Linux does it with reboot=k: wait for the controller, 65536 times at most, then command. */
+void keyboard_reset(void)
+{
+	unsigned int polls = 0;
+
+	while (in8(0x64) & 2 && ++polls < 0x10000)
+		;
+	say_number("keyboard polls=", polls);
+	say_end();
+	out8(0x64, 0xfe);
+}
+
 void acpi_reset(u64 rsdp)
 {
 	const u8 *fadt = find_fadt(rsdp);

@@ -159,6 +159,7 @@ void work_turn(struct cpu *c);
 /* acpi.c */
 bool acpi_power_off(u64 rsdp);
 void acpi_reset(u64 rsdp) __attribute__((noreturn));
+void keyboard_reset(void); /* returns if there is no keyboard controller */
 
 /* small things */
 static inline u64 rdtsc(void)

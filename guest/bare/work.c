@@ -272,6 +272,9 @@ static void command(int byte)
 		say("reset");
 		say_end();
 		acpi_reset(plan.rsdp);
+	case 'k':
+		keyboard_reset();
+		break;
 	case '\r':
 	case '\n':
 		break;

@@ -167,6 +167,19 @@ def reset_by_the_guest_starts_it_again(place):
 
 
 @test
+def keyboard_controller_resets_the_machine_at_once(place):
+    vm = place.bare("fill=8", *SMALL)
+    qmp = vm.qmp()
+    bare.ready(vm)
+    vm.send("k")
+    polls = bare.line(vm, "keyboard")["polls"]
+    check(polls == 0, f"the controller was asked {polls} times whether it takes a command")
+    check(qmp.wait_event("RESET")["data"]["guest"] is True, "not the guest's reset")
+    bare.ready(vm)
+    bare.works_on(vm)
+
+
+@test
 def reset_of_a_paused_machine_leaves_it_paused(place):
     vm = place.bare("fill=4", *SMALL)
     bare.ready(vm)

@@ -72,6 +72,8 @@ int arch_tree_place(struct tree *t, const char *path, struct err *e)
 				       tree_set_u32(t, path, "interrupts", X86_POWER_GSI, e)
 			       ? -1
 			       : 0;
+	if (!strcmp(model, "i8042"))
+		return tree_set_u32_pair(t, path, "port", X86_I8042_PORT, 5, e);
 	n = count_placed(t);
 	if (n >= max)
 		return err_set(e, "%s: more than %u virtio devices (each needs an interrupt pin)",

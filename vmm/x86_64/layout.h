@@ -40,6 +40,9 @@
 #define X86_POWER_PORT 0x600u
 #define X86_POWER_GSI  9u
 
+/* The keyboard controller's place on every PC: see devices/i8042.c. */
+#define X86_I8042_PORT 0x60u
+
 /* IOAPIC pins that virtio devices get, in this order: edge triggered, one each. */
 #define X86_VIRTIO_GSIS                                                            \
 	{                                                                          \
