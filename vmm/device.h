@@ -143,7 +143,8 @@ struct device_model {
 	void (*settle)(struct device *d);
 	int (*sync)(struct device *d, struct err *e);
 
-	/* The guest has just come from another host, and runs: tell the network. NULL for most. */
+	/* The guest has just come from another host or a file, and runs: tell the network. NULL for
+	 * most. */
 	void (*announce)(struct device *d);
 
 	/*

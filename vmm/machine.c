@@ -173,7 +173,7 @@ static int build(struct machine *m, enum machine_origin origin,
 		.incoming = origin == ORIGIN_INCOMING,
 		.announce = ANNOUNCE_DEFAULT,
 	};
-	m->announce = origin == ORIGIN_INCOMING;
+	m->announce = origin != ORIGIN_FRESH; /* a restored one may have been elsewhere */
 	return build_devices(m, models, e) || build_vcpus(m, e) ? -1 : 0;
 }
 
@@ -453,6 +453,8 @@ int machine_unhold(struct machine *m, struct err *e)
 {
 	m->held = false;
 	m->status = MACHINE_PAUSED;
+	/* After `resume --force` it may have run elsewhere. */
+	m->announce |= m->released;
 	if (m->released && machine_acquire(m, e))
 		return -1;
 	return m->run_after_hold ? machine_resume(m, e) : 0;

@@ -50,7 +50,7 @@ struct machine {
 	bool running; /* devices active, vCPUs not asked to park */
 	bool held, run_after_hold;
 	bool released; /* machine_release gave up what only one side may have */
-	bool announce; /* the next resume is the first one on this host */
+	bool announce; /* the guest has been elsewhere: the next resume tells the network */
 	bool stands;   /* since a moment that is known */
 	struct arch_moment stood_at;
 	int kernel_fd, initrd_fd;
