@@ -32,7 +32,7 @@ COMPLAINTS = (r"soft lockup|hard LOCKUP|hung task|blocked for more than|rcu.*sta
 HARMLESS = (r"PCI: Fatal: No config space access function found|"
             r"Marking TSC unstable due to TSCs unsynchronized")
 # Where much serial traffic makes the emulated machine stand still: see tests/README.md.
-IN_TESTBED = "GODWIT_TESTBED" in os.environ
+IN_TESTBED = "GODWIT_IN_TESTBED" in os.environ
 # The testbed's emulated processor does not let KVM see that a guest sets XCR0 (QEMU 7.2).
 CMDLINE = "console=ttyS0 panic=-1 quiet loglevel=1 godwit.run=agent" + (
     " noxsave" if IN_TESTBED else "")
