@@ -540,6 +540,7 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 	int rc;
 
 	d->guest = g;
+	d->lane[0].reader.n_vcpus = g->n_vcpus;
 	d->stats = stats;
 	ahead_init(&d->ahead, g);
 	stats_add(&stats->meta_bytes, d->lane[0].reader.bytes);

@@ -171,6 +171,8 @@ int inspect_stream(struct channel *ch, enum inspect_what what, FILE *out, struct
 		reader_free(&r);
 		return -1;
 	}
+	if (tree_u32(&t, "/cpus", "count", &r.n_vcpus, NULL))
+		r.n_vcpus = 0;
 	if (what == INSPECT_TREE)
 		tree_print(&t, out);
 	rc = read_rest(&r, what, &n, out, e);

@@ -200,6 +200,7 @@ static int set_up(struct source *s, struct reader *r, struct err *e)
 	struct record rec;
 
 	w->channel = s->channel;
+	w->n_vcpus = s->guest->n_vcpus;
 	if (s->fixed_id)
 		memcpy(s->id, s->fixed_id, sizeof(s->id));
 	else if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))

@@ -224,6 +224,7 @@ void machine_destroy(struct machine *m)
 	for (i = m->n_devices; i-- > 0;)
 		m->devices[i]->model->destroy(m->devices[i]);
 	machine_snapshot_free(m, &m->pristine);
+	machine_snapshot_free(m, &m->moved);
 	free(m->vcpus);
 	if (m->io_made)
 		loop_free(&m->io);

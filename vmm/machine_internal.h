@@ -44,6 +44,10 @@ struct machine {
 	struct loop *owner_loop;
 	struct machine_events events;
 	struct snapshot pristine;
+	/* For states_save and states_load: made by the first of them, then kept, since memory that
+	 * is touched for the first time costs more than what is done with it. */
+	struct snapshot moved;
+	size_t states_bytes; /* of the last tree of states, and some more; 0: there was none */
 
 	/* Owner's thread. */
 	enum machine_status status;
@@ -61,7 +65,8 @@ struct machine {
 
 /* -- machine_states.c -- */
 
-/* All of it as it is now; freed by the caller. */
+/* All of it as it is now, into what a snapshot has already, or into a new one; the caller frees it.
+ */
 int machine_snapshot_take(struct machine *m, struct snapshot *s, struct err *e);
 /* One that has been checked; the guest's clocks have gone on by so much. KVM may still refuse a
  * value: then the machine must not run. */

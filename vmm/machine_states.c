@@ -12,6 +12,10 @@
 
 #include "vmm/base/err.h"
 #include "vmm/machine_internal.h"
+#include "vmm/states.h"
+
+/* A tree of states is about as large as the one before it: registers and queues change in value. */
+#define STATES_BYTES_SPARE 65536u
 
 void machine_snapshot_free(struct machine *m, struct snapshot *s)
 {
@@ -100,21 +104,18 @@ int machine_snapshot_take(struct machine *m, struct snapshot *s, struct err *e)
 	struct arch_moment then;
 	unsigned int i;
 
-	if (snapshot_alloc(m, s, e))
+	if (!s->vm && snapshot_alloc(m, s, e))
 		return -1;
 	if (m->stands)
 		then = m->stood_at;
 	else if (arch_moment_now(&m->kvm, &then, e))
-		goto fail;
+		return -1;
 	if (all_vcpus(m, s, &then, false, e) || arch_vm_save(m->arch, &then, s->vm, e))
-		goto fail;
+		return -1;
 	for (i = 0; i < m->n_devices; i++)
 		if (s->devices[i])
 			m->devices[i]->model->save(m->devices[i], s->devices[i]);
 	return 0;
-fail:
-	machine_snapshot_free(m, s);
-	return -1;
 }
 
 int machine_snapshot_apply(struct machine *m, struct snapshot *s, uint64_t advance_ns,
@@ -135,111 +136,96 @@ int machine_snapshot_apply(struct machine *m, struct snapshot *s, uint64_t advan
 	return 0;
 }
 
-static void vcpu_path(unsigned int index, char path[TREE_PATH_MAX])
+/* All that has a state, with the place of it in `s`: VM, devices, vCPUs. */
+static unsigned int list_things(struct machine *m, const struct snapshot *s,
+				struct state_thing *things)
 {
-	snprintf(path, TREE_PATH_MAX, "/cpus/cpu@%u", index);
+	struct state_thing *t = things;
+	unsigned int i;
+
+	*t = (struct state_thing){ .path = "/vm", .desc = &arch_vm_state, .st = s->vm };
+	t++;
+	for (i = 0; i < m->n_devices; i++) {
+		if (!s->devices[i])
+			continue;
+		t->desc = m->devices[i]->model->state;
+		t->st = s->devices[i];
+		snprintf(t++->path, sizeof(t->path), "%s", m->devices[i]->path);
+	}
+	for (i = 0; i < m->n_vcpus; i++) {
+		t->desc = &arch_vcpu_state;
+		t->st = s->vcpus[i];
+		snprintf(t++->path, sizeof(t->path), "/cpus/cpu@%u", i);
+	}
+	return (unsigned int)(t - things);
+}
+
+static struct state_thing *new_things(const struct machine *m, struct err *e)
+{
+	struct state_thing *t = calloc(1 + m->n_devices + m->n_vcpus, sizeof(*t));
+
+	if (!t)
+		err_set(e, "out of memory");
+	return t;
+}
+
+static int encode(struct machine *m, const struct snapshot *s, struct tree *states, struct err *e)
+{
+	struct state_thing *things = new_things(m, e);
+	int rc;
+
+	if (!things)
+		return -1;
+	rc = states_write(things, list_things(m, s, things), m->states_bytes, states, e);
+	free(things);
+	if (!rc)
+		m->states_bytes = tree_bytes_used(states) + STATES_BYTES_SPARE;
+	return rc;
 }
 
 int machine_states_save(struct machine *m, struct tree *states, struct err *e)
 {
-	struct snapshot s = { 0 };
-	char path[TREE_PATH_MAX];
-	unsigned int i;
-	int rc;
-
 	if (m->running)
 		return err_set(e, "the machine is running");
-	if (tree_init(states, e))
-		return -1;
-	if (machine_snapshot_take(m, &s, e)) {
-		tree_free(states);
-		return -1;
-	}
-	rc = state_save(states, "/vm", &arch_vm_state, s.vm, e);
-	for (i = 0; !rc && i < m->n_vcpus; i++) {
-		vcpu_path(i, path);
-		rc = state_save(states, path, &arch_vcpu_state, s.vcpus[i], e);
-	}
-	for (i = 0; !rc && i < m->n_devices; i++)
-		if (s.devices[i])
-			rc = state_save(states, m->devices[i]->path, m->devices[i]->model->state,
-					s.devices[i], e);
-	machine_snapshot_free(m, &s);
-	if (rc) {
-		tree_free(states);
-		return -1;
-	}
-	tree_pack(states);
-	return 0;
+	return machine_snapshot_take(m, &m->moved, e) || encode(m, &m->moved, states, e) ? -1 : 0;
 }
 
-/* A state that nobody here has would be lost silently: it is refused. */
-static int check_nodes(struct machine *m, const struct tree *states, struct err *e)
+/* A state that fits no device as it is here, the network of another size say. */
+static int check_devices(struct machine *m, const struct snapshot *s, struct err *e)
 {
-	static const char *const groups[] = { "/cpus", "/devices" };
-	char path[TREE_PATH_MAX], cpu[TREE_PATH_MAX];
-	unsigned int g, i, it = 0;
-	bool known;
-
-	while (tree_next_child(states, "/", &it, path))
-		if (strcmp(path, "/vm") && strcmp(path, "/cpus") && strcmp(path, "/devices"))
-			return err_set(e, "%s: a state that this version does not know", path);
-	for (g = 0; g < 2; g++)
-		for (it = 0; tree_next_child(states, groups[g], &it, path);) {
-			known = false;
-			for (i = 0; g == 0 && i < m->n_vcpus && !known; i++) {
-				vcpu_path(i, cpu);
-				known = !strcmp(path, cpu);
-			}
-			for (i = 0; g == 1 && i < m->n_devices && !known; i++)
-				known = m->devices[i]->model->state &&
-					!strcmp(path, m->devices[i]->path);
-			if (!known)
-				return err_set(e,
-					       "%s: the state of something that this machine "
-					       "does not have",
-					       path);
-		}
-	return 0;
-}
-
-static int decode(struct machine *m, const struct tree *states, struct snapshot *s, struct err *e)
-{
-	char path[TREE_PATH_MAX];
 	unsigned int i;
 
-	if (check_nodes(m, states, e) || state_load(states, "/vm", &arch_vm_state, s->vm, e))
-		return -1;
-	for (i = 0; i < m->n_vcpus; i++) {
-		vcpu_path(i, path);
-		if (state_load(states, path, &arch_vcpu_state, s->vcpus[i], e))
-			return -1;
-	}
 	for (i = 0; i < m->n_devices; i++) {
 		struct device *d = m->devices[i];
 
-		if (!s->devices[i])
-			continue;
-		if (state_load(states, d->path, d->model->state, s->devices[i], e))
-			return -1;
-		if (d->model->fits && d->model->fits(d, s->devices[i], e))
+		if (s->devices[i] && d->model->fits && d->model->fits(d, s->devices[i], e))
 			return err_context(e, "%s", d->path);
 	}
 	return 0;
 }
 
+static int decode(struct machine *m, const struct tree *states, struct snapshot *s, struct err *e)
+{
+	struct state_thing *things = new_things(m, e);
+	int rc;
+
+	if (!things)
+		return -1;
+	rc = states_read(states, things, list_things(m, s, things), NULL, e);
+	free(things);
+	return rc ? -1 : check_devices(m, s, e);
+}
+
 int machine_states_load(struct machine *m, const struct tree *states, uint64_t advance_ns,
 			struct err *e)
 {
-	struct snapshot s = { 0 };
-	int rc;
-
 	if (m->running)
 		return err_set(e, "the machine is running");
-	if (snapshot_alloc(m, &s, e))
+	if (!m->moved.vm && snapshot_alloc(m, &m->moved, e))
 		return -1;
 	m->used = true;
-	rc = decode(m, states, &s, e) || machine_snapshot_apply(m, &s, advance_ns, e) ? -1 : 0;
-	machine_snapshot_free(m, &s);
-	return rc;
+	return decode(m, states, &m->moved, e) ||
+			       machine_snapshot_apply(m, &m->moved, advance_ns, e)
+		       ? -1
+		       : 0;
 }

@@ -2,6 +2,9 @@
  * The visitor behind state.h: one field list serves save and load. Any thread; a visitor lives on
  * the stack of state_save or state_load. While loading, each property that a field took is counted;
  * a node with more properties or sub-nodes than the fields asked for is refused.
+ *
+ * A node is gone through once, before its fields are loaded, and each field looks beside where the
+ * one before it was found: so a state costs the same however many there are, and about its bytes.
  */
 #include "vmm/state.h"
 
@@ -13,14 +16,38 @@
 
 #include "vmm/base/err.h"
 #include "vmm/tree.h"
+#include "vmm/tree_writer.h"
+
+/* Fields, and elements of lists, that one node may have. */
+#define ITEMS_MAX 128
+
+/* The properties of a node, or its sub-nodes, in the order of the tree. */
+struct items {
+	unsigned int n, taken;
+	int last; /* the one that was taken last, or -1 */
+	struct item {
+		const char *name;
+		const uint8_t *value; /* of a property */
+		int len;
+		int offset; /* of a sub-node */
+	} item[ITEMS_MAX];
+};
+
+/* A node that is being loaded. */
+struct place {
+	struct items fields, nodes;
+};
 
 struct state {
 	bool loading, failed;
-	struct tree *states;	   /* saving */
-	const struct tree *source; /* loading */
+	/* Saving: a node has its properties first, so the fields are gone through a second time if
+	 * there are lists among them. */
+	bool lists_turn, lists_seen;
+	struct tree_writer *writer; /* saving: the node at `path` is open */
+	const struct tree *source;  /* loading */
+	struct place *place;	    /* loading: the node at `path`; NULL: it is not there */
 	char path[TREE_PATH_MAX];
-	int node; /* loading: the one at `path`, looked up once; negative: not there */
-	unsigned int n_properties, n_nodes; /* of the node at `path`, taken so far */
+	uint64_t steps; /* tags seen and names compared */
 	struct err *e;
 };
 
@@ -41,20 +68,101 @@ static void fail(struct state *s, const char *name, const char *fmt, ...)
 	err_set(s->e, "%s: field '%s' %s", s->path, name, text);
 }
 
-/* The bytes of a field of the node being loaded; NULL when it is not there. */
-static const uint8_t *take(struct state *s, const char *name, int *len)
+static void unknown_fields(struct state *s)
 {
-	const uint8_t *v = s->node < 0 ? NULL : fdt_getprop(s->source->fdt, s->node, name, len);
+	s->failed = true;
+	err_set(s->e, "%s: has fields that this version does not know (saved by a newer one?)",
+		s->path);
+}
 
-	if (v)
-		s->n_properties++;
-	return v;
+static struct item *add(struct items *l)
+{
+	return l->n < ITEMS_MAX ? &l->item[l->n++] : NULL;
+}
+
+/* One pass over the node at that offset: its fields, and its sub-nodes without theirs. (A property
+ * behind a sub-node is none to others who read trees.) */
+static void look_around(struct state *s, int offset, struct place *p)
+{
+	const void *fdt = s->source->fdt;
+	struct item *item = NULL;
+	int depth = 0, at, next = offset;
+	uint32_t tag;
+
+	p->fields.n = p->fields.taken = p->nodes.n = p->nodes.taken = 0;
+	p->fields.last = p->nodes.last = -1;
+	do {
+		at = next;
+		tag = fdt_next_tag(fdt, at, &next);
+		s->steps++;
+		if (tag == FDT_BEGIN_NODE && ++depth == 2) {
+			item = add(&p->nodes);
+			if (item)
+				*item = (struct item){ .name = fdt_get_name(fdt, at, NULL),
+						       .offset = at };
+		} else if (tag == FDT_PROP && depth == 1) {
+			item = p->nodes.n ? NULL : add(&p->fields);
+			if (item)
+				item->value = fdt_getprop_by_offset(fdt, at, &item->name,
+								    &item->len);
+		} else {
+			depth -= tag == FDT_END_NODE;
+			continue;
+		}
+		if (!item) {
+			unknown_fields(s);
+			return;
+		}
+	} while (depth > 0 && tag != FDT_END && next >= 0);
+}
+
+static bool is_named(struct state *s, const struct items *l, int i, const char *name)
+{
+	if (i < 0 || i >= (int)l->n)
+		return false;
+	s->steps++;
+	return l->item[i].name && !strcmp(l->item[i].name, name);
+}
+
+/*
+ * NULL when it is not there. Beside the last one first: a tree has its fields in the order of the
+ * list, or (where they were put in front of each other) the other way round.
+ */
+static const struct item *take(struct state *s, struct items *l, const char *name)
+{
+	int i, found = -1;
+
+	if (is_named(s, l, l->last + 1, name))
+		found = l->last + 1;
+	else if (is_named(s, l, l->last - 1, name))
+		found = l->last - 1;
+	for (i = 0; i < (int)l->n && found < 0; i++)
+		if (is_named(s, l, i, name))
+			found = i;
+	if (found < 0)
+		return NULL;
+	l->last = found;
+	l->taken++;
+	return &l->item[found];
+}
+
+/* The bytes of a field of the node being loaded; NULL when it is not there. */
+static const uint8_t *take_field(struct state *s, const char *name, int *len)
+{
+	const struct item *f = s->place ? take(s, &s->place->fields, name) : NULL;
+
+	if (!f)
+		return NULL;
+	*len = f->len;
+	return f->value;
 }
 
 static void put(struct state *s, const char *name, const void *v, size_t len)
 {
-	if (tree_set_bytes(s->states, s->path, name, v, len, s->e))
-		s->failed = true;
+	if (s->lists_turn || !tree_writer_bytes(s->writer, name, v, len, s->e))
+		return;
+	s->failed = true;
+	err_context(s->e, "%s", s->path);
 }
 
 static uint64_t big_endian(const uint8_t *v, unsigned int width)
@@ -89,7 +197,7 @@ static uint64_t number(struct state *s, const char *name, uint64_t v, unsigned i
 		put(s, name, out, width);
 		return v;
 	}
-	bytes = take(s, name, &len);
+	bytes = take_field(s, name, &len);
 	if (!bytes && missing)
 		return *missing;
 	if (!bytes)
@@ -165,7 +273,7 @@ void state_buffer(struct state *s, const char *name, void *v, uint32_t *len, uin
 		put(s, name, v, *len);
 		return;
 	}
-	bytes = take(s, name, &n);
+	bytes = take_field(s, name, &n);
 	if (!bytes) {
 		fail(s, name, "is missing");
 	} else if ((uint32_t)n > max) {
@@ -198,7 +306,7 @@ static void array(struct state *s, const char *name, void *v, uint32_t *n, uint3
 		put(s, name, out, (size_t)*n * width);
 		return;
 	}
-	bytes = take(s, name, &len);
+	bytes = take_field(s, name, &len);
 	if (!bytes) {
 		fail(s, name, "is missing");
 		return;
@@ -227,34 +335,63 @@ void state_u64_array(struct state *s, const char *name, uint64_t *v, uint32_t *n
 	array(s, name, v, n, max, 8);
 }
 
-/* After the fields of the loaded node at s->path: nothing may be left over. */
+/* After the fields of the loaded node: nothing may be left over. */
 static void check_complete(struct state *s)
 {
-	const void *fdt = s->source->fdt;
-	unsigned int properties = 0, nodes = 0;
-	int node, i;
+	const struct place *p = s->place;
 
-	if (s->failed)
+	if (!s->failed && p && (p->fields.taken != p->fields.n || p->nodes.taken != p->nodes.n))
+		unknown_fields(s);
+}
+
+static void load_element(struct state *s, const char *name, void *element,
+			 void (*fields)(struct state *s, void *element))
+{
+	struct place *parent = s->place, here;
+	const struct item *node = parent ? take(s, &parent->nodes, name) : NULL;
+
+	s->place = NULL;
+	if (node) {
+		s->place = &here;
+		look_around(s, node->offset, &here);
+	}
+	fields(s, element);
+	check_complete(s);
+	s->place = parent;
+}
+
+/* The node at s->path, which is not open yet. */
+static void save_node(struct state *s, const char *name, void *st,
+		      void (*fields)(struct state *s, void *st))
+{
+	const bool lists_turn = s->lists_turn, lists_seen = s->lists_seen;
+
+	if (tree_writer_down(s->writer, name, s->e)) {
+		s->failed = true;
 		return;
-	node = fdt_path_offset(fdt, s->path);
-	fdt_for_each_property_offset(i, fdt, node) properties++;
-	fdt_for_each_subnode(i, fdt, node) nodes++;
-	if (properties == s->n_properties && nodes == s->n_nodes)
-		return;
-	s->failed = true;
-	err_set(s->e, "%s: has fields that this version does not know (saved by a newer one?)",
-		s->path);
+	}
+	s->lists_turn = s->lists_seen = false;
+	fields(s, st);
+	s->lists_turn = true;
+	if (s->lists_seen && !s->failed)
+		fields(s, st);
+	if (!s->failed && tree_writer_up(s->writer, s->e))
+		s->failed = true;
+	s->lists_turn = lists_turn;
+	s->lists_seen = lists_seen;
 }
 
 void state_list(struct state *s, const char *name, void *first, size_t size, uint32_t n,
 		void (*fields)(struct state *s, void *element))
 {
-	const struct state parent = *s;
 	size_t end = strlen(s->path);
 	char element[32];
 	uint32_t i;
 	int len;
 
+	s->lists_seen = true;
+	if (!s->loading && !s->lists_turn)
+		return;
 	for (i = 0; i < n && !s->failed; i++) {
 		len = snprintf(element, sizeof(element), "%s@%" PRIu32, name, i);
 		if ((size_t)len >= sizeof(element) || end + 1 + (size_t)len >= sizeof(s->path)) {
@@ -263,17 +400,10 @@ void state_list(struct state *s, const char *name, void *first, size_t size, uin
 		}
 		s->path[end] = '/';
 		memcpy(s->path + end + 1, element, (size_t)len + 1);
-		if (s->loading && parent.node >= 0)
-			s->node = fdt_subnode_offset(s->source->fdt, parent.node, element);
-		s->n_properties = s->n_nodes = 0;
-		fields(s, (char *)first + i * size);
-		if (s->loading)
-			check_complete(s);
+		(s->loading ? load_element : save_node)(s, element, (char *)first + i * size,
+							fields);
 		s->path[end] = 0;
 	}
-	s->node = parent.node;
-	s->n_properties = parent.n_properties;
-	s->n_nodes = parent.n_nodes + n;
 }
 
 bool state_is_loading(const struct state *s)
@@ -281,32 +411,44 @@ bool state_is_loading(const struct state *s)
 	return s->loading;
 }
 
-int state_save(struct tree *states, const char *path, const struct state_desc *d, const void *st,
+int state_save(struct tree_writer *w, const char *path, const struct state_desc *d, const void *st,
 	       struct err *e)
 {
-	struct state s = { .states = states, .e = e };
+	struct state s = { .writer = w, .e = e };
+	const char *name = strrchr(path, '/');
 
 	snprintf(s.path, sizeof(s.path), "%s", path);
 	/* The list serves both directions; saving only reads through the pointer. */
-	d->fields(&s, (void *)(uintptr_t)st);
+	save_node(&s, name ? name + 1 : path, (void *)(uintptr_t)st, d->fields);
 	return s.failed ? -1 : 0;
 }
 
-int state_load(const struct tree *states, const char *path, const struct state_desc *d, void *st,
-	       struct err *e)
+int state_load_at(const struct tree *states, int node, const char *path, const struct state_desc *d,
+		  void *st, uint64_t *steps, struct err *e)
 {
-	struct state s = { .loading = true, .source = states, .e = e };
+	struct place place;
+	struct state s = { .loading = true, .source = states, .place = &place, .e = e };
 
 	snprintf(s.path, sizeof(s.path), "%s", path);
 	memset(st, 0, d->size);
-	s.node = fdt_path_offset(states->fdt, path);
-	if (s.node < 0)
-		return err_set(e, "%s: its state is missing", path);
+	look_around(&s, node, &place);
 	d->fields(&s, st);
 	check_complete(&s);
+	if (steps)
+		*steps += s.steps;
 	if (s.failed)
 		return -1;
 	if (d->check && d->check(st, e))
 		return err_context(e, "%s", path);
 	return 0;
+}
+
+int state_load(const struct tree *states, const char *path, const struct state_desc *d, void *st,
+	       struct err *e)
+{
+	int node = fdt_path_offset(states->fdt, path);
+
+	if (node < 0)
+		return err_set(e, "%s: its state is missing", path);
+	return state_load_at(states, node, path, d, st, NULL, e);
 }

@@ -26,6 +26,7 @@
 
 struct err;
 struct tree;
+struct tree_writer;
 struct state; /* the visitor */
 
 /* How a kind of thing is saved. Constant; one for each kind. */
@@ -65,8 +66,11 @@ void state_list(struct state *s, const char *name, void *first, size_t size, uin
 /* True while loading: for fields that are converted on the way; prefer not to need it. */
 bool state_is_loading(const struct state *s);
 
-/* Writes the fields of `st` below `path` of the tree of states. */
-int state_save(struct tree *states, const char *path, const struct state_desc *d, const void *st,
+/*
+ * Writes the fields of `st` as a node below the one that is open: the last name of `path`, which is
+ * its path in the tree.
+ */
+int state_save(struct tree_writer *w, const char *path, const struct state_desc *d, const void *st,
 	       struct err *e);
 
 /*
@@ -75,5 +79,10 @@ int state_save(struct tree *states, const char *path, const struct state_desc *d
  */
 int state_load(const struct tree *states, const char *path, const struct state_desc *d, void *st,
 	       struct err *e);
+
+/* The same where the node has been found already (its offset, for libfdt). `steps`, if not NULL, is
+ * added to: what it took, in tags of the tree and names compared. */
+int state_load_at(const struct tree *states, int node, const char *path, const struct state_desc *d,
+		  void *st, uint64_t *steps, struct err *e);
 
 #endif

@@ -387,6 +387,17 @@ int tree_remove(struct tree *t, const char *path, const char *prop, struct err *
 	return 0;
 }
 
+int tree_child(const struct tree *t, int node, int previous, const char **name)
+{
+	int child = previous ? fdt_next_subnode(t->fdt, previous)
+			     : fdt_first_subnode(t->fdt, node);
+
+	if (child < 0)
+		return 0;
+	*name = fdt_get_name(t->fdt, child, NULL);
+	return *name ? child : 0;
+}
+
 /* Whether a property reads as one or more non-empty printable strings. */
 static bool is_text(const char *v, int len)
 {

@@ -34,9 +34,10 @@ struct tree {
 	void *fdt; /* owned; grows when written */
 };
 
-/* The longest node path, and the largest tree that is accepted from outside, in bytes. */
+/* The longest node path, and the largest tree that is accepted from outside, in bytes. (What
+ * a record may hold is less, see migrate/stream/record.h.) */
 #define TREE_PATH_MAX  96
-#define TREE_BYTES_MAX (4u << 20)
+#define TREE_BYTES_MAX (64u << 20)
 
 /* Children and properties that one node of an accepted tree may have, and how deep it may be. */
 #define TREE_CHILDREN_MAX 1024
@@ -102,6 +103,12 @@ bool tree_is_without_links(const struct tree *t, const char *path, const char *p
 
 /* Takes a property away, if it is there; a node that has become empty stays. */
 int tree_remove(struct tree *t, const char *path, const char *prop, struct err *e);
+
+/*
+ * The first subnode of the node at that offset (0: the root), or the one after `previous` if that
+ * is not 0, in the order of the bytes: a walk costs what it passes. 0 at the end.
+ */
+int tree_child(const struct tree *t, int node, int previous, const char **name);
 
 /* Writes the tree as DTS text to `out` (a stdio stream), as dtc would read it. */
 

@@ -58,8 +58,9 @@ int reader_record(struct reader *r, struct record *out, struct err *e)
 	pad = get_u32(head + 20);
 	out->data_bytes = get_u64(head + 24);
 	if ((out->flags && (out->flags != RECORD_UNCHECKED || out->type != RECORD_PAGES)) ||
-	    head[3] || get_u64(head + 8) != r->sequence || out->body_bytes > RECORD_BODY_MAX ||
-	    pad > RECORD_PAD_MAX || out->data_bytes > RECORD_DATA_MAX ||
+	    head[3] || get_u64(head + 8) != r->sequence ||
+	    out->body_bytes > record_body_max(out->type, r->n_vcpus) || pad > RECORD_PAD_MAX ||
+	    out->data_bytes > RECORD_DATA_MAX ||
 	    (out->data_bytes && out->type != RECORD_PAGES && out->type != RECORD_PROBE) ||
 	    (r->sequence == 0) != (out->type == (r->answers ? RECORD_CHECKED : RECORD_HELLO)))
 		return bad_head(r, out, e);

@@ -80,6 +80,14 @@ static void copy_text(char *out, const void *from, size_t len)
 	out[i] = 0;
 }
 
+uint32_t record_body_max(uint16_t type, uint32_t n_vcpus)
+{
+	if (type != RECORD_STATES)
+		return RECORD_BODY_MAX;
+	return RECORD_BODY_MAX +
+	       (n_vcpus < RECORD_VCPUS_MAX ? n_vcpus : RECORD_VCPUS_MAX) * RECORD_VCPU_MAX;
+}
+
 void record_text(const struct record *r, char *out, size_t size)
 {
 	copy_text(out, r->body, r->body_bytes < size - 1 ? r->body_bytes : size - 1);

@@ -44,13 +44,20 @@ enum record_type {
 #define RECORD_DATA_MAX	  (64ull << 20)
 #define RECORD_PAD_MAX	  65535u
 
+/* STATES may have so much more for each vCPU of the machine that the stream began with: an extended
+ * state of 16 KiB, 512 MSRs, a LAPIC page, and the rest. */
+#define RECORD_VCPU_MAX (32u << 10)
+/* More vCPUs than that do not count. */
+#define RECORD_VCPUS_MAX 1024u
+
 /* "HELLO", "PAGES", ...; "unknown" for others. */
 const char *record_name(uint16_t type);
 
 struct writer {
 	struct channel *channel;
 	uint64_t sequence;
-	bool broken; /* a record went out in part, if at all: nothing can follow it */
+	bool broken;	  /* a record went out in part, if at all: nothing can follow it */
+	uint32_t n_vcpus; /* of the machine whose states it sends, 0: not known */
 };
 
 /*
@@ -77,8 +84,9 @@ struct record {
 struct reader {
 	struct channel *channel;
 	uint64_t sequence;
-	uint64_t bytes; /* read so far */
-	bool answers;	/* the destination's direction, which begins with CHECKED */
+	uint64_t bytes;	  /* read so far */
+	bool answers;	  /* the destination's direction, which begins with CHECKED */
+	uint32_t n_vcpus; /* of the machine whose states are to come, 0: not known */
 	uint64_t data_left;
 	uint8_t *body;
 	size_t body_size;
@@ -89,6 +97,9 @@ int reader_expect(struct reader *r, enum record_type type, struct record *out, s
 
 /* The next record: head and body are read and verified, the padding is skipped. */
 int reader_record(struct reader *r, struct record *out, struct err *e);
+
+/* How long the body of a record of that type may be. */
+uint32_t record_body_max(uint16_t type, uint32_t n_vcpus);
 
 /* The text in a record's body (CHECKED, FAILED), without what would upset a terminal. */
 void record_text(const struct record *r, char *out, size_t size);

@@ -43,8 +43,8 @@ int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, cons
 		return err_set(e, "%s: nothing can be sent any more", w->channel->name);
 	for (i = 0; i < n_data; i++)
 		data_bytes += data[i].iov_len;
-	if (body_bytes > RECORD_BODY_MAX || data_bytes > RECORD_DATA_MAX ||
-	    n_data > (int)DATA_PIECES_MAX)
+	if (body_bytes > record_body_max((uint16_t)type, w->n_vcpus) ||
+	    data_bytes > RECORD_DATA_MAX || n_data > (int)DATA_PIECES_MAX)
 		return err_set(e, "a %s record of %zu bytes is more than the stream allows",
 			       record_name((uint16_t)type), body_bytes);
 	head[0] = (uint8_t)type;

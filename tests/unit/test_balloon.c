@@ -10,6 +10,7 @@
 
 #include "devices/models.h"
 #include "tests/unit/vring.h"
+#include "tests/unit/one_state.h"
 #include "vmm/base/bitmap.h"
 
 #define F_STATS	   (1ull << 1)
@@ -449,9 +450,8 @@ START_TEST(numbers_of_commands_come_round)
 	void *st = calloc(1, m->state->size);
 	struct tree t;
 
-	ck_assert_int_eq(tree_init(&t, &e), 0);
 	m->save(b.device, st);
-	ck_assert_int_eq(state_save(&t, BENCH_PATH, m->state, st, &e), 0);
+	ck_assert_int_eq(save_one(&t, BENCH_PATH, m->state, st, &e), 0);
 	tree_set_u32(&t, BENCH_PATH, "last-hint-id", 0, &e);
 	ck_assert_int_eq(state_load(&t, BENCH_PATH, m->state, st, &e), -1);
 	tree_set_u32(&t, BENCH_PATH, "last-hint-id", UINT32_MAX, &e);

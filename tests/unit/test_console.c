@@ -15,6 +15,7 @@
 #include "devices/backend/chardev.h"
 #include "devices/models.h"
 #include "tests/unit/vring.h"
+#include "tests/unit/one_state.h"
 
 #define F_MULTIPORT (1ull << 1)
 #define F_EVENT	    (1ull << 29)
@@ -402,8 +403,7 @@ START_TEST(a_moved_guest_hears_that_its_client_stayed_behind)
 	guest_hears(1, OPEN, 1, "");
 	bench_park(&b);
 	m->save(b.device, st);
-	ck_assert_int_eq(tree_init(&states, &e), 0);
-	ck_assert_int_eq(state_save(&states, BENCH_PATH, m->state, st, &e), 0);
+	ck_assert_int_eq(save_one(&states, BENCH_PATH, m->state, st, &e), 0);
 	m->destroy(b.device);
 	close(fd);
 	ck_assert_msg(!bench_create(&b, m, &e), "%s", e.text);

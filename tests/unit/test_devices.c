@@ -17,6 +17,7 @@
 
 #include "devices/models.h"
 #include "tests/unit/vring.h"
+#include "tests/unit/one_state.h"
 
 static struct bench b;
 static struct err e;
@@ -136,9 +137,8 @@ static bool same(const struct device_model *m, const void *one, const void *othe
 	struct tree a, c;
 	bool equal;
 
-	ck_assert_int_eq(tree_init(&a, &e) | tree_init(&c, &e), 0);
-	ck_assert_msg(!state_save(&a, BENCH_PATH, m->state, one, &e), "%s", e.text);
-	ck_assert_msg(!state_save(&c, BENCH_PATH, m->state, other, &e), "%s", e.text);
+	ck_assert_msg(!save_one(&a, BENCH_PATH, m->state, one, &e), "%s", e.text);
+	ck_assert_msg(!save_one(&c, BENCH_PATH, m->state, other, &e), "%s", e.text);
 	tree_pack(&a);
 	tree_pack(&c);
 	equal = tree_bytes_used(&a) == tree_bytes_used(&c) &&
@@ -185,8 +185,7 @@ START_TEST(state_that_was_loaded_is_the_state_that_was_saved)
 	if (m && m->state) {
 		first = save(m);
 		loaded = calloc(1, m->state->size);
-		ck_assert_int_eq(tree_init(&states, &e), 0);
-		ck_assert_msg(!state_save(&states, BENCH_PATH, m->state, first, &e), "%s", e.text);
+		ck_assert_msg(!save_one(&states, BENCH_PATH, m->state, first, &e), "%s", e.text);
 		m->destroy(b.device);
 		create(m);
 		fresh = save(m);
@@ -307,9 +306,8 @@ START_TEST(damaged_state_is_refused_and_changes_nothing)
 
 	if (m && m->state) {
 		before = save(m);
-		ck_assert_int_eq(tree_init(&states, &e), 0);
 		ck_assert_int_eq(tree_init(&empty, &e), 0);
-		ck_assert_msg(!state_save(&states, BENCH_PATH, m->state, before, &e), "%s", e.text);
+		ck_assert_msg(!save_one(&states, BENCH_PATH, m->state, before, &e), "%s", e.text);
 		tree_pack(&states);
 		refused(m, &empty, "was missing", "the node");
 		damage(m, &states, BENCH_PATH);
@@ -334,8 +332,7 @@ START_TEST(every_truncation_of_the_blob_is_refused)
 	if (m && m->state) {
 		st = save(m);
 		scratch = calloc(1, m->state->size);
-		ck_assert_int_eq(tree_init(&states, &e), 0);
-		ck_assert_int_eq(state_save(&states, BENCH_PATH, m->state, st, &e), 0);
+		ck_assert_int_eq(save_one(&states, BENCH_PATH, m->state, st, &e), 0);
 		tree_pack(&states);
 		len = tree_bytes_used(&states);
 		for (n = 0; n < len; n++)

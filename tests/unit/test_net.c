@@ -25,6 +25,7 @@
 #include "devices/backend/tap.h"
 #include "devices/models.h"
 #include "tests/unit/vring.h"
+#include "tests/unit/one_state.h"
 
 #define TAP	  "tap0"
 #define ETHERTYPE 0x88b5 /* for experiments */
@@ -639,8 +640,7 @@ START_TEST(a_guest_learns_that_its_link_is_another_at_the_new_host)
 	start(F_STATUS);
 	bench_park(&b);
 	virtio_net_model.save(b.device, st);
-	ck_assert_int_eq(tree_init(&states, &e), 0);
-	ck_assert_int_eq(state_save(&states, BENCH_PATH, d, st, &e), 0);
+	ck_assert_int_eq(save_one(&states, BENCH_PATH, d, st, &e), 0);
 	free(st);
 	generation = bench_read(&b, 0xfc);
 

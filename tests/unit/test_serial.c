@@ -14,6 +14,7 @@
 
 #include "devices/backend/chardev.h"
 #include "devices/models.h"
+#include "tests/unit/one_state.h"
 #include "vmm/base/err.h"
 #include "vmm/device.h"
 #include "vmm/irq.h"
@@ -340,8 +341,7 @@ START_TEST(bytes_kept_for_a_slow_reader_are_state)
 	loop_join(&io);
 	serial_model.quiesce(d);
 	serial_model.save(d, st);
-	tree_init(&states, &e);
-	ck_assert_int_eq(state_save(&states, NODE, desc, st, &e), 0);
+	ck_assert_int_eq(save_one(&states, NODE, desc, st, &e), 0);
 	ck_assert_msg(!state_load(&states, NODE, desc, loaded, &e), "%s", e.text);
 	ck_assert_int_eq(memcmp(st, loaded, desc->size), 0);
 	serial_model.destroy(d);

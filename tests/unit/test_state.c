@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/unit/one_state.h"
 #include "vmm/base/err.h"
 #include "vmm/state.h"
 #include "vmm/tree.h"
@@ -81,8 +82,7 @@ static struct tree saved(const struct thing *t)
 {
 	struct tree states;
 
-	ck_assert_int_eq(tree_init(&states, NULL), 0);
-	ck_assert_int_eq(state_save(&states, path, &desc, t, NULL), 0);
+	ck_assert_int_eq(save_one(&states, path, &desc, t, NULL), 0);
 	return states;
 }
 

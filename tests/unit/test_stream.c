@@ -455,7 +455,9 @@ START_TEST(lengths_are_checked_before_anything_is_done)
 		uint32_t body, pad;
 		uint64_t data;
 	} heads[] = {
-		{ RECORD_STATES, 0, RECORD_BODY_MAX + 1, 0, 0 },
+		/* The fake has one vCPU. */
+		{ RECORD_STATES, 0, RECORD_BODY_MAX + RECORD_VCPU_MAX + 1, 0, 0 },
+		{ RECORD_ROUND, 0, RECORD_BODY_MAX + 1, 0, 0 },
 		{ RECORD_STATES, 0, ~0u, 0, 0 },
 		{ RECORD_PAGES, 0, 32, RECORD_PAD_MAX + 1, PAGE_SIZE },
 		{ RECORD_PAGES, 0, 32, 0, RECORD_DATA_MAX + 1 },
@@ -483,6 +485,51 @@ START_TEST(lengths_are_checked_before_anything_is_done)
 	ck_assert_msg(strstr(e.text, "is damaged"), "%s", e.text);
 	free(stream);
 	maker_unmake(&m);
+}
+END_TEST
+
+/* One record of that length from a writer to a reader that know of so many vCPUs. */
+static int carry(enum record_type type, size_t len, uint32_t writes, uint32_t reads, struct err *e)
+{
+	uint8_t *body = calloc(1, len), hello[HELLO_BYTES] = { 0 };
+	struct writer w = { .n_vcpus = writes };
+	struct reader r = { .n_vcpus = reads };
+	struct channel *there, *here;
+	struct record rec;
+	int rc;
+
+	memory_channel(&there, NULL, 0, NULL);
+	w.channel = there;
+	ck_assert(!writer_record(&w, RECORD_HELLO, hello, sizeof(hello), NULL, 0, NULL));
+	rc = writer_record(&w, type, body, len, NULL, 0, e);
+	if (!rc) {
+		memory_channel(&here, memory_channel_written(there), there->bytes, NULL);
+		r.channel = here;
+		ck_assert_int_eq(reader_record(&r, &rec, NULL), 0);
+		rc = reader_record(&r, &rec, e);
+		ck_assert(rc || (rec.body_bytes == len && rec.type == type));
+		reader_free(&r);
+		channel_close(here);
+	}
+	channel_close(there);
+	free(body);
+	return rc;
+}
+
+START_TEST(states_may_be_longer_for_each_vcpu_of_the_machine)
+{
+	static const uint32_t n = 254;
+	const size_t most = RECORD_BODY_MAX + n * (size_t)RECORD_VCPU_MAX;
+	struct err e;
+
+	ck_assert_int_eq(carry(RECORD_STATES, most, n, n, NULL), 0);
+	ck_assert_int_eq(carry(RECORD_STATES, most, n, n - 1, &e), -1);
+	ck_assert_msg(strstr(e.text, "is damaged"), "%s", e.text);
+	ck_assert_int_eq(carry(RECORD_STATES, most + 1, n, n, &e), -1);
+	ck_assert_msg(strstr(e.text, "more than the stream allows"), "%s", e.text);
+	ck_assert_int_eq(carry(RECORD_MACHINE, RECORD_BODY_MAX + 1, n, n, NULL), -1);
+	ck_assert_uint_eq(record_body_max(RECORD_STATES, ~0u),
+			  RECORD_BODY_MAX + RECORD_VCPUS_MAX * RECORD_VCPU_MAX);
 }
 END_TEST
 
@@ -590,7 +637,8 @@ int main(void)
 	tcase_add_loop_test(c, anything_but_go_keeps_the_guest_from_running, 0, 8);
 	tcase_add_test(c, more_lanes_than_can_come_are_refused);
 	tcase_add_test(c, endless_rounds_end_with_the_stream);
-	tcase_add_loop_test(c, lengths_are_checked_before_anything_is_done, 0, 8);
+	tcase_add_loop_test(c, lengths_are_checked_before_anything_is_done, 0, 9);
+	tcase_add_test(c, states_may_be_longer_for_each_vcpu_of_the_machine);
 	tcase_add_test(c, random_records_never_make_a_guest_run);
 	tcase_add_test(c, flipped_bytes_never_make_a_wrong_guest_run);
 	suite_add_tcase(s, c);
