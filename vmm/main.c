@@ -40,6 +40,7 @@
 #include "vmm/control/runtime.h"
 #include "vmm/control/server.h"
 #include "vmm/machine.h"
+#include "vmm/process.h"
 #include "vmm/sandbox.h"
 #include "vmm/version.h"
 
@@ -56,6 +57,7 @@ struct vm {
 	struct command_context commands;
 	struct control_table tables[3];
 	struct loop_watch signals, last_words;
+	struct process_log log;
 	bool receiving;			/* the guest is not here yet */
 	bool ended;			/* somebody wants it to end */
 	struct uri listen;		/* receive: where it comes from */
@@ -225,15 +227,8 @@ static int watch_signals(struct vm *vm, struct err *e)
 {
 	sigset_t set;
 
-	/* A reader that is gone and a file that may not grow are errors of the write, no more. */
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN);
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	if (sigprocmask(SIG_BLOCK, &set, NULL))
-		return err_errno(e, errno, "cannot block signals");
+	if (process_take_signals(&set, e))
+		return -1;
 	vm->signals = (struct loop_watch){ .fn = on_signal, .arg = vm };
 	vm->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (vm->signals.fd < 0)
@@ -381,6 +376,7 @@ static void vm_free(struct vm *vm)
 		close(vm->signals.fd);
 	if (vm->last_words.fd > 0)
 		close(vm->last_words.fd);
+	process_log_end(&vm->log);
 	loop_free(&vm->loop);
 }
 
@@ -557,14 +553,21 @@ static int run_vm(enum config_verb verb, const struct config *c, pid_t attendant
 
 	small_stacks();
 	log_set_verbose(c->verbose);
-	if (loop_init(&vm.loop, &e))
-		return verb_fail(&e, VERB_FAILED);
+	log_open();
+	if (loop_init(&vm.loop, &e)) {
+		log_warn("%s", e.text);
+		return VERB_FAILED;
+	}
+	process_log_begin(&vm.log, &vm.loop);
 	rc = verb == CONFIG_RUN	      ? boot_new(&vm, c, &e)
 	     : verb == CONFIG_RESTORE ? restore_saved(&vm, c, &e)
 				      : receive(&vm, c, &e);
-	if (rc)
-		vm.exit_code = verb_fail(&e, VERB_FAILED);
+	if (rc) {
+		log_warn("%s", e.text);
+		vm.exit_code = VERB_FAILED;
+	}
 	vm_free(&vm);
+	log_close();
 	return vm.exit_code;
 }
 
@@ -594,15 +597,16 @@ static int attend(enum config_verb verb, const struct config *c)
 	struct err e;
 	sigset_t set;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
+	log_open();
+	if (process_take_signals(&set, &e)) {
+		log_warn("%s", e.text);
+		return VERB_FAILED;
+	}
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	if (pipe2(notes, O_CLOEXEC)) {
-		err_errno(&e, errno, "cannot make a pipe");
-		return verb_fail(&e, VERB_FAILED);
+		log_warn("cannot make a pipe: %s", strerror(errno));
+		return VERB_FAILED;
 	}
 	child = fork();
 	if (child == 0) {
@@ -611,9 +615,9 @@ static int attend(enum config_verb verb, const struct config *c)
 	}
 	close(notes[1]);
 	if (child < 0) {
-		err_errno(&e, errno, "cannot start a process");
+		log_warn("cannot start a process: %s", strerror(errno));
 		close(notes[0]);
-		return verb_fail(&e, VERB_FAILED);
+		return VERB_FAILED;
 	}
 	while (waitpid(child, &status, WNOHANG) == 0)
 		if (sigwait(&set, &taken) == 0 && taken != SIGCHLD)
@@ -622,9 +626,10 @@ static int attend(enum config_verb verb, const struct config *c)
 	close(notes[0]);
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
-	err_set(&e, "the VM was ended by signal %d (%s)", WTERMSIG(status),
-		strsignal(WTERMSIG(status)));
-	return verb_fail(&e, VERB_FAILED);
+	log_warn("the VM was ended by signal %d (%s)", WTERMSIG(status),
+		 strsignal(WTERMSIG(status)));
+	log_close();
+	return VERB_FAILED;
 }
 
 /* What vmm/config.c cannot know: URIs are of migrate/. */
@@ -662,6 +667,7 @@ int main(int argc, char **argv)
 {
 	const struct verb *verb;
 
+	process_fill_descriptors();
 	if (argc < 2) {
 		help_print(NULL);
 		return VERB_USAGE;

@@ -18,10 +18,10 @@
 #include <unistd.h>
 
 #include "devices/backend/listen.h"
-#include "devices/backend/output.h"
 #include "devices/backend/terminal.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
+#include "vmm/base/output.h"
 #include "vmm/device.h"
 #include "vmm/loop.h"
 

@@ -2,8 +2,8 @@
  * Writing to an fd without ever waiting for its reader, and fds of our own for the standard input
  * and output, which others share: O_NONBLOCK set on theirs would change them for the shell as well.
  */
-#ifndef GODWIT_BACKEND_OUTPUT_H
-#define GODWIT_BACKEND_OUTPUT_H
+#ifndef GODWIT_BASE_OUTPUT_H
+#define GODWIT_BASE_OUTPUT_H
 
 #include <stdbool.h>
 #include <stddef.h>
