@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vmm/base/words.h"
+
 /* Sets the agent's parser back, and ours: it is no part of any UTF-8 text. */
 #define DELIMITER 0xff
 
@@ -66,14 +68,10 @@ static bool reason(const json_t *answer, char out[REASON_BYTES])
 {
 	const json_t *error = json_object_get(answer, "error");
 	const char *text = json_string_value(json_object_get(error, "desc"));
-	size_t i;
 
 	if (!error)
 		return false;
-	snprintf(out, REASON_BYTES, "%s", text ? text : "it does not say why");
-	for (i = 0; out[i]; i++)
-		if (out[i] < ' ' || out[i] > '~')
-			out[i] = '?';
+	word_printable(out, REASON_BYTES, text ? text : "it does not say why");
 	return true;
 }
 

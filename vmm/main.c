@@ -37,6 +37,7 @@
 #include "vmm/cli/verb.h"
 #include "vmm/config.h"
 #include "vmm/control/commands.h"
+#include "vmm/control/dispatch.h"
 #include "vmm/control/runtime.h"
 #include "vmm/control/server.h"
 #include "vmm/machine.h"
@@ -196,8 +197,8 @@ static void on_decision(void *arg, const char *action, const char *reason)
 	migration_query(vm->migration, &r);
 	/* Since the migration began, in ms. */
 	control_event(vm->control, "GODWIT_DECISION",
-		      json_pack("{s:I,s:s,s:s}", "time", (json_int_t)r.total_ms, "action", action,
-				"reason", reason));
+		      json_pack("{s:I,s:s,s:o}", "time", (json_int_t)r.total_ms, "action", action,
+				"reason", dispatch_text(reason)));
 	log_verbose("decision: %s: %s", action, reason);
 }
 

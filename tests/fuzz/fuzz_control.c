@@ -73,8 +73,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 					: dispatch_malformed(&e));
 			json_decref(request);
 		}
-		if (f.start > f.scan || f.scan > f.len || f.len > f.capacity ||
-		    f.depth > FRAMING_DEPTH_MAX)
+		if (f.start > f.in.len || f.in.len > f.in.capacity ||
+		    f.text.len > FRAMING_REQUEST_MAX ||
+		    (f.depth > FRAMING_DEPTH_MAX && !f.dropped))
 			abort();
 	}
 	framing_free(&f);

@@ -48,7 +48,7 @@ static const struct script {
 	    "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"\\u001b[2Jno \xc3\xbc\"}}\n" },
 	  AGENT_OVER,
 	  false,
-	  "the guest's agent does not run " AGENT_HOOK ": ?[2Jno ??" },
+	  "the guest's agent does not run " AGENT_HOOK ": ?[2Jno \xc3\xbc" },
 	{ { SYNCED, "{\"error\":{}}\n" },
 	  AGENT_OVER,
 	  false,

@@ -9,65 +9,9 @@
 #include <signal.h>
 
 #include "tests/unit/fake_vm.h"
-
-/* A client that sends raw bytes. */
+#include "tests/unit/qmp_client.h"
 
 static struct fake_vm vm; /* of the one test that runs in this process */
-
-static int dial(const char *path)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	struct timeval limit = { .tv_sec = 10 };
-	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-
-	strcpy(sa.sun_path, path);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	return fd;
-}
-
-/* The next line as an object; NULL at the end of the connection. */
-static json_t *hear(int fd)
-{
-	static char line[1 << 16];
-	char *newline = NULL;
-	size_t n = 0;
-	json_t *o;
-
-	/* Looks first, then takes no more than the line. */
-	while (!newline && n < sizeof(line)) {
-		ssize_t got = recv(fd, line + n, sizeof(line) - n, MSG_PEEK);
-
-		ck_assert_msg(got >= 0 || errno == ECONNRESET, "no answer: %s", strerror(errno));
-		if (got <= 0)
-			return NULL;
-		newline = memchr(line + n, '\n', (size_t)got);
-		if (newline)
-			got = newline + 1 - (line + n);
-		ck_assert_int_eq(recv(fd, line + n, (size_t)got, 0), got);
-		n += (size_t)got;
-	}
-	ck_assert(n >= 2 && line[n - 2] == '\r');
-	o = json_loadb(line, n, 0, NULL);
-	ck_assert_msg(o != NULL, "not JSON: %.*s", (int)n, line);
-	return o;
-}
-
-static void say(int fd, const char *text)
-{
-	ck_assert_int_eq(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-/* Negotiated. */
-static int dial_qmp(const char *path)
-{
-	int fd = dial(path);
-
-	json_decref(hear(fd));
-	say(fd, "{\"execute\":\"qmp_capabilities\"}\n");
-	json_decref(hear(fd));
-	return fd;
-}
 
 /* Says `text` (if any), and hears `want` as the next line. */
 static void expect(int fd, const char *text, const char *want)
@@ -173,6 +117,13 @@ static const struct {
 	  "{\"return\":{\"text\":\"\",\"number\":10,\"any\":-9223372036854775808,\"yes\":true,"
 	  "\"list\":[],"
 	  "\"map\":{}}}" },
+	{ "{'execute':'echo','arguments':{'number':18446744073709551616,'text':'','any':1}}",
+	  ERR("argument 'number' of echo is 1.84467e+19 (expected 1 to 10)") },
+	{ "{'execute':'echo','arguments':{'text':'','number':1,'any':-9223372036854775809}}",
+	  ERR("argument 'any' of echo is -9.22337e+18 (expected -9223372036854775808 to "
+	      "9223372036854775807)") },
+	{ "{'execute':'echo','arguments':{'text':'a\\u0000b'}}",
+	  "{\"error\":{\"class\":\"GenericError\"}}" },
 	{ "{\"execute\":\"echo\",\"arguments\":{\"text\":\"\",\"yes\":1}}",
 	  ERR("argument 'yes' of echo is not true or false") },
 	{ "{\"execute\":\"echo\",\"arguments\":{\"text\":\"\",\"list\":{}}}",

@@ -75,9 +75,9 @@ START_TEST(guest_that_did_not_hear_of_the_beginning_does_not_hear_of_the_end)
 		const char *decision;
 	} cases[] = {
 		{ FAKE_AGENT_SILENT, "the guest's agent has not answered within 0.05 s\n" },
-		{ FAKE_AGENT_NO_HOOK, "the guest's agent does not run " AGENT_HOOK
-				      ": Failed to execute child process (No such file? or ?"
-				      "?)\n" },
+		{ FAKE_AGENT_NO_HOOK,
+		  "the guest's agent does not run " AGENT_HOOK
+		  ": Failed to execute child process (No such file? or \xc3\xbc)\n" },
 		{ FAKE_AGENT_LEAVES, "the channel " AGENT_CHANNEL " was closed\n" },
 		{ FAKE_AGENT_FLOODS,
 		  "the guest's agent says more than 64 KiB, and is not listened to\n" },

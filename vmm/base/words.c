@@ -88,11 +88,48 @@ const char *word_nearest(const char *word, const char *const *known)
 	return nearest;
 }
 
+size_t word_utf8(const char *text, size_t len, uint32_t *code)
+{
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	const unsigned char *s = (const unsigned char *)text;
+	size_t n;
+
+	if (len == 0)
+		return 0;
+	n = s[0] < 0x80 ? 1 : s[0] < 0xc0 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+	if (n == 0 || n > len || s[0] >= 0xf8)
+		return 0;
+	*code = n == 1 ? s[0] : s[0] & (0x7fu >> n);
+	for (size_t i = 1; i < n; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+		*code = *code << 6 | (s[i] & 0x3f);
+	}
+	if (*code < least[n] || *code > 0x10ffff || (*code >= 0xd800 && *code < 0xe000))
+		return 0;
+	return n;
+}
+
 void word_printable(char *to, size_t size, const char *from)
 {
-	size_t i;
+	size_t len = strlen(from), n;
+	uint32_t code;
 
-	for (i = 0; i + 1 < size && from[i]; i++)
-		to[i] = (unsigned char)from[i] < 0x20 || from[i] == 0x7f ? '?' : from[i];
-	to[i] = '\0';
+	for (; len > 0; len -= n, from += n) {
+		n = word_utf8(from, len, &code);
+		if (n + (n == 0) >= size)
+			break;
+		/* 0x80 to 0x9f are control characters too. */
+		if (n == 0 || code < 0x20 || (code >= 0x7f && code < 0xa0)) {
+			*to++ = '?';
+			size--;
+			n += n == 0;
+			continue;
+		}
+		memcpy(to, from, n);
+		to += n;
+		size -= n;
+	}
+	if (size > 0)
+		*to = '\0';
 }

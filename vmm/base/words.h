@@ -6,6 +6,7 @@
 #define GODWIT_BASE_WORDS_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct err;
 
@@ -21,7 +22,13 @@ int word_check_name(const char *what, const char *name, size_t max, struct err *
  */
 const char *word_nearest(const char *word, const char *const *known);
 
-/* Copies, with '?' for every control character: for text from elsewhere on a terminal. */
+/* The length of the UTF-8 sequence that `text` begins with, and its code; 0: it is none. */
+size_t word_utf8(const char *text, size_t len, uint32_t *code);
+
+/*
+ * Copies what fits, with '?' for every control character and for bytes that are no UTF-8: for text
+ * from elsewhere on a terminal. No sequence is cut.
+ */
 void word_printable(char *to, size_t size, const char *from);
 
 #endif

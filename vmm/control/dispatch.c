@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/words.h"
 #include "vmm/version.h"
 
 /* The QEMU whose dialect is spoken: clients decide by it what they may ask for. */
@@ -21,17 +22,24 @@ static const char class_not_found[] = "CommandNotFound";
 
 json_t *dispatch_text(const char *text)
 {
-	json_t *s = json_string(text);
+	size_t len = strlen(text);
+	uint32_t code;
 	char *plain;
+	json_t *s;
 
+	s = json_stringn(text, len);
 	if (s)
 		return s;
 	plain = strdup(text);
 	if (!plain)
 		return NULL;
-	for (char *p = plain; *p; p++)
-		if ((unsigned char)*p >= 0x80)
-			*p = '?';
+	for (size_t i = 0, n; i < len; i += n) {
+		n = word_utf8(plain + i, len - i, &code);
+		if (n == 0) {
+			plain[i] = '?';
+			n = 1;
+		}
+	}
 	s = json_string(plain);
 	free(plain);
 	return s;
@@ -54,28 +62,19 @@ json_t *dispatch_greeting(void)
 	return json_pack("{s:{s:o,s:[]}}", "QMP", "version", control_version(), "capabilities");
 }
 
-static json_t *failure(const char *class, const struct err *e, json_t *id)
+static json_t *failure(const char *class, const struct err *e)
 {
-	json_t *answer = json_pack("{s:{s:s,s:o}}", "error", "class", class, "desc",
-				   dispatch_text(e->text));
-
-	if (answer && id)
-		json_object_set(answer, "id", id);
-	return answer;
+	return json_pack("{s:{s:s,s:o}}", "error", "class", class, "desc", dispatch_text(e->text));
 }
 
 json_t *dispatch_malformed(const struct err *e)
 {
-	return failure(class_generic, e, NULL);
+	return failure(class_generic, e);
 }
 
-static json_t *success(json_t *result, json_t *id)
+static json_t *success(json_t *result)
 {
-	json_t *answer = json_pack("{s:o}", "return", result ? result : json_object());
-
-	if (answer && id)
-		json_object_set(answer, "id", id);
-	return answer;
+	return json_pack("{s:o}", "return", result ? result : json_object());
 }
 
 /* What the server itself answers. */
@@ -180,12 +179,40 @@ static const struct control_argument *find_argument(const struct control_argumen
 	return NULL;
 }
 
+static bool has_range(const struct control_argument *a)
+{
+	return a->min || a->max;
+}
+
+/* Integers above 63 bits are reals (framing.h), and then so are those beside them. */
+static int check_sizes(const struct control_command *c, json_t *arguments, struct err *e)
+{
+	const struct control_argument *a;
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(arguments, key, value)
+	{
+		double real = json_real_value(value);
+
+		a = find_argument(c->arguments, key);
+		if (!a || a->type != CONTROL_INTEGER || (real < 0x1p63 && real > -0x1p63))
+			continue;
+		return err_set(e, "argument '%s' of %s is %g (expected %" PRId64 " to %" PRId64 ")",
+			       a->name, c->name, real, has_range(a) ? a->min : INT64_MIN,
+			       has_range(a) ? a->max : INT64_MAX);
+	}
+	return 0;
+}
+
 static int check_arguments(const struct control_command *c, json_t *arguments, struct err *e)
 {
 	const struct control_argument *a;
 	const char *key;
 	json_t *value;
 
+	if (check_sizes(c, arguments, e))
+		return -1;
 	json_object_foreach(arguments, key, value)
 	{
 		a = find_argument(c->arguments, key);
@@ -194,7 +221,7 @@ static int check_arguments(const struct control_command *c, json_t *arguments, s
 		if (!type_fits(a->type, value))
 			return err_set(e, "argument '%s' of %s is not %s", a->name, c->name,
 				       type_name(a->type));
-		if (a->type == CONTROL_INTEGER && (a->min || a->max) &&
+		if (a->type == CONTROL_INTEGER && has_range(a) &&
 		    (json_integer_value(value) < a->min || json_integer_value(value) > a->max))
 			return err_set(e,
 				       "argument '%s' of %s is %" JSON_INTEGER_FORMAT
@@ -231,7 +258,6 @@ static int check_envelope(json_t *request, struct err *e)
 
 static json_t *run(const struct control_command *c, void *context, json_t *request)
 {
-	json_t *id = json_object_get(request, "id");
 	json_t *given = json_object_get(request, "arguments");
 	json_t *arguments = given ? json_incref(given) : json_object();
 	json_t *result = NULL;
@@ -243,20 +269,19 @@ static json_t *run(const struct control_command *c, void *context, json_t *reque
 		rc = c->run(context, arguments, &result, &e);
 	json_decref(arguments);
 	if (rc == 0)
-		return success(result, id);
+		return success(result);
 	json_decref(result);
-	return failure(class_generic, &e, id);
+	return failure(class_generic, &e);
 }
 
 json_t *dispatch(const struct control_table *tables, bool *negotiated, json_t *request)
 {
-	json_t *id = json_object_get(request, "id");
 	const struct control_command *c;
 	const char *name;
 	struct err e;
 
 	if (check_envelope(request, &e))
-		return failure(class_generic, &e, id);
+		return failure(class_generic, &e);
 	name = json_string_value(json_object_get(request, "execute"));
 	c = find(own_commands, name);
 	if (!*negotiated && (!c || c->run != run_capabilities)) {
@@ -264,12 +289,12 @@ json_t *dispatch(const struct control_table *tables, bool *negotiated, json_t *r
 			"'%.60s' before capabilities were negotiated: execute qmp_capabilities "
 			"first",
 			name);
-		return failure(class_not_found, &e, id);
+		return failure(class_not_found, &e);
 	}
 	if (c && c->run == run_capabilities) {
 		if (*negotiated) {
 			err_set(&e, "capabilities have been negotiated already");
-			return failure(class_not_found, &e, id);
+			return failure(class_not_found, &e);
 		}
 		return run(c, negotiated, request);
 	}
@@ -281,5 +306,5 @@ json_t *dispatch(const struct control_table *tables, bool *negotiated, json_t *r
 			return run(c, t->context, request);
 	}
 	err_set(&e, "there is no command '%.60s'", name);
-	return failure(class_not_found, &e, id);
+	return failure(class_not_found, &e);
 }

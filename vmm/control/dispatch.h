@@ -13,7 +13,8 @@
 struct err;
 
 /*
- * Runs one request and returns its answer (a new reference; NULL only when memory is short).
+ * Runs one request and returns its answer, without the id (a new reference; NULL only when memory
+ * is short).
  * *negotiated is the connection's: false until it has executed qmp_capabilities.
  */
 json_t *dispatch(const struct control_table *tables, bool *negotiated, json_t *request);
@@ -24,7 +25,7 @@ json_t *dispatch_malformed(const struct err *e);
 /* {"QMP": ...}: what a connection begins with. */
 json_t *dispatch_greeting(void);
 
-/* A JSON string of any C string; bytes that are no UTF-8 become '?'. */
+/* A JSON string of any C string; bytes that are no UTF-8 become '?', each. */
 json_t *dispatch_text(const char *text);
 
 #endif

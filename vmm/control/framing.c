@@ -4,100 +4,145 @@
  */
 #include "vmm/control/framing.h"
 
+#include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/words.h"
 
-/* An idle connection keeps no more memory than this. */
+/* An idle connection keeps no more memory than this, twice. */
 #define KEEP_BYTES 16384u
+
+/* What one byte did. */
+enum taken { TAKEN, TAKEN_END, TAKEN_BROKEN };
+
+static int append(struct framing_bytes *b, const void *bytes, size_t len)
+{
+	if (len > b->capacity - b->len) {
+		size_t capacity = b->capacity ? b->capacity : 4096;
+		char *grown;
+
+		while (capacity - b->len < len)
+			capacity *= 2;
+		grown = realloc(b->at, capacity);
+		if (!grown)
+			return -1;
+		b->at = grown;
+		b->capacity = capacity;
+	}
+	if (len)
+		memcpy(b->at + b->len, bytes, len);
+	b->len += len;
+	return 0;
+}
+
+static void empty(struct framing_bytes *b)
+{
+	b->len = 0;
+	if (b->capacity > KEEP_BYTES) {
+		free(b->at);
+		*b = (struct framing_bytes){ 0 };
+	}
+}
 
 void framing_free(struct framing *f)
 {
-	free(f->buf);
+	free(f->in.at);
+	free(f->text.at);
+	free(f->id);
 	memset(f, 0, sizeof(*f));
 }
 
 int framing_feed(struct framing *f, const void *bytes, size_t len)
 {
 	if (f->start > 0) {
-		memmove(f->buf, f->buf + f->start, f->len - f->start);
-		f->len -= f->start;
-		f->scan -= f->start;
+		f->in.len -= f->start;
+		memmove(f->in.at, f->in.at + f->start, f->in.len);
 		f->start = 0;
 	}
-	if (len > f->capacity - f->len) {
-		size_t capacity = f->capacity ? f->capacity : 4096;
-		char *grown;
-
-		while (capacity - f->len < len)
-			capacity *= 2;
-		grown = realloc(f->buf, capacity);
-		if (!grown)
-			return -1;
-		f->buf = grown;
-		f->capacity = capacity;
-	}
-	if (len)
-		memcpy(f->buf + f->len, bytes, len);
-	f->len += len;
-	return 0;
+	return append(&f->in, bytes, len);
 }
 
-static bool is_space(char c)
+/* Nothing is under way any more. */
+static void go_on(struct framing *f, enum framing_state state)
 {
-	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+	empty(&f->text);
+	f->state = state;
+	f->dropped = f->escaped = f->fresh_line = false;
+	f->quote = f->last = 0;
+	f->depth = f->kinds = 0;
+	f->string_at = f->string_end = f->id_at = f->id_end = 0;
 }
 
-/* Everything up to `at` is done with; outside any object. */
-static void begin_at(struct framing *f, size_t at)
+/* Bytes that are in no JSON text: a client sends one to end what was begun. */
+static bool ends_all(char c)
 {
-	f->start = f->scan = at;
-	f->inside = f->in_string = f->escaped = f->fresh_line = false;
-	f->depth = 0;
-	f->kinds = 0;
-	f->last = 0;
-	if (at == f->len) {
-		f->start = f->scan = f->len = 0;
-		if (f->capacity > KEEP_BYTES) {
-			free(f->buf);
-			f->buf = NULL;
-			f->capacity = 0;
-		}
-	}
+	unsigned char byte = (unsigned char)c;
+
+	return (byte < 0x20 && c != '\t' && c != '\r' && c != '\n') || byte >= 0xfe;
 }
 
-/* Goes on after the next newline at or after `at`. */
-static void skip_from(struct framing *f, size_t at)
+/* Broken at `c`: all of the value is dropped. The next one may begin on the same line. */
+static enum taken broken(struct framing *f, char c)
 {
-	const char *newline = at < f->len ? memchr(f->buf + at, '\n', f->len - at) : NULL;
+	bool told = f->dropped;
 
-	f->skipping = !newline;
-	begin_at(f, newline ? (size_t)(newline - f->buf) + 1 : f->len);
+	go_on(f, c == '\n' || ends_all(c) ? FRAMING_BETWEEN : FRAMING_LOST);
+	return told ? TAKEN : TAKEN_BROKEN;
 }
 
-/* Looks for the start of an object: 1 found, 0 no bytes left, -1 something else is there. */
-static int find_start(struct framing *f, struct err *e)
+/* Refuses the value under way; its end is still to be found. */
+static enum taken drop(struct framing *f)
 {
-	size_t at = f->start;
+	empty(&f->text);
+	f->dropped = true;
+	return TAKEN_BROKEN;
+}
 
-	if (f->skipping) {
-		skip_from(f, at);
-		if (f->skipping)
-			return 0;
-		at = f->start;
+static enum taken keep(struct framing *f, const char *bytes, size_t n, struct err *e)
+{
+	if (f->dropped)
+		return TAKEN;
+	if (n > FRAMING_REQUEST_MAX - f->text.len) {
+		err_set(e, "a request is longer than %u bytes", FRAMING_REQUEST_MAX);
+		return drop(f);
 	}
-	while (at < f->len && is_space(f->buf[at]))
-		at++;
-	begin_at(f, at);
-	if (f->len == 0)
-		return 0;
-	if (f->buf[at] != '{') {
-		skip_from(f, at);
-		return err_set(e, "expected a JSON object; the rest of the line is passed over");
+	if (append(&f->text, bytes, n)) {
+		err_set(e, "out of memory");
+		return drop(f);
 	}
-	f->inside = true;
-	return 1;
+	return TAKEN;
+}
+
+static enum taken take_in_string(struct framing *f, char c, struct err *e)
+{
+	char pair[2] = { '\\', c };
+
+	if ((unsigned char)c < 0x20 || (unsigned char)c >= 0xfe) {
+		err_set(e, "malformed JSON: byte 0x%02x inside a string", (unsigned char)c);
+		return broken(f, c);
+	}
+	if (f->escaped) {
+		f->escaped = false;
+		return c == '\'' ? keep(f, &c, 1, e) : keep(f, pair, 2, e);
+	}
+	if (c == '\\') {
+		f->escaped = true;
+		return TAKEN;
+	}
+	if (c != f->quote)
+		return c == '"' ? keep(f, pair, 2, e) : keep(f, &c, 1, e);
+	f->quote = 0;
+	f->last = '"';
+	if (f->depth == 0)
+		return TAKEN_END;
+	if (keep(f, "\"", 1, e) == TAKEN_BROKEN)
+		return TAKEN_BROKEN;
+	if (f->depth == 1)
+		f->string_end = f->text.len;
+	return TAKEN;
 }
 
 /* Whether a value may follow the last character: without it, two requests are grown together. */
@@ -106,106 +151,238 @@ static bool may_open(const struct framing *f)
 	return f->depth == 0 || f->last == ':' || f->last == ',' || f->last == '[';
 }
 
-/*
- * Takes the character at f->scan in. 1: the object ends with it, 0: go on, -1: broken here (the
- * stream has been set to where it goes on).
- */
-static int scan_one(struct framing *f, struct err *e)
+static enum taken take_opening(struct framing *f, char c, struct err *e)
 {
-	char c = f->buf[f->scan];
+	/* One that was cut off, then a line that begins a new one: lose only the first. */
+	if (c == '{' && f->fresh_line && !may_open(f)) {
+		bool told = f->dropped;
 
-	if (f->in_string) {
-		if ((unsigned char)c < 0x20) {
-			skip_from(f, f->scan);
-			return err_set(e, "a control character inside a JSON string");
-		}
-		if (f->escaped)
-			f->escaped = false;
-		else if (c == '\\')
-			f->escaped = true;
-		else if (c == '"')
-			f->in_string = false;
-		return 0;
+		go_on(f, FRAMING_BETWEEN);
+		f->start--;
+		err_set(e, "malformed JSON: '{' where none can be");
+		return told ? TAKEN : TAKEN_BROKEN;
 	}
+	f->depth++;
+	f->kinds = f->kinds << 1 | (c == '{');
+	if (f->depth > FRAMING_DEPTH_MAX && !f->dropped) {
+		err_set(e, "JSON nested deeper than %d levels", FRAMING_DEPTH_MAX);
+		return drop(f);
+	}
+	return keep(f, &c, 1, e);
+}
+
+static enum taken take_closing(struct framing *f, char c, struct err *e)
+{
+	if (!f->dropped && (f->kinds & 1) != (c == '}')) {
+		err_set(e, "malformed JSON: '%c' closes nothing", c);
+		go_on(f, FRAMING_BETWEEN);
+		return TAKEN_BROKEN;
+	}
+	if (f->depth == 1 && f->id_at && !f->id_end)
+		f->id_end = f->text.len;
+	f->depth--;
+	f->kinds >>= 1;
+	if (keep(f, &c, 1, e) == TAKEN_BROKEN) {
+		if (f->depth == 0)
+			go_on(f, FRAMING_BETWEEN);
+		return TAKEN_BROKEN;
+	}
+	return f->depth == 0 ? TAKEN_END : TAKEN;
+}
+
+static enum taken take_quote(struct framing *f, char c, struct err *e)
+{
+	f->quote = c;
+	if (f->depth == 1)
+		f->string_at = f->text.len;
+	return keep(f, "\"", 1, e);
+}
+
+/* Between two members of the outermost object, or after a name: is its value the id's? */
+static void watch_id(struct framing *f, char c)
+{
+	static const char name[] = "\"id\"";
+
+	if (f->depth != 1 || f->dropped)
+		return;
+	if (c == ',' && f->id_at && !f->id_end)
+		f->id_end = f->text.len;
+	if (c == ':' && f->last == '"' && !f->id_at &&
+	    f->string_end - f->string_at == sizeof(name) - 1 &&
+	    !memcmp(f->text.at + f->string_at, name, sizeof(name) - 1))
+		f->id_at = f->text.len + 1;
+}
+
+static bool is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static enum taken take_outside(struct framing *f, char c, struct err *e)
+{
+	enum taken taken;
+
 	if (is_space(c)) {
 		f->fresh_line |= c == '\n';
+		return keep(f, &c, 1, e);
+	}
+	if (c == '{' || c == '[') {
+		taken = take_opening(f, c, e);
+	} else if (c == '}' || c == ']') {
+		taken = take_closing(f, c, e);
+	} else if (c == '"' || c == '\'') {
+		taken = take_quote(f, c, e);
+	} else if (c == ':' || c == ',' || c == '-' || c == '+' || c == '.' ||
+		   ((c & 0x80) == 0 && isalnum((unsigned char)c))) {
+		watch_id(f, c);
+		taken = keep(f, &c, 1, e);
+	} else {
+		err_set(e, "malformed JSON: byte 0x%02x outside strings", (unsigned char)c);
+		return broken(f, c);
+	}
+	if (f->state == FRAMING_VALUE) {
+		f->last = c;
+		f->fresh_line = false;
+	}
+	return taken;
+}
+
+static enum taken take_first(struct framing *f, char c, struct err *e)
+{
+	if (is_space(c))
+		return TAKEN;
+	if (c == '{' || c == '[' || c == '"' || c == '\'') {
+		f->state = FRAMING_VALUE;
+		f->dropped = c != '{';
+		if (take_outside(f, c, e) == TAKEN_BROKEN)
+			return TAKEN_BROKEN;
+		if (c == '{')
+			return TAKEN;
+		err_set(e, "malformed JSON: expected a JSON object");
+		return TAKEN_BROKEN;
+	}
+	err_set(e, "malformed JSON: expected a JSON object");
+	return broken(f, c);
+}
+
+static enum taken take(struct framing *f, struct err *e)
+{
+	char c = f->in.at[f->start++];
+
+	switch (f->state) {
+	case FRAMING_BETWEEN:
+		return take_first(f, c, e);
+	case FRAMING_VALUE:
+		return f->quote ? take_in_string(f, c, e) : take_outside(f, c, e);
+	case FRAMING_LOST:
+		if (c == '{')
+			f->start--;
+		if (c == '{' || c == '\n' || ends_all(c))
+			f->state = FRAMING_BETWEEN;
+		break;
+	}
+	return TAKEN;
+}
+
+/* The JSON text in ASCII; NULL when memory is short. The text has been found to be right. */
+static char *in_ascii(const char *text, size_t len)
+{
+	char *out = malloc(3 * len + 1), *to = out; /* \uXXXX for two bytes at least */
+	uint32_t code;
+	size_t n;
+
+	for (size_t i = 0; out && i < len; i += n) {
+		n = word_utf8(text + i, len - i, &code);
+		if (n <= 1) {
+			n = 1;
+			*to++ = text[i];
+		} else if (code < 0x10000) {
+			to += sprintf(to, "\\u%04x", code);
+		} else {
+			code -= 0x10000;
+			to += sprintf(to, "\\u%04x\\u%04x", 0xd800 + (code >> 10),
+				      0xdc00 + (code & 0x3ff));
+		}
+	}
+	if (out)
+		*to = '\0';
+	return out;
+}
+
+/*
+ * Takes the id out of the text. jansson has no integers above 63 bits, and its reals are rounded:
+ * so an id comes back as the text that it is.
+ */
+static int take_id(struct framing *f, json_error_t *why)
+{
+	size_t len = f->id_end - f->id_at;
+	char *at = f->text.at + f->id_at;
+	json_t *id;
+
+	if (!f->id_at)
 		return 0;
-	}
-	switch (c) {
-	case '{':
-	case '[':
-		if (!may_open(f)) {
-			/* One that was cut off, then a line that begins a new one: lose only
-			 * the first. */
-			if (c == '{' && f->fresh_line)
-				begin_at(f, f->scan);
-			else
-				skip_from(f, f->scan);
-			return err_set(e, "malformed JSON: '%c' where none can be", c);
-		}
-		if (f->depth == FRAMING_DEPTH_MAX) {
-			skip_from(f, f->scan);
-			return err_set(e, "JSON nested deeper than %d levels", FRAMING_DEPTH_MAX);
-		}
-		f->depth++;
-		f->kinds = f->kinds << 1 | (c == '{');
-		break;
-	case '}':
-	case ']':
-		if ((f->kinds & 1) != (c == '}')) {
-			skip_from(f, f->scan);
-			return err_set(e, "malformed JSON: '%c' closes nothing", c);
-		}
-		f->depth--;
-		f->kinds >>= 1;
-		if (f->depth == 0)
-			return 1;
-		break;
-	case '"':
-		f->in_string = true;
-		break;
-	default:
-		break;
-	}
-	f->last = c;
-	f->fresh_line = false;
+	for (; len && is_space(*at); len--)
+		at++;
+	while (len && is_space(at[len - 1]))
+		len--;
+	id = json_loadb(at, len,
+			JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL |
+				JSON_DECODE_INT_AS_REAL,
+			why);
+	if (!id)
+		return -1;
+	json_decref(id);
+	f->id = in_ascii(at, len);
+	if (!f->id)
+		return -1;
+	memset(at, ' ', len);
+	*at = '0';
 	return 0;
 }
 
 static int parse(struct framing *f, json_t **out, struct err *e)
 {
-	json_error_t why;
+	const size_t flags = JSON_REJECT_DUPLICATES;
+	json_error_t why = { .text = "out of memory" }, again;
+	json_t *id;
 
-	*out = json_loadb(f->buf + f->start, f->scan - f->start, JSON_REJECT_DUPLICATES, &why);
-	if (!*out) {
-		skip_from(f, f->scan);
+	if (take_id(f, &why) == 0)
+		*out = json_loadb(f->text.at, f->text.len, flags, &why);
+	/* So that an integer which is too large can be refused by its name. */
+	if (!*out && json_error_code(&why) == json_error_numeric_overflow)
+		*out = json_loadb(f->text.at, f->text.len, flags | JSON_DECODE_INT_AS_REAL, &again);
+	go_on(f, FRAMING_BETWEEN);
+	if (!*out)
 		return err_set(e, "malformed JSON at character %d: %s", why.position, why.text);
+	id = json_object_get(*out, "id");
+	/* Its name was written with an escape. */
+	if (id && !f->id)
+		f->id = json_dumps(id, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+	if (id && !f->id) {
+		json_decref(*out);
+		*out = NULL;
+		return err_set(e, "out of memory");
 	}
-	begin_at(f, f->scan);
 	return 1;
 }
 
 int framing_next(struct framing *f, json_t **out, struct err *e)
 {
-	int rc;
+	enum taken taken;
 
 	*out = NULL;
-	if (!f->inside) {
-		rc = find_start(f, e);
-		if (rc <= 0)
-			return rc;
-	}
-	while (f->scan < f->len) {
-		rc = scan_one(f, e);
-		if (rc < 0)
+	free(f->id);
+	f->id = NULL;
+	while (f->start < f->in.len) {
+		taken = take(f, e);
+		if (taken == TAKEN_BROKEN)
 			return -1;
-		f->scan++;
-		if (rc > 0)
+		if (taken == TAKEN_END && !f->dropped)
 			return parse(f, out, e);
-		if (f->scan - f->start >= FRAMING_REQUEST_MAX) {
-			skip_from(f, f->scan);
-			return err_set(e, "a request is longer than %u bytes", FRAMING_REQUEST_MAX);
-		}
+		if (taken == TAKEN_END)
+			go_on(f, FRAMING_BETWEEN);
 	}
+	f->start = 0;
+	empty(&f->in);
 	return 0;
 }

@@ -139,17 +139,34 @@ static int out_append(struct control_client *c, const char *bytes, size_t len)
 	return 0;
 }
 
-/* Sends one object as a line; takes the reference. NULL (no memory) ends the connection. */
-static void client_send(struct control_client *c, json_t *object)
+/* The object as a line, with a last member "id" if there is one. */
+static int out_append_line(struct control_client *c, const char *object, const char *id)
 {
-	char *text = object ? json_dumps(object, 0) : NULL;
+	static const char name[] = ", \"id\": ";
+	size_t len = strlen(object);
+
+	if (!id)
+		return out_append(c, object, len) || out_append(c, "\r\n", 2) ? -1 : 0;
+	return out_append(c, object, len - 1) || out_append(c, name, sizeof(name) - 1) ||
+			       out_append(c, id, strlen(id)) || out_append(c, "}\r\n", 3)
+		       ? -1
+		       : 0;
+}
+
+/*
+ * Sends one object as a line of ASCII; takes the reference. NULL (no memory) ends the connection.
+ * `id`: the JSON text of the request's, or NULL.
+ */
+static void client_send(struct control_client *c, json_t *object, const char *id)
+{
+	char *text = object ? json_dumps(object, JSON_ENSURE_ASCII) : NULL;
 
 	json_decref(object);
 	if (c->dead || c->deaf) {
 		free(text);
 		return;
 	}
-	if (!text || out_append(c, text, strlen(text)) || out_append(c, "\r\n", 2)) {
+	if (!text || out_append_line(c, text, id)) {
 		log_warn("a client of control socket %s is dropped: it does not read what it is "
 			 "sent",
 			 c->control->listener.path);
@@ -182,7 +199,7 @@ static void deliver_events(struct control *ctl)
 			struct control_client *c = ctl->clients[i];
 
 			if (c && c->negotiated)
-				client_send(c, json_incref(p->event));
+				client_send(c, json_incref(p->event), NULL);
 		}
 		event_free(p);
 	}
@@ -211,7 +228,7 @@ static void client_answer(struct control_client *c)
 		} else {
 			answer = dispatch_malformed(&e);
 		}
-		client_send(c, answer);
+		client_send(c, answer, c->in.id);
 		client_flush(c);
 	}
 }
@@ -304,7 +321,7 @@ static void client_add(struct control *ctl, unsigned int slot, int fd)
 		return;
 	}
 	ctl->clients[slot] = c;
-	client_send(c, dispatch_greeting());
+	client_send(c, dispatch_greeting(), NULL);
 }
 
 /* No more fds: without this, the connection that waits would wake the loop for ever. */
