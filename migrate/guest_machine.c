@@ -40,7 +40,9 @@ static void start(void *arg)
 	c->rc = machine_acquire(c->machine, c->e);
 	if (!c->rc) {
 		machine_set_status(c->machine, MACHINE_PAUSED);
-		if (c->run)
+		if (machine_arrival(c->machine) == ARRIVAL_AS_IT_WAS
+			    ? c->run
+			    : machine_arrival(c->machine) == ARRIVAL_RUNNING)
 			c->rc = machine_resume(c->machine, c->e);
 	}
 	if (!c->rc)

@@ -522,6 +522,16 @@ void machine_set_status(struct machine *m, enum machine_status s)
 	m->status = s;
 }
 
+void machine_set_arrival(struct machine *m, enum machine_arrival a)
+{
+	m->arrival = a;
+}
+
+enum machine_arrival machine_arrival(const struct machine *m)
+{
+	return m->arrival;
+}
+
 const char *machine_name(const struct machine *m)
 {
 	return m->name;

@@ -183,6 +183,13 @@ enum machine_status machine_status(const struct machine *m);
 /* For the steps that vmm/ does not know by itself: INMIGRATE, FINISH_MIGRATE, POSTMIGRATE. */
 void machine_set_status(struct machine *m, enum machine_status s);
 
+/* What becomes of a guest that is still coming: until somebody has said so, as it was there. */
+enum machine_arrival { ARRIVAL_AS_IT_WAS, ARRIVAL_PAUSED, ARRIVAL_RUNNING };
+
+/* Owner's thread. */
+void machine_set_arrival(struct machine *m, enum machine_arrival a);
+enum machine_arrival machine_arrival(const struct machine *m);
+
 /* How a guest that comes here is announced; before it is let run. */
 void machine_set_announce(struct machine *m, const struct announce *a);
 

@@ -51,6 +51,7 @@ struct machine {
 
 	/* Owner's thread. */
 	enum machine_status status;
+	enum machine_arrival arrival;
 	bool running; /* devices active, vCPUs not asked to park */
 	bool held, run_after_hold;
 	bool released; /* machine_release gave up what only one side may have */

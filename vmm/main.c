@@ -160,6 +160,17 @@ static void stop_listening(struct vm *vm)
 		unlink(vm->listen.path);
 }
 
+/* What a script that goes on from here waits for. */
+static void tell_arrival(const struct vm *vm)
+{
+	const char *name = machine_name(vm->machine);
+
+	if (machine_status(vm->machine) == MACHINE_PAUSED)
+		log_warn("the guest of '%s' is here, paused (godwit resume lets it run)", name);
+	else
+		log_warn("the guest of '%s' is here, and runs", name);
+}
+
 static void on_migration_status(void *arg, enum migration_status s)
 {
 	struct vm *vm = arg;
@@ -176,6 +187,7 @@ static void on_migration_status(void *arg, enum migration_status s)
 		end(vm, 1);
 	}
 	if (vm->receiving && s == MIGRATION_COMPLETED) {
+		tell_arrival(vm);
 		vm->receiving = false;
 		stop_listening(vm);
 	}
@@ -345,7 +357,10 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 		return -1;
 	note_sockets(vm);
 	open_slots(vm);
-	vm->commands = (struct command_context){ .machine = vm->machine, .control = vm->control };
+	machine_set_arrival(vm->machine, vm->commands.arrival);
+	vm->commands = (struct command_context){ .machine = vm->machine,
+						 .control = vm->control,
+						 .arrival = vm->commands.arrival };
 	if ((origin == ORIGIN_FRESH || tree_has(t, "/host/boot", "kernel")) &&
 	    machine_open_boot(vm->machine, &later)) {
 		if (origin == ORIGIN_FRESH)

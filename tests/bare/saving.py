@@ -8,7 +8,7 @@ import subprocess
 import bare
 import godwit
 import stream
-from godwit import PAGE, QmpError, check, test
+from godwit import PAGE, QmpError, check, test, wait_until
 
 SMALL = ("--memory", "32M")
 MIB = 1 << 20
@@ -167,6 +167,33 @@ def restore_paused_waits_for_resume(place):
     check(vm.cli("resume").returncode == 0, "resume")
     bare.line(vm, "progress")
     bare.works_on(vm)
+
+
+@test
+def resume_that_comes_while_the_guest_is_loaded_counts(place):
+    vm = place.bare("fill=64", "--memory", "96M")
+    bare.ready(vm)
+    check(vm.cli("pause").returncode == 0, "pause")
+    save(vm, place.path("saved"))
+    vm = place.restore(place.path("saved"), "--paused")
+    wait_until(lambda: os.path.exists(vm.socket_path), "its control socket")
+    # Both before it is here, most of the time.
+    done = vm.cli("resume")
+    check(done.returncode == 0, f"resume: {done.stderr}")
+    bare.works_on(vm)
+    check("is here" in vm.stderr(), vm.stderr())
+
+
+@test
+def restore_says_when_the_guest_is_here(place):
+    vm = place.bare("fill=4", *SMALL)
+    bare.ready(vm)
+    save(vm, place.path("saved"))
+    for options, words in ((("--paused",), "is here, paused"), ((), "is here, and runs")):
+        vm = place.restore(place.path("saved"), *options)
+        wait_until(lambda: words in vm.stderr(), words)
+        check(vm.cli("status").stdout.count("paused" if options else "running") == 1, "status")
+        check(vm.cli("quit").returncode == 0 and vm.wait() == 0, "quit")
 
 
 @test

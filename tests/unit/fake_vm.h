@@ -24,6 +24,7 @@
 
 struct machine {
 	enum machine_status status;
+	enum machine_arrival arrival;
 	unsigned int parks, resumes, buttons, requests[REQUEST_QUIT + 1];
 	uint64_t balloon_bytes; /* 0: it has none */
 	struct tree tree;
@@ -39,6 +40,7 @@ struct fake_vm {
 	char dir[64], path[128];
 	const char *migrate_ends; /* "completed", "failed", NULL: never */
 	const char *migrate_status;
+	bool was_paused;  /* the guest, before its migration */
 	int raise_signal; /* by migrate */
 };
 
@@ -75,6 +77,11 @@ int machine_resume(struct machine *m, struct err *e)
 	m->resumes++;
 	m->status = MACHINE_RUNNING;
 	return 0;
+}
+
+void machine_set_arrival(struct machine *m, enum machine_arrival a)
+{
+	m->arrival = a;
 }
 
 void machine_press_power_button(struct machine *m)
@@ -227,6 +234,10 @@ static int fake_force(void *context, json_t *arguments, json_t **result, struct 
 	if (strcmp(vm->migrate_status, "postcopy-paused"))
 		return err_set(e, "there is nothing to force");
 	vm->migrate_status = "failed";
+	if (vm->was_paused) {
+		vm->machine.status = MACHINE_PAUSED;
+		return 0;
+	}
 	return machine_resume(&vm->machine, e);
 }
 

@@ -63,6 +63,34 @@ START_TEST(forced_resume_of_an_undecided_guest_makes_it_run)
 }
 END_TEST
 
+START_TEST(forced_resume_of_a_guest_that_was_paused_says_so)
+{
+	start();
+	vm.machine.status = MACHINE_FINISH_MIGRATE;
+	vm.migrate_status = "postcopy-paused";
+	vm.was_paused = true;
+	ck_assert_int_eq(verb("resume", "fake", "--force", NULL), VERB_DONE);
+	ck_assert_ptr_nonnull(strstr(out, "'fake' is here again, and paused as it was before"));
+	ck_assert_str_eq(err, "");
+	ck_assert_int_eq(verb("resume", "fake", NULL, NULL), VERB_DONE);
+	ck_assert_int_eq(vm.machine.status, MACHINE_RUNNING);
+	fake_stop(&vm);
+}
+END_TEST
+
+START_TEST(resume_of_a_guest_that_has_not_set_out_says_what_will_be)
+{
+	start();
+	vm.machine.status = MACHINE_INMIGRATE;
+	ck_assert_int_eq(verb("resume", "fake", NULL, NULL), VERB_DONE);
+	ck_assert_ptr_nonnull(strstr(out, "will run as soon as its guest is here"));
+	ck_assert_int_eq(vm.machine.arrival, ARRIVAL_RUNNING);
+	ck_assert_int_eq(verb("pause", "fake", NULL, NULL), VERB_DONE);
+	ck_assert_int_eq(vm.machine.arrival, ARRIVAL_PAUSED);
+	fake_stop(&vm);
+}
+END_TEST
+
 START_TEST(resume_of_a_guest_that_is_elsewhere_fails)
 {
 	start();
@@ -395,6 +423,8 @@ int main(void)
 	tcase_add_test(verbs, pause_and_resume_return_when_it_is_true);
 	tcase_add_test(verbs, forced_resume_without_undecided_migration_says_so);
 	tcase_add_test(verbs, forced_resume_of_an_undecided_guest_makes_it_run);
+	tcase_add_test(verbs, forced_resume_of_a_guest_that_was_paused_says_so);
+	tcase_add_test(verbs, resume_of_a_guest_that_has_not_set_out_says_what_will_be);
 	tcase_add_test(verbs, resume_of_a_guest_that_is_elsewhere_fails);
 	tcase_add_test(verbs, reset_waits_for_the_event);
 	tcase_add_loop_test(verbs, shutdown_and_quit_wait_for_the_end, 0, 2);

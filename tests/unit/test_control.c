@@ -220,8 +220,7 @@ static const struct {
 	enum machine_status status;
 	const char *command, *says;
 } wrong_times[] = {
-	{ MACHINE_INMIGRATE, "stop", "has not arrived yet" },
-	{ MACHINE_INMIGRATE, "cont", "has not arrived yet" },
+	{ MACHINE_INMIGRATE, "system_reset", "has not arrived yet" },
 	{ MACHINE_FINISH_MIGRATE, "stop", "is being saved or handed over" },
 	{ MACHINE_FINISH_MIGRATE, "cont", "is being saved or handed over" },
 	{ MACHINE_FINISH_MIGRATE, "system_reset", "is being saved or handed over" },
@@ -261,6 +260,30 @@ START_TEST(commands_at_the_wrong_time_touch_nothing)
 END_TEST
 
 /* Clients that behave badly. */
+
+START_TEST(stop_and_cont_before_the_guest_is_here_count_when_it_comes)
+{
+	int fd;
+
+	fake_start(&vm);
+	vm.machine.status = MACHINE_INMIGRATE;
+	fd = dial_qmp(vm.path);
+	ck_assert_int_eq(vm.machine.arrival, ARRIVAL_AS_IT_WAS);
+	expect(fd, "{'execute':'cont'}", "{\"return\":{}}");
+	ck_assert_int_eq(vm.machine.arrival, ARRIVAL_RUNNING);
+	expect(fd, "{'execute':'stop'}", "{\"return\":{}}");
+	ck_assert_int_eq(vm.machine.arrival, ARRIVAL_PAUSED);
+	/* There may be no machine at all yet. */
+	vm.context.machine = NULL;
+	expect(fd, "{'execute':'cont'}", "{\"return\":{}}");
+	ck_assert_int_eq(vm.context.arrival, ARRIVAL_RUNNING);
+	expect(fd, "{'execute':'query-status'}",
+	       "{\"return\":{\"status\":\"inmigrate\",\"singlestep\":false,\"running\":false}}");
+	close(fd);
+	fake_stop(&vm);
+	ck_assert_uint_eq(vm.machine.parks + vm.machine.resumes, 0);
+}
+END_TEST
 
 START_TEST(answers_wait_for_a_slow_reader_in_order)
 {
@@ -480,6 +503,7 @@ int main(void)
 	tcase_add_test(cases, query_commands_lists_every_table);
 	tcase_add_test(cases, stop_and_cont_are_idempotent_and_tell_their_events_first);
 	tcase_add_loop_test(cases, commands_at_the_wrong_time_touch_nothing, 0, COUNT(wrong_times));
+	tcase_add_test(cases, stop_and_cont_before_the_guest_is_here_count_when_it_comes);
 	tcase_add_test(cases, answers_wait_for_a_slow_reader_in_order);
 	tcase_add_test(cases, client_that_never_reads_is_dropped_and_others_live_on);
 	tcase_add_test(cases, half_closed_client_gets_all_its_answers);

@@ -270,15 +270,18 @@ static const struct help helps[] = {
 	  "socket of a VM; and how far its migration is, or how the last one ended.\n" },
 	{ "pause", "usage: godwit pause VM\n"
 		   "\n"
-		   "Stops the guest where it is; returns when it stands.\n" },
+		   "Stops the guest where it is; returns when it stands. One that is still being\n"
+		   "restored or received will be paused when it is here.\n" },
 	{ "resume",
 	  "usage: godwit resume VM [--force]\n"
 	  "\n"
-	  "Lets a paused guest go on; returns when it runs.\n"
+	  "Lets a paused guest go on; returns when it runs. One that is still being restored or\n"
+	  "received runs as soon as it is here, also with restore --paused.\n"
 	  "\n"
 	  "  --force             when a migration ended undecided (the destination was told to go\n"
 	  "                      on and has not said that it does): let the guest run here. Only\n"
-	  "                      when you know that it does not run there.\n" },
+	  "                      when you know that it does not run there. One that was paused\n"
+	  "                      before stays paused, and that is said.\n" },
 	{ "reset",
 	  "usage: godwit reset VM\n"
 	  "\n"

@@ -128,13 +128,24 @@ static void tell(const struct command_context *c, const char *event)
 	log_verbose("event: %s", event);
 }
 
+/* Of a guest that is not here yet, as QEMU's. */
+static int when_it_is_here(struct command_context *c, enum machine_arrival a)
+{
+	c->arrival = a;
+	if (c->machine)
+		machine_set_arrival(c->machine, a);
+	return 0;
+}
+
 static int stop(void *context, json_t *arguments, json_t **result, struct err *e)
 {
-	const struct command_context *c = context;
+	struct command_context *c = context;
 	enum machine_status s = status_of(c);
 
 	(void)arguments;
 	(void)result;
+	if (s == MACHINE_INMIGRATE)
+		return when_it_is_here(c, ARRIVAL_PAUSED);
 	if (is_lent(s))
 		return refuse(c, "pause", e);
 	/* What does not run needs no stopping, and keeps the status that says why. */
@@ -147,11 +158,13 @@ static int stop(void *context, json_t *arguments, json_t **result, struct err *e
 
 static int cont(void *context, json_t *arguments, json_t **result, struct err *e)
 {
-	const struct command_context *c = context;
+	struct command_context *c = context;
 	enum machine_status s = status_of(c);
 
 	(void)arguments;
 	(void)result;
+	if (s == MACHINE_INMIGRATE)
+		return when_it_is_here(c, ARRIVAL_RUNNING);
 	if (s == MACHINE_RUNNING)
 		return 0;
 	if (s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH)

@@ -7,13 +7,13 @@
 #define GODWIT_CONTROL_COMMANDS_H
 
 #include "vmm/control/server.h"
-
-struct machine;
+#include "vmm/machine.h"
 
 /*
  * The context of the table. `control` is filled in once the server is open; it gets the events
  * STOP and RESUME of the commands stop and cont. As long as there is no machine, because its guest
- * has not come yet, there is a name, and `quit` for the command.
+ * has not come yet, there is a name, and `quit` for the command; what stop and cont have said of it
+ * is in `arrival`, and in the machine if there is one.
  */
 struct command_context {
 	struct machine *machine;
@@ -21,6 +21,7 @@ struct command_context {
 	const char *name;
 	void (*quit)(void *arg);
 	void *arg;
+	enum machine_arrival arrival;
 };
 
 extern const struct control_command machine_commands[];
