@@ -4,10 +4,12 @@
  */
 #include "migrate/commands.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "migrate/codec/page_cache.h"
 #include "migrate/migration.h"
@@ -251,6 +253,8 @@ static const struct control_argument parameter_arguments[] = {
 	{ .name = "x-godwit-timeout-action", .type = CONTROL_STRING },
 	{ .name = "x-godwit-policy", .type = CONTROL_STRING },
 	{ .name = "x-godwit-bind", .type = CONTROL_STRING },
+	/* As migrate-set-capabilities has them: so that all is set, or nothing. */
+	{ .name = "x-godwit-capabilities", .type = CONTROL_ARRAY },
 	{ .name = NULL },
 };
 
@@ -340,61 +344,6 @@ static int set_compression(struct migration_parameters *p, const char *text, str
 	return 0;
 }
 
-static int set_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
-{
-	struct migration_parameters p;
-	json_t *v;
-
-	(void)result;
-	migration_get_parameters(context, &p);
-	for (size_t i = 0; i < N_NUMBERS; i++)
-		if ((v = json_object_get(arguments, number_parameters[i].name)))
-			*number_of(&p, i) = (uint64_t)json_integer_value(v);
-	if (json_object_get(arguments, "downtime-limit")) {
-		p.downtime_sets++;
-		p.downtime_chosen = true;
-	} else if (json_object_get(arguments, "x-godwit-policy")) {
-		p.downtime_chosen = false;
-	}
-	if ((v = json_object_get(arguments, "multifd-compression")) &&
-	    set_compression(&p, json_string_value(v), e))
-		return -1;
-	if ((v = json_object_get(arguments, "x-godwit-timeout-action")) &&
-	    set_timeout_action(&p, json_string_value(v), e))
-		return -1;
-	if ((v = json_object_get(arguments, "x-godwit-policy")) &&
-	    set_policy(&p, json_string_value(v), e))
-		return -1;
-	if ((v = json_object_get(arguments, "x-godwit-bind"))) {
-		if (json_string_length(v) >= sizeof(p.bind))
-			return err_set(e, "'x-godwit-bind' is longer than %zu characters",
-				       sizeof(p.bind) - 1);
-		memcpy(p.bind, json_string_value(v), json_string_length(v) + 1);
-	}
-	migration_set_parameters(context, &p);
-	return 0;
-}
-
-static int query_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
-{
-	struct migration_parameters p;
-	char *policy;
-
-	(void)arguments;
-	migration_get_parameters(context, &p);
-	policy = p.has_policy ? policy_to_text(&p.policy) : NULL;
-	*result = json_pack("{s:s,s:s,s:s,s:s}", "multifd-compression", compression_name(&p),
-			    "x-godwit-timeout-action", timeout_action_name(p.timeout_action),
-			    "x-godwit-policy", policy ? policy : "", "x-godwit-bind", p.bind);
-	if (*result)
-		json_object_set_new(*result, "x-godwit-downtime-chosen",
-				    json_boolean(p.downtime_chosen));
-	for (size_t i = 0; *result && i < N_NUMBERS; i++)
-		json_object_set_new(*result, number_parameters[i].name, number(*number_of(&p, i)));
-	free(policy);
-	return *result ? 0 : err_set(e, "out of memory");
-}
-
 /* -- capabilities -- */
 
 enum capability_kind { CAPABILITY_CHOICE, CAPABILITY_ALWAYS_ON, CAPABILITY_NOT_THERE };
@@ -440,18 +389,16 @@ static int set_capability(const char *name, bool state, struct migration_paramet
 	return err_set(e, "'%.64s' is no capability", name);
 }
 
-/* All of them or, when one cannot be had, none. */
-static int set_capabilities(void *context, json_t *arguments, json_t **result, struct err *e)
+/* Those of a list, into *p. */
+static int take_capabilities(struct migration *mig, const json_t *list,
+			     struct migration_parameters *p, struct err *e)
 {
-	struct migration_parameters p;
 	json_t *item, *name, *state;
 	size_t i;
 
-	(void)result;
-	if (migration_under_way(context))
+	if (json_array_size(list) > 0 && migration_under_way(mig))
 		return err_set(e, "capabilities cannot change while a migration is under way");
-	migration_get_parameters(context, &p);
-	json_array_foreach(json_object_get(arguments, "capabilities"), i, item)
+	json_array_foreach(list, i, item)
 	{
 		name = json_object_get(item, "capability");
 		state = json_object_get(item, "state");
@@ -460,9 +407,93 @@ static int set_capabilities(void *context, json_t *arguments, json_t **result, s
 				       "'capabilities[%zu]' must be an object with a string "
 				       "'capability' and a boolean 'state'",
 				       i);
-		if (set_capability(json_string_value(name), json_is_true(state), &p, e))
+		if (set_capability(json_string_value(name), json_is_true(state), p, e))
 			return -1;
 	}
+	return 0;
+}
+
+/* More than the host's memory is nobody's cache. */
+static int check_cache(const struct migration_parameters *p, struct err *e)
+{
+	uint64_t most = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE);
+
+	if (p->xbzrle_cache_bytes <= most)
+		return 0;
+	return err_set(e,
+		       "'xbzrle-cache-size' is %" PRIu64 " (expected %u to %" PRIu64
+		       ", this host's memory)",
+		       p->xbzrle_cache_bytes, PAGE_CACHE_BYTES_MIN, most);
+}
+
+/* All of them or, when one cannot be had, none. */
+static int set_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct migration_parameters p;
+	json_t *v;
+
+	(void)result;
+	migration_get_parameters(context, &p);
+	for (size_t i = 0; i < N_NUMBERS; i++)
+		if ((v = json_object_get(arguments, number_parameters[i].name)))
+			*number_of(&p, i) = (uint64_t)json_integer_value(v);
+	if (json_object_get(arguments, "downtime-limit")) {
+		p.downtime_sets++;
+		p.downtime_chosen = true;
+	} else if (json_object_get(arguments, "x-godwit-policy")) {
+		p.downtime_chosen = false;
+	}
+	if (json_object_get(arguments, "xbzrle-cache-size") && check_cache(&p, e))
+		return -1;
+	if (take_capabilities(context, json_object_get(arguments, "x-godwit-capabilities"), &p, e))
+		return err_context(e, "'x-godwit-capabilities'");
+	if ((v = json_object_get(arguments, "multifd-compression")) &&
+	    set_compression(&p, json_string_value(v), e))
+		return -1;
+	if ((v = json_object_get(arguments, "x-godwit-timeout-action")) &&
+	    set_timeout_action(&p, json_string_value(v), e))
+		return -1;
+	if ((v = json_object_get(arguments, "x-godwit-policy")) &&
+	    set_policy(&p, json_string_value(v), e))
+		return -1;
+	if ((v = json_object_get(arguments, "x-godwit-bind"))) {
+		if (json_string_length(v) >= sizeof(p.bind))
+			return err_set(e, "'x-godwit-bind' is longer than %zu characters",
+				       sizeof(p.bind) - 1);
+		memcpy(p.bind, json_string_value(v), json_string_length(v) + 1);
+	}
+	migration_set_parameters(context, &p);
+	return 0;
+}
+
+static int query_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct migration_parameters p;
+	char *policy;
+
+	(void)arguments;
+	migration_get_parameters(context, &p);
+	policy = p.has_policy ? policy_to_text(&p.policy) : NULL;
+	*result = json_pack("{s:s,s:s,s:s,s:s}", "multifd-compression", compression_name(&p),
+			    "x-godwit-timeout-action", timeout_action_name(p.timeout_action),
+			    "x-godwit-policy", policy ? policy : "", "x-godwit-bind", p.bind);
+	if (*result)
+		json_object_set_new(*result, "x-godwit-downtime-chosen",
+				    json_boolean(p.downtime_chosen));
+	for (size_t i = 0; *result && i < N_NUMBERS; i++)
+		json_object_set_new(*result, number_parameters[i].name, number(*number_of(&p, i)));
+	free(policy);
+	return *result ? 0 : err_set(e, "out of memory");
+}
+
+static int set_capabilities(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	struct migration_parameters p;
+
+	(void)result;
+	migration_get_parameters(context, &p);
+	if (take_capabilities(context, json_object_get(arguments, "capabilities"), &p, e))
+		return -1;
 	migration_set_parameters(context, &p);
 	return 0;
 }

@@ -117,11 +117,16 @@ static int scripted_check(void *context, json_t *arguments, json_t **result, str
 
 static int scripted_set(void *context, json_t *arguments, json_t **result, struct err *e)
 {
+	json_t *list = json_object_get(arguments, "x-godwit-capabilities");
+
 	(void)context;
 	(void)result;
 	if (json_object_get(arguments, "x-godwit-bind"))
 		return err_set(e, "no such address");
+	if (list)
+		seen.multifd = json_is_true(json_object_get(json_array_get(list, 0), "state"));
 	json_object_update(seen.parameters, arguments);
+	json_object_del(seen.parameters, "x-godwit-capabilities");
 	return 0;
 }
 
@@ -170,6 +175,7 @@ static const struct control_argument parameter_arguments[] = {
 	{ .name = "x-godwit-timeout-action", .type = CONTROL_STRING },
 	{ .name = "x-godwit-policy", .type = CONTROL_STRING },
 	{ .name = "x-godwit-bind", .type = CONTROL_STRING },
+	{ .name = "x-godwit-capabilities", .type = CONTROL_ARRAY },
 	{ .name = NULL },
 };
 

@@ -55,6 +55,16 @@ START_TEST(set_sets_all_or_nothing)
 	ck_assert(seen.multifd);
 	ck_assert_int_eq(verb("set fake bandwidth=3M downtime=soon"), VERB_USAGE);
 	ck_assert_int_eq(parameter("max-bandwidth"), 2 << 20);
+	/* What only the VM can refuse: nothing is changed either, nor a capability. */
+	ck_assert_int_eq(verb("set fake bandwidth=3M channels=1 bind=nowhere"), VERB_FAILED);
+	HAS("no such address", err);
+	ck_assert_int_eq(parameter("max-bandwidth"), 2 << 20);
+	ck_assert_int_eq(parameter("multifd-channels"), 3);
+	ck_assert(seen.multifd);
+	/* Twice: the last one would win in silence. */
+	ck_assert_int_eq(verb("set fake downtime=1 downtime-limit=2"), VERB_USAGE);
+	HAS("downtime-limit: it is given twice", err);
+	ck_assert_int_eq(parameter("downtime-limit"), 50);
 	stop();
 }
 END_TEST

@@ -240,6 +240,15 @@ static const struct {
 	{ "{\"x-godwit-policy\":7}", "x-godwit-policy" },
 	/* All or none. */
 	{ "{\"max-bandwidth\":5,\"x-godwit-policy\":\"fast\"}", "no policy" },
+	{ "{\"max-bandwidth\":5,\"x-godwit-capabilities\":[" CAP("multifd", "true") "," CAP(
+		  "postcopy-ram", "true") "]}",
+	  "'x-godwit-capabilities': the capability 'postcopy-ram' is not there yet" },
+	{ "{\"x-godwit-timeout-action\":\"post-copy\",\"x-godwit-capabilities\":[" CAP("multifd",
+										       "true") "]}",
+	  "post-copy is not there yet" },
+	{ "{\"max-bandwidth\":5,\"x-godwit-capabilities\":[" CAP("multifd", "true") "]}", "" },
+	{ "{\"xbzrle-cache-size\":1099511627776000}", "this host's memory" },
+	{ "{\"xbzrle-cache-size\":67108864}", "" },
 	{ "{\"wings\":2}", "wings" },
 };
 

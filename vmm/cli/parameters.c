@@ -269,6 +269,18 @@ int parameters_add(struct parameters *p, const char *name, const char *value, st
 	return 0;
 }
 
+int parameters_add_once(struct parameters *p, const char *name, const char *value, struct err *e)
+{
+	const struct row *r = find(name, e);
+
+	if (!r)
+		return -1;
+	if (p->given >> (r - rows) & 1)
+		return err_set(e, "it is given twice");
+	p->given |= 1ull << (r - rows);
+	return parameters_add(p, name, value, e);
+}
+
 /* The capabilities as they are: 0 or 1; -1: the VM knows no such thing. */
 static int capabilities_now(struct client *c, int now[PARAMETERS_CAPABILITIES], struct err *e)
 {
@@ -317,9 +329,8 @@ int parameters_remember(struct parameters *p, struct client *c, struct err *e)
 	return client_execute(c, "query-migrate-parameters", NULL, &p->before, e);
 }
 
-/* Those that are not -1. */
-static int set_capabilities(struct client *c, const int state[PARAMETERS_CAPABILITIES],
-			    struct err *e)
+/* Those that are not -1, as migrate-set-capabilities takes them. */
+static json_t *capability_list(const int state[PARAMETERS_CAPABILITIES])
 {
 	json_t *list = json_array();
 
@@ -328,20 +339,30 @@ static int set_capabilities(struct client *c, const int state[PARAMETERS_CAPABIL
 			json_array_append_new(list,
 					      json_pack("{s:s,s:b}", "capability",
 							capability_names[i], "state", state[i]));
-	if (json_array_size(list))
-		return client_execute(c, "migrate-set-capabilities",
-				      json_pack("{s:o}", "capabilities", list), NULL, e);
-	json_decref(list);
-	return 0;
+	return list;
 }
 
 int parameters_apply(const struct parameters *p, struct client *c, struct err *e)
 {
-	if (set_capabilities(c, p->capability, e))
-		return -1;
-	if (json_object_size(p->wanted) == 0)
-		return 0;
-	return client_execute(c, "migrate-set-parameters", json_incref(p->wanted), NULL, e);
+	json_t *list = capability_list(p->capability), *all;
+
+	if (json_array_size(list) == 0 || json_object_size(p->wanted) == 0) {
+		all = json_array_size(list) ? json_pack("{s:O}", "capabilities", list)
+					    : json_incref(p->wanted);
+		json_decref(list);
+		if (json_object_size(all) == 0) {
+			json_decref(all);
+			return 0;
+		}
+		return client_execute(c,
+				      json_object_size(p->wanted) ? "migrate-set-parameters"
+								  : "migrate-set-capabilities",
+				      all, NULL, e);
+	}
+	/* Both in one command: all is set, or nothing. */
+	all = json_copy(p->wanted);
+	json_object_set_new(all, "x-godwit-capabilities", list);
+	return client_execute(c, "migrate-set-parameters", all, NULL, e);
 }
 
 /* A downtime that is put back was not chosen: the policy that stays goes before it again. */
@@ -358,11 +379,15 @@ static void put_back_policy(const struct parameters *p, struct client *c, const 
 
 void parameters_put_back(struct parameters *p, struct client *c)
 {
-	json_t *now = NULL, *back = json_object(), *value, *old;
+	json_t *now = NULL, *back = json_object(), *value, *old, *list;
 	const char *name;
 	struct err e;
 
-	set_capabilities(c, p->capability_before, &e);
+	list = capability_list(p->capability_before);
+	if (json_array_size(list))
+		client_execute(c, "migrate-set-capabilities",
+			       json_pack("{s:O}", "capabilities", list), NULL, &e);
+	json_decref(list);
 	if (p->before && client_execute(c, "query-migrate-parameters", NULL, &now, &e) == 0) {
 		json_object_foreach(p->wanted, name, value)
 		{

@@ -20,6 +20,7 @@ struct err;
 struct parameters {
 	json_t *wanted;				 /* the arguments of migrate-set-parameters */
 	int capability[PARAMETERS_CAPABILITIES]; /* 0, 1, or -1 for what it is */
+	uint64_t given; /* a bit for each parameter that may not be added again */
 	bool has_policy;
 	struct policy policy; /* as it was named; in `wanted` without what others overrule */
 
@@ -35,6 +36,9 @@ bool parameters_any(const struct parameters *p);
 
 /* -1 with a sentence: an unknown name (with the nearest), a bad value (with the range). */
 int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e);
+
+/* For words of which the last would win in silence: -1 when it was added so before. */
+int parameters_add_once(struct parameters *p, const char *name, const char *value, struct err *e);
 
 /* Asks for the present values of those that are wanted, to be put back later. */
 int parameters_remember(struct parameters *p, struct client *c, struct err *e);

@@ -34,7 +34,7 @@ static int take_pair(struct parameters *p, const char *word, struct err *e)
 		return err_set(e, "set: unknown parameter '%.*s...'", (int)sizeof(name), word);
 	memcpy(name, word, n);
 	name[n] = '\0';
-	return parameters_add(p, name, equals + 1, e) ? err_context(e, "%s", name) : 0;
+	return parameters_add_once(p, name, equals + 1, e) ? err_context(e, "%s", name) : 0;
 }
 
 /* 1: help is wanted. */
