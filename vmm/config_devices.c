@@ -106,6 +106,8 @@ static int sub_option(struct sub_options *s, char *part, const char *const *know
 	     : !strcmp(part, "tap")  ? &s->tap
 	     : !strcmp(part, "mac")  ? &s->mac
 				     : &s->socket;
+	if (*to)
+		return err_set(e, "sub-option '%s' is given twice", part);
 	*to = value;
 	return 0;
 }

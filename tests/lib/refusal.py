@@ -39,5 +39,8 @@ def refused(place, code, words, *args, **options):
 
 
 def bare(*args):
-    """The words that boot the bare guest with these options more."""
-    return (*RUN, "--kernel", godwit.BARE, "--memory", "32M", *args)
+    """The words that boot the bare guest with these options more, or in place of its own."""
+    words = {"--console": "null", "--memory": "32M"}
+    own = [word for name, value in words.items() if not any(arg.split("=")[0] == name for arg in args)
+           for word in (name, value)]
+    return ("run", *own, "--kernel", godwit.BARE, *args)

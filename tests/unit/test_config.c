@@ -70,7 +70,7 @@ START_TEST(options_take_their_value_in_both_forms)
 
 	parse_run(&p, "--kernel=k|--cpus=4|--memory|3G|--cmdline=a=b c|--name=web|--paused|"
 		      "--initrd|i|--verbose|--user|nobody|--control|/c|--console|file:/l|"
-		      "--dirty-ring|4096|--cpus|2");
+		      "--dirty-ring|4096");
 	ck_assert_str_eq(p.config.kernel, "k");
 	ck_assert_str_eq(p.config.initrd, "i");
 	ck_assert_str_eq(p.config.cmdline, "a=b c");
@@ -80,7 +80,7 @@ START_TEST(options_take_their_value_in_both_forms)
 	ck_assert_str_eq(p.config.console, "file:/l");
 	ck_assert(p.config.name_given && p.config.paused && p.config.verbose);
 	ck_assert_uint_eq(p.config.memory_bytes, 3ull << 30);
-	ck_assert_uint_eq(p.config.cpus, 2);
+	ck_assert_uint_eq(p.config.cpus, 4);
 	ck_assert_uint_eq(p.config.dirty_ring, 4096);
 	done(&p);
 }
@@ -155,7 +155,12 @@ static const struct {
 	{ CONFIG_RUN, "--kernel|k|--memory|17T", "more than a machine can have" },
 	{ CONFIG_RUN, "--kernel|k|--memory|99999999999999999999", "too large" },
 	{ CONFIG_RUN, "--kernel|k|--memory|lots", "'lots' is not a size" },
-	{ CONFIG_RUN, "--kernel|k|--memory|1GB", "'1GB' is not a size" },
+	{ CONFIG_RUN, "--kernel|k|--memory|1Gb", "'1Gb' is not a size" },
+	{ CONFIG_RUN, "--kernel|k|--name|a|--name|b", "option '--name' is given twice" },
+	{ CONFIG_RUN, "--kernel|k|--memory=1G|--memory|1G", "option '--memory' is given twice" },
+	{ CONFIG_RUN, "--kernel|k|--disk|/a,serial=1,serial=2",
+	  "sub-option 'serial' is given twice" },
+	{ CONFIG_RUN, "--kernel|k|--net|tap=a,tap=b", "sub-option 'tap' is given twice" },
 	{ CONFIG_RUN, "--kernel|k|--memory|-1G", "'-1G' is not a size" },
 	{ CONFIG_RUN, "--kernel|k|--name|a/b", "--name: the VM's name 'a/b' is not a name" },
 	{ CONFIG_RUN, "--kernel|k|--name|.a", "not a name" },

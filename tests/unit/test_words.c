@@ -1,10 +1,12 @@
 /*
- * Words from elsewhere: what of them may reach a terminal, and UTF-8.
+ * Words: what of those from elsewhere may reach a terminal, UTF-8, sizes.
  */
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/base/err.h"
+#include "vmm/base/io.h"
 #include "vmm/base/words.h"
 
 static const struct {
@@ -59,6 +61,74 @@ START_TEST(utf8_is_read_to_the_code)
 }
 END_TEST
 
+static const struct {
+	const char *text;
+	uint64_t bytes;
+} sizes[] = {
+	{ "0", 0 },
+	{ "512", 512 },
+	{ "512B", 512 },
+	{ "4k", 4096 },
+	{ "4K", 4096 },
+	{ "512m", 512ull << 20 },
+	{ "512M", 512ull << 20 },
+	{ "512MB", 512ull << 20 },
+	{ "512mb", 512ull << 20 },
+	{ "512Mi", 512ull << 20 },
+	{ "512MiB", 512ull << 20 },
+	{ "2GiB", 2ull << 30 },
+	{ "2gib", 2ull << 30 },
+	{ "1t", 1ull << 40 },
+	{ "16777215T", 16777215ull << 40 },
+	{ "18446744073709551615", UINT64_MAX },
+};
+
+START_TEST(sizes_are_taken_as_people_write_them)
+{
+	struct err e = { "" };
+	uint64_t bytes;
+
+	ck_assert_msg(parse_size(sizes[_i].text, &bytes, &e) == 0, "%s", e.text);
+	ck_assert_uint_eq(bytes, sizes[_i].bytes);
+}
+END_TEST
+
+static const struct {
+	const char *text, *says;
+} no_sizes[] = {
+	{ "", "not a size" },
+	{ "M", "not a size" },
+	{ "-1", "not a size" },
+	{ "+1", "not a size" },
+	{ " 1", "not a size" },
+	{ "1 M", "not a size" },
+	{ "1.5G", "not a size" },
+	{ "0x10", "not a size" },
+	{ "1P", "not a size" },
+	{ "1i", "not a size" },
+	{ "1iB", "not a size" },
+	{ "1b", "not a size" },
+	{ "100Mb", "not a size" },
+	{ "100Mib", "not a size" },
+	{ "100Mbit", "not a size" },
+	{ "1MiBs", "not a size" },
+	{ "1MM", "not a size" },
+	{ "16777216T", "too large" },
+	{ "18446744073709551616", "too large" },
+	{ "99999999999999999999999999K", "too large" },
+};
+
+START_TEST(what_is_no_size_is_refused)
+{
+	struct err e = { "" };
+	uint64_t bytes = 7;
+
+	ck_assert_int_eq(parse_size(no_sizes[_i].text, &bytes, &e), -1);
+	ck_assert_msg(strstr(e.text, no_sizes[_i].says) != NULL, "%s", e.text);
+	ck_assert_uint_eq(bytes, 7);
+}
+END_TEST
+
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
 int main(void)
@@ -70,6 +140,8 @@ int main(void)
 
 	tcase_add_loop_test(cases, text_from_elsewhere_is_harmless_and_keeps_its_letters, 0,
 			    COUNT(texts));
+	tcase_add_loop_test(cases, sizes_are_taken_as_people_write_them, 0, COUNT(sizes));
+	tcase_add_loop_test(cases, what_is_no_size_is_refused, 0, COUNT(no_sizes));
 	tcase_add_test(cases, utf8_is_read_to_the_code);
 	suite_add_tcase(s, cases);
 	srunner_run_all(runner, CK_NORMAL);

@@ -78,29 +78,42 @@ int io_write_full(int fd, const void *buf, size_t len)
 	return 0;
 }
 
+/* The power of two that a unit stands for: "", "B", "m", "Mi", "MB", "MiB"...; -1: it is none. */
+static int unit_shift(const char *unit)
+{
+	static const char units[] = "kmgt";
+	bool small = islower((unsigned char)unit[0]);
+	const char *known = unit[0] ? strchr(units, tolower((unsigned char)unit[0])) : NULL;
+	int shift = 0;
+
+	if (known) {
+		shift = 10 * (int)(known - units + 1);
+		unit++;
+		if (*unit == 'i')
+			unit++;
+	}
+	/* "100Mb" means bits to many: with a large letter it is refused. */
+	if (*unit == 'B' || (*unit == 'b' && known && small))
+		unit++;
+	return *unit ? -1 : shift;
+}
+
 int parse_size(const char *text, uint64_t *out, struct err *e)
 {
-	static const char units[] = "KMGT";
 	unsigned long long n;
-	unsigned int shift = 0;
-	const char *unit;
 	char *end;
+	int shift;
 
 	errno = 0;
 	n = strtoull(text, &end, 10);
-	if (!isdigit((unsigned char)text[0]))
-		return err_set(e, "'%s' is not a size (expected a number, then K, M, G or T)",
+	shift = unit_shift(end);
+	if (!isdigit((unsigned char)text[0]) || shift < 0)
+		return err_set(e,
+			       "'%.64s' is not a size in bytes (expected a number, then K, M, G or "
+			       "T: 512M, also written 512m, 512MB or 512MiB, is 512 * 1024 * 1024)",
 			       text);
-	if (*end) {
-		unit = strchr(units, *end);
-		if (!unit || end[1])
-			return err_set(e,
-				       "'%s' is not a size (expected a number, then K, M, G or T)",
-				       text);
-		shift = 10 * (unsigned int)(unit - units + 1);
-	}
 	if (errno == ERANGE || (shift && n >> (64 - shift)))
-		return err_set(e, "'%s' is too large for a size", text);
+		return err_set(e, "'%.64s' is too large for a size", text);
 	*out = (uint64_t)n << shift;
 	return 0;
 }

@@ -25,7 +25,7 @@ ssize_t io_pread_full(int fd, void *buf, size_t len, uint64_t offset);
 int io_write_full(int fd, const void *buf, size_t len);
 
 /*
- * "512", "64K", "256M", "4G", "1T" (binary units; "MB" and "MiB" are refused: one spelling).
+ * "512", "64K", "256M", "4G", "1T"; "256m", "256MB", "256Mi" and "256MiB" are the same: all binary.
  * -1 with a sentence that quotes the text when it is no such number or does not fit 64 bits.
  */
 int parse_size(const char *text, uint64_t *out, struct err *e);

@@ -64,6 +64,10 @@ int option_next(struct options *o, const char **value, struct err *e)
 				return err_set(e, "option '--%s' takes no value", s->name);
 			return i;
 		}
+		/* The last one would win in silence. */
+		if (o->given >> i & 1 && !s->repeats)
+			return err_set(e, "option '--%s' is given twice", s->name);
+		o->given |= 1ull << i;
 		if (equals) {
 			*value = equals + 1;
 		} else {
