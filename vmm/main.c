@@ -679,15 +679,10 @@ static int make_vm(enum config_verb verb, int argc, char **argv)
 	return code;
 }
 
-int main(int argc, char **argv)
+static int run_verb(int argc, char **argv)
 {
 	const struct verb *verb;
 
-	process_fill_descriptors();
-	if (argc < 2) {
-		help_print(NULL);
-		return VERB_USAGE;
-	}
 	if (!strcmp(argv[1], "--version")) {
 		printf("godwit %s\n", godwit_version());
 		return VERB_DONE;
@@ -704,4 +699,13 @@ int main(int argc, char **argv)
 		return verb_inspect(argc - 2, argv + 2);
 	verb = verb_find(argv[1]);
 	return verb ? verb->run(argc - 2, argv + 2) : help_print(argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+	process_fill_descriptors();
+	if (argc >= 2)
+		return verb_finish(argv[1], run_verb(argc, argv));
+	help_print(NULL);
+	return VERB_USAGE;
 }

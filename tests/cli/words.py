@@ -2,6 +2,7 @@
 import json
 import os
 import socket
+import subprocess
 
 import godwit
 from godwit import add_test, check, test
@@ -91,7 +92,6 @@ WRONG_USAGE = [
     ("shutdown_timeout_no_number", ["--timeout", "soon"], ["shutdown", "web", "--timeout", "soon"]),
     ("inspect_without_file", ["file", "missing"], ["inspect"]),
     ("inspect_unknown_option", ["'--tere'", "did you mean --tree"], ["inspect", "f", "--tere"]),
-    ("doctor_with_an_operand", ["unexpected 'me'"], ["doctor", "me"]),
     ("name_twice", ["'--name' is given twice"], bare("--name", "a", "--name", "b")),
     ("memory_twice", ["'--memory' is given twice"], bare("--memory", "1G", "--memory=1G")),
     ("listen_twice", ["'--listen' is given twice"], ["receive", "--listen", "tcp::1", "--listen", "tcp::2"]),
@@ -125,6 +125,7 @@ WRONG_USAGE = [
     ("report_of_no_kind", ["--report", "'report.txt'", ".html"],
      ["migrate", "web", "tcp:b:1", "--report", "report.txt"]),
     ("report_without_a_name", ["--report", "''"], ["migrate", "web", "tcp:b:1", "--report", ""]),
+    ("doctor_with_an_operand", ["unexpected 'me'"], ["doctor", "me"]),
 ]
 for _name, _words, _args in WRONG_USAGE:
     add_test(f"{_name}_is_wrong_usage",
@@ -166,6 +167,39 @@ def help_and_version_are_no_errors(place):
     for args in (["--help"], ["--version"], *([verb, "--help"] for verb in verbs)):
         done = place.godwit(*args)
         check(done.returncode == 0 and done.stdout and not done.stderr, f"{args}: {done}")
+
+
+@test
+def output_that_is_lost_is_an_error(place):
+    place.file("text", "no stream")
+    for args in (["--help"], ["--version"], ["run", "--help"], ["migrate", "--help"], ["list"], ["list", "--json"],
+                 ["doctor"], ["doctor", "--json"]):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([godwit.GODWIT, *args], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+                                  text=True, env=place.environment())
+        # Of migrate the code tells where the guest is.
+        check(done.returncode == (0 if args[0] == "migrate" else 1), f"{args}: {done}")
+        check(done.stderr.startswith("godwit: ") and done.stderr.endswith("No space left on device\n") and
+              done.stderr.count("\n") == 1 and "output was lost" in done.stderr, f"{args}: {done}")
+
+
+@test
+def output_of_a_vms_verbs_that_is_lost_is_an_error(place):
+    need_kvm()
+    vm = place.bare("", "--memory", "32M")
+    vm.wait_console("^ready")
+    for args in (["status", vm.name], ["status", vm.name, "--json"], ["set", vm.name], ["list"]):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([godwit.GODWIT, *args], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+                                  text=True, env=place.environment())
+        check(done.returncode == 1 and "output was lost" in done.stderr, f"{args}: {done}")
+    saved = place.path("saved")
+    check(vm.cli("save", saved).returncode == 0 and vm.wait() == 0, "save")
+    for option in ((), ("--tree",), ("--states",), ("--pages",)):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([godwit.GODWIT, "inspect", saved, *option], stdin=subprocess.DEVNULL, stdout=full,
+                                  stderr=subprocess.PIPE, text=True, env=place.environment())
+        check(done.returncode == 1 and "output was lost" in done.stderr, f"inspect {option}: {done}")
 
 
 @test

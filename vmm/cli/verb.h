@@ -35,6 +35,13 @@ const struct verb *verb_find(const char *name);
 /* Prints "godwit: SENTENCE" to stderr, without control characters; returns `code`. */
 int verb_fail(const struct err *e, int code);
 
+/*
+ * At the end of the program: writes out what was printed. The exit code to end with: `code`, or 1
+ * in place of 0 when output was lost, and then a sentence was printed. migrate's code says where
+ * the guest is, and stays.
+ */
+int verb_finish(const char *verb, int code);
+
 /* What was typed after a client verb; a verb names the options that it has. */
 struct verb_args {
 	const char *vm;	  /* first operand, or NULL */

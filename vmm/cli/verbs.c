@@ -50,6 +50,20 @@ int verb_fail(const struct err *e, int code)
 	return code;
 }
 
+int verb_finish(const char *verb, int code)
+{
+	struct err e;
+
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return code;
+	if (errno)
+		err_errno(&e, errno, "%s: output was lost: cannot write to stdout", verb);
+	else
+		err_set(&e, "%s: output was lost: cannot write to stdout", verb);
+	return verb_fail(&e, code == VERB_DONE && strcmp(verb, "migrate") ? VERB_FAILED : code);
+}
+
 int verb_absolute_path(const char *file, char *path, size_t size, struct err *e)
 {
 	size_t n = 0;
