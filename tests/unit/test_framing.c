@@ -96,6 +96,7 @@ static const struct {
 	{ "{\"n\":1,'s':'a\\\x01{\"n\":2}", "!2" },
 	{ "{\"n\":1,'s':'a\tb'}\n{\"n\":2}", "!2" },
 	{ "[[\xff{\"n\":2}", "!2" },
+	{ "{\"n\":'a\n'}{\"n\":2}\xff'x{\"n\":3}", "!2!3" },
 	{ "words \xff words \xff{\"n\":2}", "!!2" },
 	/* Cut off in the middle, then a new request on a line of its own. */
 	{ "{\"n\":1\n{\"n\":2}", "!2" },
@@ -178,7 +179,7 @@ START_TEST(zero_bytes_are_only_malformed)
 	char result[64];
 
 	frame(bytes, sizeof(bytes) - 1, 3, result);
-	ck_assert_str_eq(result, "!!!1!!2");
+	ck_assert_str_eq(result, "!!1!2");
 }
 END_TEST
 

@@ -76,20 +76,12 @@ static void go_on(struct framing *f, enum framing_state state)
 	f->string_at = f->string_end = f->id_at = f->id_end = 0;
 }
 
-/* Bytes that are in no JSON text: a client sends one to end what was begun. */
-static bool ends_all(char c)
-{
-	unsigned char byte = (unsigned char)c;
-
-	return (byte < 0x20 && c != '\t' && c != '\r' && c != '\n') || byte >= 0xfe;
-}
-
-/* Broken at `c`: all of the value is dropped. The next one may begin on the same line. */
-static enum taken broken(struct framing *f, char c)
+/* Broken here: all of the value is dropped. The next one may begin on the same line. */
+static enum taken broken(struct framing *f)
 {
 	bool told = f->dropped;
 
-	go_on(f, c == '\n' || ends_all(c) ? FRAMING_BETWEEN : FRAMING_LOST);
+	go_on(f, FRAMING_LOST);
 	return told ? TAKEN : TAKEN_BROKEN;
 }
 
@@ -122,7 +114,7 @@ static enum taken take_in_string(struct framing *f, char c, struct err *e)
 
 	if ((unsigned char)c < 0x20 || (unsigned char)c >= 0xfe) {
 		err_set(e, "malformed JSON: byte 0x%02x inside a string", (unsigned char)c);
-		return broken(f, c);
+		return broken(f);
 	}
 	if (f->escaped) {
 		f->escaped = false;
@@ -238,7 +230,7 @@ static enum taken take_outside(struct framing *f, char c, struct err *e)
 		taken = keep(f, &c, 1, e);
 	} else {
 		err_set(e, "malformed JSON: byte 0x%02x outside strings", (unsigned char)c);
-		return broken(f, c);
+		return broken(f);
 	}
 	if (f->state == FRAMING_VALUE) {
 		f->last = c;
@@ -262,7 +254,15 @@ static enum taken take_first(struct framing *f, char c, struct err *e)
 		return TAKEN_BROKEN;
 	}
 	err_set(e, "malformed JSON: expected a JSON object");
-	return broken(f, c);
+	return broken(f);
+}
+
+/* Bytes that are in no JSON text: a client sends one to end what was begun. */
+static bool ends_all(char c)
+{
+	unsigned char byte = (unsigned char)c;
+
+	return (byte < 0x20 && c != '\t' && c != '\r' && c != '\n') || byte >= 0xfe;
 }
 
 static enum taken take(struct framing *f, struct err *e)
@@ -352,8 +352,12 @@ static int parse(struct framing *f, json_t **out, struct err *e)
 	if (!*out && json_error_code(&why) == json_error_numeric_overflow)
 		*out = json_loadb(f->text.at, f->text.len, flags | JSON_DECODE_INT_AS_REAL, &again);
 	go_on(f, FRAMING_BETWEEN);
-	if (!*out)
+	if (!*out) {
+		/* Of what cannot be read, no part is to be trusted. */
+		free(f->id);
+		f->id = NULL;
 		return err_set(e, "malformed JSON at character %d: %s", why.position, why.text);
+	}
 	id = json_object_get(*out, "id");
 	/* Its name was written with an escape. */
 	if (id && !f->id)
