@@ -375,6 +375,7 @@ static void serial_writable(void *arg)
 }
 
 static const struct chardev_ops serial_console_ops = {
+	.is_console = true,
 	.room = serial_room,
 	.input = serial_input,
 	.writable = serial_writable,

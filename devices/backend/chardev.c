@@ -1,8 +1,7 @@
 /*
- * The host's side of a stream of characters: see chardev.h. The I/O thread owns the fds and reads
- * and writes them; other threads only put bytes into the ring, under `lock`, and wake it by an
- * eventfd. The I/O thread alone takes bytes out of the ring, so what lies in it stays while it is
- * written without the lock.
+ * The host's side of a stream of characters: its life, its clients, its input: see chardev.h. The
+ * I/O thread owns the fds and reads and writes them; other threads only put bytes into the ring
+ * (chardev_output.c) and wake it by an eventfd.
  */
 #include "devices/backend/chardev.h"
 
@@ -15,60 +14,18 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "devices/backend/listen.h"
-#include "devices/backend/terminal.h"
+#include "devices/backend/chardev_internal.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
-#include "vmm/base/output.h"
 #include "vmm/device.h"
-#include "vmm/loop.h"
 
-#define INPUT_BYTES	  4096	      /* read at once */
-#define INPUT_TURNS	  16	      /* reads before other fds have their turn */
-#define OUTPUT_BYTES	  (64u << 10) /* written before other fds have their turn */
-#define CLOSE_PATIENCE_MS 1000 /* how long a reader may stand still while the rest is written */
+#define INPUT_BYTES 4096 /* read at once */
+#define INPUT_TURNS 16	 /* reads before other fds have their turn */
 
-enum chardev_kind { CHARDEV_NULL, CHARDEV_STDIO, CHARDEV_FILE, CHARDEV_UNIX };
-
-struct chardev {
-	/* Set when opened. */
-	enum chardev_kind kind;
-	const struct device_env *env;
-	const struct chardev_ops *ops;
-	void *arg;
-	char name[64]; /* for the log: a path may be cut */
-	enum output_mode output_mode;
-	struct listen_socket listening;
-	struct terminal terminal;
-	bool is_terminal;
-	int wake_fd;
-
-	/* I/O thread. */
-	bool paused;
-	bool resumed; /* and `connected` has not been told yet */
-	struct loop_watch wake_watch, listen_watch;
-	struct loop_watch in, out; /* fd -1: none; a client has one fd for each, for epoll's sake */
-	bool in_unpollable;	   /* a plain file: ready whenever it is asked */
-	bool hung_up;		   /* the client is gone, but for what it left to be read */
-	bool failing_logged;
-	uint8_t typed[256]; /* a terminal's, commands taken out, not yet given to the guest */
-	size_t n_typed;
-
-	bool input_held; /* atomic: the guest had no room */
-
-	pthread_mutex_t lock;
-	/* Under lock. */
-	bool out_open;	     /* somebody takes output; else it is dropped */
-	bool out_waits;	     /* the I/O thread watches for EPOLLOUT: no need to wake it */
-	bool woken;	     /* it was, and has not come yet */
-	bool full;	     /* somebody was told that the ring is full */
-	uint32_t head, tail; /* free running: bytes put and bytes written */
-	uint8_t *ring;
-};
-
-static void wake(struct chardev *c)
+void chardev_wake(struct chardev *c)
 {
 	uint64_t one = 1;
 
@@ -82,145 +39,6 @@ static void unset_fd(struct chardev *c, struct loop_watch *w)
 	if (w->fd >= 0)
 		close(w->fd);
 	w->fd = -1;
-}
-
-/* ---- output ---- */
-
-size_t chardev_put(struct chardev *c, const void *bytes, size_t len)
-{
-	size_t room, first;
-	uint32_t at;
-	bool need_wake;
-
-	if (c->kind == CHARDEV_NULL || !len)
-		return len;
-	pthread_mutex_lock(&c->lock);
-	if (!c->out_open) {
-		pthread_mutex_unlock(&c->lock);
-		return len;
-	}
-	room = CHARDEV_RING_BYTES - (c->head - c->tail);
-	if (len > room) {
-		len = room;
-		c->full = true;
-	}
-	at = c->head % CHARDEV_RING_BYTES;
-	first = CHARDEV_RING_BYTES - at;
-	if (first > len)
-		first = len;
-	memcpy(c->ring + at, bytes, first);
-	memcpy(c->ring, (const uint8_t *)bytes + first, len - first);
-	c->head += (uint32_t)len;
-	need_wake = !c->woken && !c->out_waits;
-	if (need_wake)
-		c->woken = true;
-	pthread_mutex_unlock(&c->lock);
-	if (need_wake)
-		wake(c);
-	return len;
-}
-
-static void drop_output(struct chardev *c, bool still_open)
-{
-	pthread_mutex_lock(&c->lock);
-	c->tail = c->head;
-	c->out_open = still_open;
-	c->out_waits = false;
-	pthread_mutex_unlock(&c->lock);
-	loop_remove(c->env->io, &c->out);
-}
-
-/* The oldest bytes in one piece; they stay where they are until take_back() is called. */
-static size_t oldest(struct chardev *c, const uint8_t **bytes)
-{
-	size_t len, first;
-
-	pthread_mutex_lock(&c->lock);
-	len = c->head - c->tail;
-	first = CHARDEV_RING_BYTES - c->tail % CHARDEV_RING_BYTES;
-	*bytes = c->ring + c->tail % CHARDEV_RING_BYTES;
-	pthread_mutex_unlock(&c->lock);
-	return len < first ? len : first;
-}
-
-/* Writes until the ring is empty (1), the reader takes no more (0) or it was enough for one turn.
- */
-static int write_out(struct chardev *c)
-{
-	const uint8_t *bytes;
-	size_t done = 0, len;
-
-	while ((len = oldest(c, &bytes)) > 0) {
-		ssize_t n;
-
-		if (done >= OUTPUT_BYTES)
-			return 2;
-		n = output_write(c->out.fd, c->output_mode, bytes, len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n == 0 || (n < 0 && errno == EAGAIN))
-			return 0;
-		if (n < 0) {
-			int rc = errno;
-
-			/* A disk may have room again later; a reader that left does not come back.
-			 */
-			drop_output(c, c->kind != CHARDEV_UNIX && rc != EPIPE);
-			if (c->kind != CHARDEV_UNIX && !c->failing_logged)
-				log_warn("%s: output of the guest is lost: %s", c->name,
-					 strerror(rc));
-			c->failing_logged = true;
-			return 1;
-		}
-		done += (size_t)n;
-		pthread_mutex_lock(&c->lock);
-		c->tail += (uint32_t)n;
-		pthread_mutex_unlock(&c->lock);
-	}
-	return 1;
-}
-
-/* Tells the guest's side that there is room, if it waits for it and there is enough to matter. */
-static void offer_room(struct chardev *c)
-{
-	bool tell;
-
-	if (c->paused)
-		return;
-	pthread_mutex_lock(&c->lock);
-	tell = c->full && c->head - c->tail <= CHARDEV_RING_BYTES / 2;
-	if (tell)
-		c->full = false;
-	pthread_mutex_unlock(&c->lock);
-	if (tell)
-		c->ops->writable(c->arg);
-}
-
-static void drain(struct chardev *c)
-{
-	bool waits, again;
-	int rc;
-
-	if (c->out.fd >= 0) {
-		rc = write_out(c);
-		waits = rc == 0 && !loop_add(c->env->io, &c->out, EPOLLOUT, NULL);
-		if (!waits)
-			loop_remove(c->env->io, &c->out);
-		pthread_mutex_lock(&c->lock);
-		c->out_waits = waits;
-		/* Also what was put while the ring was empty and out_waits still stood. */
-		again = rc == 2 || (!waits && c->head != c->tail);
-		pthread_mutex_unlock(&c->lock);
-		if (again)
-			wake(c);
-	}
-	offer_room(c);
-}
-
-static void output_ready(void *arg, uint32_t events)
-{
-	(void)events;
-	drain(arg);
 }
 
 /* ---- input ---- */
@@ -249,7 +67,7 @@ void chardev_input_ready(struct chardev *c)
 	pthread_mutex_lock(&c->lock);
 	c->woken = true;
 	pthread_mutex_unlock(&c->lock);
-	wake(c);
+	chardev_wake(c);
 }
 
 static void listen_for_next(struct chardev *c)
@@ -262,13 +80,13 @@ static void listen_for_next(struct chardev *c)
 
 static void drop_client(struct chardev *c)
 {
-	drop_output(c, false);
+	chardev_output_end(c);
 	unset_fd(c, &c->in);
 	unset_fd(c, &c->out);
 	c->hung_up = false;
 	if (c->paused)
 		return;
-	offer_room(c);
+	chardev_offer_room(c);
 	if (c->ops->connected)
 		c->ops->connected(c->arg, false);
 	listen_for_next(c);
@@ -384,7 +202,7 @@ static void pump(struct chardev *c)
 		if (--turns)
 			continue;
 		if (c->in_unpollable || c->hung_up)
-			wake(c);
+			chardev_wake(c);
 		return;
 	}
 }
@@ -421,22 +239,36 @@ static int take_client(struct chardev *c, int fd)
 {
 	int out = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 
-	if (out < 0) {
-		log_warn("%s: cannot take a client: %s", c->name, strerror(errno));
+	if (out < 0)
 		return -1;
-	}
 	if (c->in.fd >= 0)
 		drop_client(c);
 	loop_remove(c->env->io, &c->listen_watch); /* the next one waits in the socket's queue */
 	c->in.fd = fd;
 	c->out.fd = out;
-	pthread_mutex_lock(&c->lock);
-	c->out_open = true;
-	pthread_mutex_unlock(&c->lock);
 	if (c->ops->connected)
 		c->ops->connected(c->arg, true);
+	chardev_output_begin(c);
 	watch_input(c);
 	return 0;
+}
+
+/* Without this, the client that waits would wake the loop for ever. */
+static void turn_away(struct chardev *c, int fd)
+{
+	if (!c->no_fds_logged)
+		log_warn("%s: no more file descriptors: clients are turned away", c->name);
+	c->no_fds_logged = true;
+	if (fd < 0) {
+		if (c->spare_fd >= 0)
+			close(c->spare_fd);
+		fd = accept4(c->listening.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		c->spare_fd = -1;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (c->spare_fd < 0)
+		c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 static void client_ready(void *arg, uint32_t events)
@@ -445,8 +277,10 @@ static void client_ready(void *arg, uint32_t events)
 	int fd = accept4(c->listening.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void)events;
-	if (fd >= 0 && take_client(c, fd))
-		close(fd);
+	if ((fd < 0 && (errno == EMFILE || errno == ENFILE)) || (fd >= 0 && take_client(c, fd)))
+		turn_away(c, fd);
+	else if (fd >= 0)
+		c->no_fds_logged = false;
 }
 
 int chardev_attach(struct chardev *c, int fd)
@@ -477,7 +311,7 @@ static void woken(void *arg, uint32_t events)
 	pthread_mutex_lock(&c->lock);
 	c->woken = false;
 	pthread_mutex_unlock(&c->lock);
-	drain(c);
+	chardev_drain(c);
 	if (c->paused)
 		return;
 	if (c->resumed && c->ops->connected)
@@ -497,7 +331,7 @@ int chardev_resume(struct chardev *c, struct err *e)
 	}
 	/* The caller may hold its lock: everything else, and all calls back, come from the loop. */
 	c->resumed = true;
-	wake(c);
+	chardev_wake(c);
 	return 0;
 }
 
@@ -516,6 +350,7 @@ static int open_stdio(struct chardev *c, struct err *e)
 	if (c->out.fd < 0)
 		return err_errno(e, errno, "stdio: cannot use the standard output");
 	c->out_open = true;
+	c->out_terminal = isatty(c->out.fd);
 	c->in.fd = output_open_shared(STDIN_FILENO, O_RDONLY, NULL); /* none: output only */
 	if (c->in.fd >= 0 && isatty(c->in.fd)) {
 		c->is_terminal = true;
@@ -529,7 +364,7 @@ static int open_file(struct chardev *c, const char *path, struct err *e)
 	if (!*path)
 		return err_set(e, "the path of a file is empty");
 	c->out.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
-			 0666);
+			 0600);
 	if (c->out.fd < 0 && errno == ENXIO)
 		return err_set(e, "%s: cannot write there: it is a pipe that nobody reads", path);
 	if (c->out.fd < 0)
@@ -560,10 +395,23 @@ static int open_kind(struct chardev *c, const char *spec, struct err *e)
 		if (listen_open(&c->listening, spec + 5, e))
 			return -1;
 		c->listen_watch.fd = c->listening.fd;
+		c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		c->lossy = c->ops->is_console; /* until there is a client */
 		return 0;
 	}
 	return err_set(e, "'%s' is not a console: expected stdio, file:PATH, unix:PATH or null",
 		       spec);
+}
+
+/* A console has a timer, for a reader that stands still. */
+static int open_timer(struct chardev *c, struct err *e)
+{
+	if (!c->ops->is_console || c->kind == CHARDEV_NULL)
+		return 0;
+	c->stall_watch.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (c->stall_watch.fd < 0)
+		return err_errno(e, errno, "%s: cannot make a timer", c->name);
+	return loop_add(c->env->io, &c->stall_watch, EPOLLIN, e);
 }
 
 int chardev_open(struct chardev **out, const char *spec, const struct device_env *env,
@@ -578,11 +426,12 @@ int chardev_open(struct chardev **out, const char *spec, const struct device_env
 	c->arg = arg;
 	c->paused = true;
 	snprintf(c->name, sizeof(c->name), "%s", spec);
-	c->listening.fd = -1;
+	c->listening.fd = c->spare_fd = -1;
 	c->wake_watch = (struct loop_watch){ .fd = -1, .fn = woken, .arg = c };
 	c->listen_watch = (struct loop_watch){ .fd = -1, .fn = client_ready, .arg = c };
+	c->stall_watch = (struct loop_watch){ .fd = -1, .fn = chardev_stalled, .arg = c };
 	c->in = (struct loop_watch){ .fd = -1, .fn = input_ready, .arg = c };
-	c->out = (struct loop_watch){ .fd = -1, .fn = output_ready, .arg = c };
+	c->out = (struct loop_watch){ .fd = -1, .fn = chardev_output_ready, .arg = c };
 	pthread_mutex_init(&c->lock, NULL);
 	c->wake_fd = c->wake_watch.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (c->wake_fd < 0) {
@@ -590,23 +439,13 @@ int chardev_open(struct chardev **out, const char *spec, const struct device_env
 		chardev_close(c);
 		return -1;
 	}
-	if (loop_add(env->io, &c->wake_watch, EPOLLIN, e) || open_kind(c, spec, e)) {
+	if (loop_add(env->io, &c->wake_watch, EPOLLIN, e) || open_kind(c, spec, e) ||
+	    open_timer(c, e)) {
 		chardev_close(c);
 		return -1;
 	}
 	*out = c;
 	return 0;
-}
-
-/* The guest's last words: as long as the reader moves. */
-static void write_rest(struct chardev *c)
-{
-	struct pollfd p = { .fd = c->out.fd, .events = POLLOUT };
-	int rc;
-
-	while (c->out.fd >= 0 && (rc = write_out(c)) != 1)
-		if (rc == 0 && poll(&p, 1, CLOSE_PATIENCE_MS) <= 0)
-			return;
 }
 
 void chardev_close(struct chardev *c)
@@ -615,12 +454,15 @@ void chardev_close(struct chardev *c)
 		return;
 	chardev_pause(c);
 	if (c->ring)
-		write_rest(c);
+		chardev_write_rest(c);
 	if (c->is_terminal)
 		terminal_close(&c->terminal);
 	unset_fd(c, &c->in);
 	unset_fd(c, &c->out);
 	unset_fd(c, &c->wake_watch);
+	unset_fd(c, &c->stall_watch);
+	if (c->spare_fd >= 0)
+		close(c->spare_fd);
 	listen_close(&c->listening);
 	pthread_mutex_destroy(&c->lock);
 	free(c->ring);

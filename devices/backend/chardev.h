@@ -2,16 +2,17 @@
  * The host's side of a stream of characters (a serial console, a named channel):
  *
  *   stdio       raw pipe; on a terminal raw mode and Ctrl-A commands (terminal.h)
- *   file:PATH   output only, into a new or emptied file
- *   unix:PATH   a listening socket, one client at a time, the next one waits; output without a
- *               client is dropped
+ *   file:PATH   output only, added to what is there; a new file has the mode 0600
+ *   unix:PATH   a listening socket of mode 0600, one client at a time, the next one waits; without
+ *               a client output is dropped, but for a console's last lines, which the next one gets
  *   null        output is dropped, no input
  *
  * Threads: chardev_put and chardev_input_ready from any thread, also with the device's lock held.
  * Everything else, and all calls back, on the I/O thread (or while it does not run) and without
  * chardev's own lock. Nothing here waits for the other side: what it does not take yet lies in a
  * bounded ring, and the guest is held up when that is full; input is left where it is until the
- * guest has room. So no byte is lost while both sides read.
+ * guest has room. So no byte is lost while both sides read. A console's reader that stands still
+ * holds the guest up for a second; then the ring keeps what is newest, and what is lost is told.
  */
 #ifndef GODWIT_CHARDEV_H
 #define GODWIT_CHARDEV_H
@@ -28,6 +29,8 @@ struct err;
 
 /* The guest's side. Not called between chardev_pause() and chardev_resume(). */
 struct chardev_ops {
+	bool is_console; /* for people: its newest output matters more than all of it */
+
 	/* How many bytes it can take now. When that was 0, it calls chardev_input_ready() later. */
 	size_t (*room)(void *arg);
 	void (*input)(void *arg, const uint8_t *bytes, size_t len); /* len <= room */

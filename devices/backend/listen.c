@@ -58,7 +58,8 @@ int listen_open(struct listen_socket *l, const char *path, struct err *e)
 	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (l->fd < 0)
 		return err_errno(e, errno, "%s: cannot make a socket", path);
-	rc = bind(l->fd, sa, sizeof(addr));
+	/* Linux gives the new file the socket's mode, so it is never wider, whatever the umask. */
+	rc = fchmod(l->fd, 0600) || bind(l->fd, sa, sizeof(addr));
 	if (rc && errno == EADDRINUSE) {
 		if (remove_stale(&addr, e))
 			goto fail;

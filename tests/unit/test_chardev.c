@@ -12,10 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "devices/backend/chardev.h"
@@ -71,7 +73,10 @@ static void guest_connected(void *arg, bool connected)
 	__atomic_store_n(&is_connected, connected, __ATOMIC_SEQ_CST);
 }
 
-static const struct chardev_ops ops = { guest_room, guest_input, guest_writable, guest_connected };
+static struct chardev_ops ops = { .room = guest_room,
+				  .input = guest_input,
+				  .writable = guest_writable,
+				  .connected = guest_connected };
 
 static void request(void *machine, enum machine_request r)
 {
@@ -234,6 +239,201 @@ START_TEST(output_without_a_client_is_dropped_and_never_blocks)
 	read_exactly(fd, got, 3);
 	ck_assert_int_eq(memcmp(got, "new", 3), 0); /* and nothing of what was before it came */
 	close(fd);
+}
+END_TEST
+
+START_TEST(a_late_client_of_a_console_gets_the_last_lines_that_it_missed)
+{
+	char line[32], got[32];
+	int fd, i;
+
+	ops.is_console = true;
+	open_as(spec);
+	chardev_put(c, "early\n", 6);
+	fd = client();
+	read_exactly(fd, got, 6);
+	ck_assert_int_eq(memcmp(got, "early\n", 6), 0);
+	close(fd);
+	WAIT_FOR(__atomic_load_n(&is_connected, __ATOMIC_SEQ_CST) == 0);
+	/* More than is kept: it begins with a whole line, has no gap and ends with the last one. */
+	for (i = 0; i < 20000; i++) {
+		snprintf(line, sizeof(line), "line %08d\n", i);
+		ck_assert_uint_eq(chardev_put(c, line, 14), 14);
+	}
+	i -= CHARDEV_RING_BYTES / 14;
+	fd = client();
+	for (; i < 20000; i++) {
+		read_exactly(fd, got, 14);
+		snprintf(line, sizeof(line), "line %08d\n", i);
+		ck_assert_msg(!memcmp(got, line, 14), "%.14s, not %s", got, line);
+	}
+	chardev_put(c, "> ", 2);
+	read_exactly(fd, got, 2);
+	close(fd);
+	WAIT_FOR(__atomic_load_n(&is_connected, __ATOMIC_SEQ_CST) == 0);
+	/* Nothing twice; and a prompt is no part of a line that is missing. */
+	chardev_put(c, "> ", 2);
+	fd = client();
+	read_exactly(fd, got, 2);
+	ck_assert_int_eq(memcmp(got, "> ", 2), 0);
+	usleep(20000);
+	ck_assert_int_lt(recv(fd, got, 1, MSG_DONTWAIT), 0);
+	close(fd);
+}
+END_TEST
+
+/* Fills pipe and ring, as a guest does that talks and talks. */
+static void talk(size_t total)
+{
+	static uint8_t bytes[4096];
+	size_t calls = __atomic_load_n(&writable_calls, __ATOMIC_SEQ_CST), n;
+
+	while (total) {
+		n = chardev_put(c, bytes, total < sizeof(bytes) ? total : sizeof(bytes));
+		total -= n;
+		if (n)
+			continue;
+		WAIT_FOR(__atomic_load_n(&writable_calls, __ATOMIC_SEQ_CST) != calls);
+		calls = __atomic_load_n(&writable_calls, __ATOMIC_SEQ_CST);
+	}
+}
+
+static uint64_t io_ticks_us(void)
+{
+	struct timespec t;
+	clockid_t clock;
+
+	ck_assert_int_eq(pthread_getcpuclockid(io.started, &clock), 0);
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+START_TEST(a_consoles_reader_that_stands_still_holds_nobody_up)
+{
+	int out[2], err[2], saved_out = dup(1), saved_err = dup(2);
+	char said[1000] = { 0 }, got[4096];
+	uint64_t ticks;
+	size_t n, calls;
+
+	ck_assert_int_eq(pipe(out) | pipe(err), 0);
+	dup2(out[1], 1);
+	dup2(err[1], 2);
+	ops.is_console = true;
+	open_as("stdio");
+	talk(300000); /* held up until it is clear that nobody reads; never again */
+	calls = __atomic_load_n(&writable_calls, __ATOMIC_SEQ_CST);
+	ticks = io_ticks_us();
+	for (n = 0; n < 100; n++) {
+		talk(4096);
+		usleep(1000);
+	}
+	ck_assert_uint_eq(__atomic_load_n(&writable_calls, __ATOMIC_SEQ_CST), calls);
+	ck_assert_uint_lt(io_ticks_us() - ticks, 50000);
+	/* It reads again: what is newest comes, and nothing is lost from then on. */
+	fcntl(out[0], F_SETFL, O_NONBLOCK);
+	for (n = 0; n < 5000 && !strstr(said, "are lost"); n++) {
+		while (read(out[0], got, sizeof(got)) > 0)
+			;
+		fcntl(err[0], F_SETFL, O_NONBLOCK);
+		(void)!read(err[0], said + strlen(said), sizeof(said) - 1 - strlen(said));
+		usleep(1000);
+	}
+	ck_assert_ptr_nonnull(strstr(said, "stdio: its reader stands still"));
+	ck_assert_ptr_nonnull(strstr(said, "bytes of the guest's output are lost"));
+	fcntl(out[0], F_SETFL, 0);
+	chardev_put(c, "end", 3);
+	read_exactly(out[0], got, 3);
+	/* And the end does not wait for it either. */
+	talk(300000);
+	shut();
+	dup2(saved_out, 1);
+	dup2(saved_err, 2);
+	n = strlen(said);
+	(void)!read(err[0], said + n, sizeof(said) - 1 - n);
+	ck_assert_ptr_nonnull(strstr(said + n, "bytes of the guest's output are lost"));
+}
+END_TEST
+
+START_TEST(a_terminal_that_is_gone_takes_no_time_and_holds_nobody_up)
+{
+	int master, slave, saved_in = dup(0), saved_out = dup(1), i;
+	static uint8_t bytes[4096];
+	uint64_t ticks;
+
+	signal(SIGHUP, SIG_IGN);
+	ck_assert_int_eq(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	dup2(slave, 0);
+	dup2(slave, 1);
+	ops.is_console = true;
+	set_room(0);
+	open_as("stdio");
+	ck_assert_int_eq(write(master, "typed", 5), 5);
+	usleep(10000);
+	close(master);
+	chardev_put(c, bytes, sizeof(bytes));
+	usleep(10000);
+	ticks = io_ticks_us();
+	for (i = 0; i < 100; i++) {
+		ck_assert_uint_eq(chardev_put(c, bytes, sizeof(bytes)), sizeof(bytes));
+		usleep(1000);
+	}
+	ck_assert_uint_lt(io_ticks_us() - ticks, 50000);
+	shut();
+	dup2(saved_in, 0);
+	dup2(saved_out, 1);
+	close(slave);
+}
+END_TEST
+
+START_TEST(clients_that_no_descriptor_is_left_for_are_turned_away)
+{
+	struct rlimit before, few;
+	uint64_t ticks;
+	char byte;
+	int fd, fds[3], i;
+
+	open_as(spec);
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	for (i = 0; i < 3; i++)
+		fds[i] = socket(AF_UNIX, SOCK_STREAM, 0);
+	few = before;
+	few.rlim_cur = (rlim_t)fds[2] + 1;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	for (i = 0; i < 3; i++) {
+		struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+		strcpy(addr.sun_path, path);
+		ck_assert_int_eq(connect(fds[i], (struct sockaddr *)&addr, sizeof(addr)), 0);
+		ck_assert_int_eq(read(fds[i], &byte, 1), 0);
+	}
+	ticks = io_ticks_us();
+	usleep(100000);
+	ck_assert_uint_lt(io_ticks_us() - ticks, 20000);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	fd = client();
+	WAIT_FOR(__atomic_load_n(&is_connected, __ATOMIC_SEQ_CST) == 1);
+	close(fd);
+	for (i = 0; i < 3; i++)
+		close(fds[i]);
+}
+END_TEST
+
+START_TEST(what_is_made_is_for_its_owner_only)
+{
+	mode_t before = umask(0);
+	struct stat st;
+
+	open_as(spec);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0600);
+	shut();
+	loop_free(&io);
+	ck_assert_int_eq(loop_init(&io, &e), 0);
+	snprintf(spec, sizeof(spec), "file:%s", path);
+	open_as(spec);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0600);
+	umask(before);
 }
 END_TEST
 
@@ -543,6 +743,11 @@ int main(void)
 	tcase_add_test(t, file_keeps_what_it_held_and_gets_all_output);
 	tcase_add_test(t, no_byte_is_lost_to_a_slow_reader);
 	tcase_add_test(t, output_without_a_client_is_dropped_and_never_blocks);
+	tcase_add_test(t, a_late_client_of_a_console_gets_the_last_lines_that_it_missed);
+	tcase_add_test(t, a_consoles_reader_that_stands_still_holds_nobody_up);
+	tcase_add_test(t, a_terminal_that_is_gone_takes_no_time_and_holds_nobody_up);
+	tcase_add_test(t, clients_that_no_descriptor_is_left_for_are_turned_away);
+	tcase_add_test(t, what_is_made_is_for_its_owner_only);
 	tcase_add_test(t, a_second_client_waits_for_the_first_to_leave);
 	tcase_add_test(t, input_waits_for_room_and_survives_the_clients_leaving);
 	tcase_add_test(t, nothing_is_called_while_paused);
