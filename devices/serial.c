@@ -452,6 +452,11 @@ static void serial_quiesce(struct device *dev)
 	chardev_pause(((struct serial *)dev)->console);
 }
 
+static void serial_depart(struct device *dev)
+{
+	chardev_depart(((struct serial *)dev)->console);
+}
+
 static void serial_save(struct device *dev, void *p)
 {
 	struct serial *d = (struct serial *)dev;
@@ -487,6 +492,7 @@ const struct device_model serial_model = {
 	.destroy = serial_destroy,
 	.activate = serial_activate,
 	.quiesce = serial_quiesce,
+	.depart = serial_depart,
 	.save = serial_save,
 	.load = serial_load,
 };

@@ -143,6 +143,12 @@ struct device_model {
 	void (*settle)(struct device *d);
 	int (*sync)(struct device *d, struct err *e);
 
+	/*
+	 * Quiesced for good, the guest runs on another host: programs of this one that talked to
+	 * it are let go. NULL for most.
+	 */
+	void (*depart)(struct device *d);
+
 	/* The guest has just come from another host or a file, and runs: tell the network. NULL for
 	 * most. */
 	void (*announce)(struct device *d);

@@ -176,6 +176,9 @@ int machine_balloon(struct machine *m, uint64_t *bytes, struct err *e);
 bool machine_names_free_pages(struct machine *m);
 void machine_free_pages(struct machine *m, const struct free_pages *f);
 
+/* The guest has gone to another host: who talked to it here is let go. */
+void machine_depart(struct machine *m);
+
 /* The ACPI power button. */
 void machine_press_power_button(struct machine *m);
 

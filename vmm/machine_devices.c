@@ -248,6 +248,21 @@ void machine_free_pages(struct machine *m, const struct free_pages *f)
 	loop_call(&m->io, call_free_pages, &c);
 }
 
+static void depart(void *arg)
+{
+	struct machine *m = arg;
+	unsigned int i;
+
+	for (i = 0; i < m->n_devices; i++)
+		if (m->devices[i]->model->depart)
+			m->devices[i]->model->depart(m->devices[i]);
+}
+
+void machine_depart(struct machine *m)
+{
+	loop_call(&m->io, depart, m);
+}
+
 static void press_power_button(void *arg)
 {
 	struct machine *m = arg;

@@ -226,6 +226,7 @@ static void on_moved(void *arg, const char *where)
 	struct vm *vm = arg;
 
 	log_warn("the guest has moved to %s", where);
+	machine_depart(vm->machine);
 	vm->last_words = (struct loop_watch){ .fn = on_last_words, .arg = vm };
 	vm->last_words.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (vm->last_words.fd < 0 || timerfd_settime(vm->last_words.fd, 0, &soon, NULL) ||

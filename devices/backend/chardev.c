@@ -342,6 +342,21 @@ void chardev_pause(struct chardev *c)
 	loop_remove(c->env->io, &c->in);
 }
 
+void chardev_depart(struct chardev *c)
+{
+	bool empty;
+
+	if (c->kind != CHARDEV_UNIX)
+		return;
+	listen_close(&c->listening);
+	chardev_drain(c);
+	pthread_mutex_lock(&c->lock);
+	empty = c->head == c->tail;
+	pthread_mutex_unlock(&c->lock);
+	if (empty)
+		drop_client(c);
+}
+
 /* ---- open and close ---- */
 
 static int open_stdio(struct chardev *c, struct err *e)

@@ -61,6 +61,13 @@ int chardev_attach(struct chardev *c, int fd);
 int chardev_resume(struct chardev *c, struct err *e);
 void chardev_pause(struct chardev *c);
 
+/*
+ * Paused for good, the guest has gone to another host: clients are let go and nobody new is let in.
+ * One that sees the end of file knows that the guest has all that it typed; else it sees a reset.
+ * What is still to be written is left to chardev_close().
+ */
+void chardev_depart(struct chardev *c);
+
 /* Puts bytes on their way; returns how many were taken: fewer than `len` when the ring is full. */
 size_t chardev_put(struct chardev *c, const void *bytes, size_t len);
 

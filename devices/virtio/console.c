@@ -669,6 +669,15 @@ static void console_load(struct device *dev, const void *p)
 	pthread_mutex_unlock(&d->v.lock);
 }
 
+static void console_depart(struct device *dev)
+{
+	struct console *d = (struct console *)dev;
+	unsigned int i;
+
+	for (i = 0; i < d->n_ports; i++)
+		chardev_depart(d->ports[i].host);
+}
+
 static const struct state_desc console_state_desc = {
 	.size = sizeof(struct console_state),
 	.fields = console_fields,
@@ -683,6 +692,7 @@ const struct device_model virtio_console_model = {
 	.destroy = console_destroy,
 	.activate = virtio_activate,
 	.quiesce = virtio_quiesce,
+	.depart = console_depart,
 	.save = console_save,
 	.fits = console_fits,
 	.load = console_load,

@@ -3,6 +3,8 @@ import fcntl
 import os
 import re
 import signal
+import socket
+import threading
 
 import bare
 import godwit
@@ -55,6 +57,86 @@ def stderr_that_nobody_reads_holds_no_vm_up(place):
 
 
 @test
+def console_reader_that_stands_still_holds_no_vm_up(place):
+    _, writer = full_pipe(place)
+
+    def stdout_and_stderr():
+        os.dup2(writer, 1)
+        os.dup2(writer, 2)
+
+    vm = place.bare("idle", *SMALL, preexec=stdout_and_stderr)
+    qmp = vm.qmp()
+    godwit.wait_until(lambda: qmp.execute("query-status")["running"], "it runs")
+    vm.send("p" * 20)
+    to = place.vm("receive", "--listen", f"unix:{place.path('s')}")
+    to.errors.wait("waiting", godwit.GUARD_S)
+    done = vm.cli("migrate", f"unix:{place.path('s')}")
+    check(done.returncode == 0 and "has not ended" not in done.stderr, f"migrate: {done}")
+    check(vm.wait() == 0, f"exit {vm.process.returncode}")
+    bare.works_on(to)
+
+
+class Typist:
+    """Somebody at a unix console who goes along with the guest, and types again only what was told to be lost."""
+
+    def __init__(self, vm):
+        self.text, self.typed, self.repeated, self.socket = "", 0, 0, None
+        self.follow(vm)
+
+    def follow(self, vm):
+        if self.socket:
+            self.socket.close()
+        self.vm, self.socket = vm, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(godwit.GUARD_S)
+        self.socket.connect(vm.console_path)
+
+    def answers(self):
+        return re.findall(r"^progress [^\n]*\n", self.text, re.MULTILINE)
+
+    def type(self, after):
+        """One question, and its answer, which may come where the guest is `after`wards."""
+        self.typed += 1
+        self.socket.sendall(b"p")
+        while len(self.answers()) < self.typed:
+            try:
+                part = self.socket.recv(4096)
+                if not part:
+                    self.follow(after)
+            except ConnectionResetError:
+                self.repeated += 1
+                self.follow(after)
+                part = b""
+                self.socket.sendall(b"p")
+            self.text += part.decode()
+
+
+@test
+def typing_at_a_unix_console_goes_on_through_moves_without_gaps(place):
+    vm = place.bare("fill=4", *SMALL, console="unix")
+    godwit.wait_until(lambda: os.path.exists(vm.console_path), "a console")
+    typist = Typist(vm)
+    for n in range(godwit.moves(5)):
+        to = place.vm("receive", "--listen", f"unix:{place.path(f's{n}')}", console="unix")
+        to.errors.wait("waiting", godwit.GUARD_S)
+        done = []
+        move = threading.Thread(
+            target=lambda v=vm, m=n: done.append(v.cli("migrate", f"unix:{place.path(f's{m}')}")))
+        move.start()
+        while typist.vm is vm:
+            typist.type(to)
+        move.join()
+        check(done[0].returncode == 0 and vm.wait() == 0, f"migrate: {done[0]}")
+        vm = to
+    typist.type(None)
+    print(f"#   typed {typist.typed}, {typist.repeated} of them once more")
+    whole = re.compile(r"bare 1|guest cpus=.* start=\d+|ready tsc=.* fill-us=\d+|progress tsc=.* back=0|")
+    bad = [line for line in typist.text.split("\n") if not whole.fullmatch(line)]
+    check(not bad, f"not as the guest has said it: {bad}")
+    check(len(typist.answers()) == typist.typed, f"{len(typist.answers())} answers to {typist.typed}")
+    check(typist.text.startswith("bare 1\nguest "), f"its first lines are missing: {typist.text[:80]}")
+
+
+@test
 def missing_standard_descriptors_are_dev_null(place):
     def closed():
         for fd in (0, 1, 2):
@@ -77,11 +159,11 @@ def missing_standard_descriptors_are_dev_null(place):
 
 
 def ended_by(place, name, *args):
-    vm = place.bare("fill=1 progress=20", *SMALL, *args, console="unix", name="same")
-    bare.line(vm, "progress")
+    vm = place.bare("fill=1", *SMALL, *args, console="unix", name="same")
+    bare.ready(vm)  # also what it said before somebody came
     for stray in STRAYS:
         vm.signal(getattr(signal, stray))
-    bare.verify(vm)
+    bare.works_on(vm)
     vm.signal(getattr(signal, name))
     check(vm.wait() == 0, f"{name}: exit {vm.process.returncode}; {vm.stderr()}")
     check(os.listdir(place.runtime) == [] and not os.path.exists(vm.console_path),

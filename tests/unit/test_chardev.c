@@ -511,6 +511,39 @@ static void resume_it(void *arg)
 	ck_assert_int_eq(chardev_resume(arg, &e), 0);
 }
 
+static void depart(void *arg)
+{
+	chardev_depart(arg);
+}
+
+START_TEST(a_client_that_is_let_go_learns_whether_all_it_typed_arrived)
+{
+	char got[8];
+	int fd, reset;
+
+	for (reset = 0; reset < 2; reset++) {
+		set_room(100);
+		open_as(spec);
+		fd = client();
+		ck_assert_int_eq(write(fd, "a", 1), 1);
+		WAIT_FOR(received() == (size_t)reset + 1);
+		loop_call(&io, pause_it, c);
+		chardev_put(c, "last", 4);
+		if (reset)
+			ck_assert_int_eq(write(fd, "b", 1), 1);
+		loop_call(&io, depart, c);
+		read_exactly(fd, got, 4);
+		ck_assert_int_eq(memcmp(got, "last", 4), 0);
+		ck_assert_int_eq(read(fd, got, 1), reset ? -1 : 0);
+		ck_assert_int_eq(access(path, F_OK), -1);
+		close(fd);
+		shut();
+		loop_free(&io);
+		ck_assert_int_eq(loop_init(&io, &e), 0);
+	}
+}
+END_TEST
+
 START_TEST(nothing_is_called_while_paused)
 {
 	uint8_t bytes[1000] = { 0 };
@@ -750,6 +783,7 @@ int main(void)
 	tcase_add_test(t, what_is_made_is_for_its_owner_only);
 	tcase_add_test(t, a_second_client_waits_for_the_first_to_leave);
 	tcase_add_test(t, input_waits_for_room_and_survives_the_clients_leaving);
+	tcase_add_test(t, a_client_that_is_let_go_learns_whether_all_it_typed_arrived);
 	tcase_add_test(t, nothing_is_called_while_paused);
 	tcase_add_test(t, stale_socket_is_replaced_and_a_live_one_refused);
 	tcase_add_test(t, what_is_no_console_is_refused_with_a_sentence);
