@@ -18,69 +18,12 @@
 
 int tree_init(struct tree *t, struct err *e)
 {
-	t->fdt = malloc(TREE_FIRST_BYTES);
+	t->fdt = calloc(1, TREE_FIRST_BYTES); /* libfdt leaves padding as it finds it */
 	if (!t->fdt)
 		return err_set(e, "out of memory");
 	if (fdt_create_empty_tree(t->fdt, TREE_FIRST_BYTES)) {
 		tree_free(t);
 		return err_set(e, "cannot make an empty tree");
-	}
-	return 0;
-}
-
-/*
- * Whether no node has more children or properties than TREE_CHILDREN_MAX, nor is deeper than
- * TREE_DEPTH_MAX: walks that begin anew for each child stay short. One pass.
- */
-static int check_shape(const void *fdt, struct err *e)
-{
-	unsigned int children[TREE_DEPTH_MAX + 1] = { 0 }, properties[TREE_DEPTH_MAX + 1] = { 0 };
-	int offset = 0, next, depth = -1;
-	uint32_t tag;
-
-	do {
-		tag = fdt_next_tag(fdt, offset, &next);
-		if (tag == FDT_BEGIN_NODE) {
-			if (depth >= 0 && ++children[depth] > TREE_CHILDREN_MAX)
-				return err_set(e, "a node of the tree has more than %d children",
-					       TREE_CHILDREN_MAX);
-			if (++depth > TREE_DEPTH_MAX)
-				return err_set(e, "the tree is deeper than %d nodes",
-					       TREE_DEPTH_MAX);
-			children[depth] = properties[depth] = 0;
-		} else if (tag == FDT_END_NODE) {
-			depth--;
-		} else if (tag == FDT_PROP && depth >= 0 &&
-			   ++properties[depth] > TREE_CHILDREN_MAX) {
-			return err_set(e, "a node of the tree has more than %d properties",
-				       TREE_CHILDREN_MAX);
-		}
-		offset = next;
-	} while (tag != FDT_END && next >= 0);
-	return 0;
-}
-
-int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e)
-{
-	int rc;
-
-	t->fdt = NULL;
-	if (len > TREE_BYTES_MAX)
-		return err_set(e, "a tree of %zu bytes is larger than the limit of %u", len,
-			       TREE_BYTES_MAX);
-	/* libfdt asks for 8-byte alignment, which the source of the blob need not have. */
-	t->fdt = malloc(len ? len : 1);
-	if (!t->fdt)
-		return err_set(e, "out of memory");
-	memcpy(t->fdt, blob, len);
-	rc = fdt_check_full(t->fdt, len);
-	if (rc) {
-		tree_free(t);
-		return err_set(e, "not a valid tree (%s)", fdt_strerror(rc));
-	}
-	if (check_shape(t->fdt, e)) {
-		tree_free(t);
-		return -1;
 	}
 	return 0;
 }
@@ -108,7 +51,7 @@ static int grow(struct tree *t, struct err *e)
 
 	if (size > 2 * (size_t)TREE_BYTES_MAX)
 		return err_set(e, "the tree is larger than the limit of %u bytes", TREE_BYTES_MAX);
-	bigger = malloc(size);
+	bigger = calloc(1, size);
 	if (!bigger)
 		return err_set(e, "out of memory");
 	if (fdt_open_into(t->fdt, bigger, (int)size)) {

@@ -18,7 +18,8 @@
  *                override; nothing in it is visible to the guest
  *
  * Reading checks: a property that is missing, of another length or not a string is an error that
- * names node and property. A tree from a file or a peer has passed fdt_check_full().
+ * names node and property. A tree from a file or a peer is only read, and a new one is made of what
+ * it says (tree_copy): libfdt's writing functions would trust its offsets.
  */
 #ifndef GODWIT_TREE_H
 #define GODWIT_TREE_H
@@ -44,7 +45,11 @@ struct tree {
 #define TREE_DEPTH_MAX	  8
 
 int tree_init(struct tree *t, struct err *e);
-int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e); /* checks the blob */
+/*
+ * A tree of our own from the foreign bytes of another one, packed or not; -1 for one whose header,
+ * names, shape or order is not what this program writes. The one way in for foreign bytes.
+ */
+int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e);
 void tree_free(struct tree *t);
 size_t tree_bytes_used(
 	const struct tree *t); /* size of the packed blob at t->fdt, after tree_pack */

@@ -22,7 +22,7 @@ static int grow(struct tree_writer *w, struct err *e)
 
 	if (size > 2 * (size_t)TREE_BYTES_MAX)
 		return err_set(e, "the tree is larger than the limit of %u bytes", TREE_BYTES_MAX);
-	bigger = malloc(size);
+	bigger = calloc(1, size);
 	if (!bigger)
 		return err_set(e, "out of memory");
 	if (fdt_resize(w->fdt, bigger, (int)size)) {
@@ -58,7 +58,8 @@ int tree_writer_begin(struct tree_writer *w, size_t bytes, struct err *e)
 
 	if (bytes < LEAST_BYTES || bytes > TREE_BYTES_MAX)
 		bytes = LEAST_BYTES;
-	*w = (struct tree_writer){ .fdt = malloc(bytes), .size = bytes };
+	/* Zeroed: libfdt leaves padding as it finds it, and it goes out to the peer. */
+	*w = (struct tree_writer){ .fdt = calloc(1, bytes), .size = bytes };
 	if (!w->fdt)
 		return err_set(e, "out of memory");
 	rc = fdt_create_with_flags(w->fdt, (int)bytes, FDT_CREATE_FLAG_NO_NAME_DEDUP);

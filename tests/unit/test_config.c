@@ -450,11 +450,13 @@ static int override(struct tree *t, const char *line, struct err *e)
 
 START_TEST(override_without_options_changes_nothing)
 {
-	struct tree t, before;
+	struct tree made, t, before;
 
-	build(&t, SAVED);
-	tree_pack(&t);
-	ck_assert_int_eq(tree_copy(&before, t.fdt, tree_bytes_used(&t), NULL), 0);
+	build(&made, SAVED);
+	tree_pack(&made);
+	ck_assert_int_eq(tree_copy(&before, made.fdt, tree_bytes_used(&made), NULL), 0);
+	ck_assert_int_eq(tree_copy(&t, made.fdt, tree_bytes_used(&made), NULL), 0);
+	tree_free(&made);
 	ck_assert_int_eq(override(&t, "file", NULL), 0);
 	tree_pack(&t);
 	ck_assert_uint_eq(tree_bytes_used(&t), tree_bytes_used(&before));

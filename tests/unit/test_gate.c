@@ -205,7 +205,7 @@ START_TEST(nothing_unknown_gets_through)
 		{ "/host/rng0", "kernel", "'kernel'" },
 		{ "/host/disk0/deeper", "path", "/host/disk0/deeper" },
 		{ "/host/disk0@1", "path", "disk0@1: " },
-		{ "/host/disk0", "bad\033[2J", "'bad?[2J'" },
+		{ "/host/disk0", "bad\033[2J", "the name of a property" },
 	};
 	const char *const says[] = { rows[_i].says, NULL };
 	struct err e;
