@@ -486,7 +486,7 @@ static int load(struct destination *d, struct err *e)
 	struct record rec = { 0 };
 
 	/* A file must be whole before anything of it is believed. */
-	if (d->cold && reader_expect(r, RECORD_END, &rec, e))
+	if (d->cold && reader_end(r, e))
 		return -1;
 	if (d->guest->ops->states_load(d->guest, &d->states, advance_ns, e))
 		return err_context(e, "%s", r->channel->name);

@@ -151,7 +151,7 @@ static int read_rest(struct reader *r, enum inspect_what what, struct totals *n,
 				return -1;
 			break;
 		case RECORD_END:
-			return 0;
+			return reader_ended(r, &rec, e);
 		default:
 			return err_set(e, "%s: an unexpected %s record at byte %" PRIu64,
 				       r->channel->name, record_name(rec.type), rec.offset);

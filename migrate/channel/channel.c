@@ -16,6 +16,15 @@ int channel_read(struct channel *ch, void *buf, size_t len, struct err *e)
 	return ch->ops->read(ch, buf, len, e) ? err_context(e, "%s", ch->name) : 0;
 }
 
+int channel_expect_end(struct channel *ch, struct err *e)
+{
+	int rc = ch->ops->at_end(ch, e);
+
+	if (rc < 0)
+		return err_context(e, "%s", ch->name);
+	return rc ? 0 : err_set(e, "%s: something follows the end of the stream", ch->name);
+}
+
 int channel_wait(struct channel *ch, int timeout_ms, struct err *e)
 {
 	int rc = ch->ops->wait ? ch->ops->wait(ch, timeout_ms, e) : 1;

@@ -19,6 +19,8 @@ struct channel_ops {
 	/* Waits until something can be read or the other side has closed: 1, or 0 after
 	 * `timeout_ms` (-1: for ever) or at the deadline. NULL: there is always something. */
 	int (*wait)(struct channel *ch, int timeout_ms, struct err *e);
+	/* 1 if all has been read, else 0; files and memory only. */
+	int (*at_end)(struct channel *ch, struct err *e);
 	void (*set_stop)(struct channel *ch, int stop_fd);
 	void (*shutdown)(struct channel *ch, bool writes_too);
 	/* Everything has been written: make it last. */
@@ -40,6 +42,9 @@ int channel_write(struct channel *ch, struct iovec *iov, int n, struct err *e);
 
 /* Reads exactly `len` bytes; an end before that is an error. */
 int channel_read(struct channel *ch, void *buf, size_t len, struct err *e);
+
+/* That nothing comes any more. Files and memory only; a byte may be taken for it. */
+int channel_expect_end(struct channel *ch, struct err *e);
 
 int channel_wait(struct channel *ch, int timeout_ms, struct err *e);
 

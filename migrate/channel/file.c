@@ -64,6 +64,15 @@ static int file_read(struct channel *ch, void *buf, size_t len, struct err *e)
 	return 0;
 }
 
+static int file_at_end(struct channel *ch, struct err *e)
+{
+	struct file_channel *f = (struct file_channel *)ch;
+	uint8_t byte;
+	ssize_t n = io_read_full(f->fd, &byte, 1);
+
+	return n < 0 ? err_errno(e, errno, "cannot read") : n == 0;
+}
+
 static int file_finish(struct channel *ch, struct err *e)
 {
 	struct file_channel *f = (struct file_channel *)ch;
@@ -106,6 +115,7 @@ static void file_close(struct channel *ch)
 static const struct channel_ops file_ops = {
 	.write = file_write,
 	.read = file_read,
+	.at_end = file_at_end,
 	.finish = file_finish,
 	.close = file_close,
 };

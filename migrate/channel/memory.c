@@ -65,6 +65,12 @@ static int memory_read(struct channel *ch, void *buf, size_t len, struct err *e)
 	return 0;
 }
 
+static int memory_at_end(struct channel *ch, struct err *e)
+{
+	(void)e;
+	return ((struct memory_channel *)ch)->left == 0;
+}
+
 static void memory_close(struct channel *ch)
 {
 	struct memory_channel *m = (struct memory_channel *)ch;
@@ -76,6 +82,7 @@ static void memory_close(struct channel *ch)
 static const struct channel_ops memory_ops = {
 	.write = memory_write,
 	.read = memory_read,
+	.at_end = memory_at_end,
 	.close = memory_close,
 };
 

@@ -128,3 +128,18 @@ int reader_expect(struct reader *r, enum record_type type, struct record *out, s
 	return err_set(e, "%s: a %s record where %s was expected", r->channel->name,
 		       record_name(out->type), record_name((uint16_t)type));
 }
+
+int reader_ended(struct reader *r, const struct record *end, struct err *e)
+{
+	if (end->body_bytes)
+		return err_set(e, "%s: an END record of %" PRIu32 " bytes", r->channel->name,
+			       end->body_bytes);
+	return channel_expect_end(r->channel, e);
+}
+
+int reader_end(struct reader *r, struct err *e)
+{
+	struct record rec;
+
+	return reader_expect(r, RECORD_END, &rec, e) || reader_ended(r, &rec, e) ? -1 : 0;
+}

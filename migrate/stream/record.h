@@ -95,6 +95,11 @@ struct reader {
 /* The next record, which must be of that type; a FAILED one becomes the error with its text. */
 int reader_expect(struct reader *r, enum record_type type, struct record *out, struct err *e);
 
+/* What a file ends with: an END record without a body, and nothing behind it. */
+int reader_end(struct reader *r, struct err *e);
+/* The second half of it: the record has been read. */
+int reader_ended(struct reader *r, const struct record *end, struct err *e);
+
 /* The next record: head and body are read and verified, the padding is skipped. */
 int reader_record(struct reader *r, struct record *out, struct err *e);
 

@@ -443,6 +443,39 @@ START_TEST(failed_save_leaves_the_old_file_and_nothing_else)
 }
 END_TEST
 
+START_TEST(what_follows_the_end_is_refused)
+{
+	struct fake *f = full_fake(), *g = new_fake();
+	struct stats p = { 0 };
+	struct channel *ch;
+	uint8_t *bytes, *more;
+	struct err e;
+	size_t len;
+
+	ck_assert_msg(save(f, &p, &e) == 0, "%s", e.text);
+	bytes = contents(&len);
+	more = malloc(2 * len);
+	memcpy(more, bytes, len);
+	memcpy(more + len, bytes, len);
+	if (_i == 0) { /* a second END, numbered as the one that it follows */
+		memcpy(more + len, bytes + len - RECORD_HEAD_BYTES, RECORD_HEAD_BYTES);
+		set_contents(more, len + RECORD_HEAD_BYTES);
+	} else {
+		set_contents(more, _i == 1 ? len + 1 : 2 * len);
+	}
+	ck_assert_int_eq(load(g, &e), -1);
+	ck_assert_msg(strstr(e.text, "something follows the end"), "%s", e.text);
+	ck_assert_int_eq(file_channel_open(&ch, path, &e), 0);
+	ck_assert_int_eq(inspect_stream(ch, INSPECT_PAGES, fopen("/dev/null", "w"), &e), -1);
+	ck_assert_msg(strstr(e.text, "something follows the end"), "%s", e.text);
+	channel_close(ch);
+	free(bytes);
+	free(more);
+	free_fake(f);
+	free_fake(g);
+}
+END_TEST
+
 START_TEST(a_place_that_cannot_hold_a_file_is_refused)
 {
 	char inside[128];
@@ -505,6 +538,7 @@ int main(void)
 	tcase_add_test(c, foreign_and_newer_files_are_named_as_such);
 	tcase_add_test(c, pages_outside_the_machine_are_refused);
 	tcase_add_test(c, failed_save_leaves_the_old_file_and_nothing_else);
+	tcase_add_loop_test(c, what_follows_the_end_is_refused, 0, 3);
 	tcase_add_test(c, a_place_that_cannot_hold_a_file_is_refused);
 	tcase_add_test(c, inspect_tells_what_is_in_the_file);
 	suite_add_tcase(s, c);
