@@ -68,8 +68,8 @@ void channel_close(struct channel *ch);
 
 /*
  * A file to be written: invisible until channel_finish has synced it and given it its name, where
- * it replaces a regular file of that name, if there is one. Whatever fails, and however the
- * process ends, the name holds the old file or none.
+ * it replaces an older saved machine, if there is one; nothing else (target.h). Whatever fails, and
+ * however the process ends, the name holds the old file or none.
  */
 int file_channel_create(struct channel **out, const char *path, struct err *e);
 

@@ -1,7 +1,9 @@
 /*
  * A stream in a file: see channel.h. While it is written the file has no name (O_TMPFILE), or,
- * where the file system cannot do that, a temporary one beside the final one.
+ * where the file system cannot do that, a temporary one beside the final one. It is locked until it
+ * is closed: a temporary file that is not is a leftover of a process that was killed.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -9,13 +11,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "migrate/channel/channel.h"
+#include "migrate/channel/target.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
 #include "vmm/base/log.h"
+
+/* Of temporary files; 16 hexadecimal digits follow. */
+#define TEMPORARY ".godwit-save-"
+#define TRIES	  8 /* each with another random name */
 
 struct file_channel {
 	struct channel ch;	      /* first */
@@ -73,22 +81,121 @@ static int file_at_end(struct channel *ch, struct err *e)
 	return n < 0 ? err_errno(e, errno, "cannot read") : n == 0;
 }
 
+/* -- temporary names -- */
+
+static int new_name(struct file_channel *f)
+{
+	uint64_t n;
+
+	if (getrandom(&n, sizeof(n), 0) != (ssize_t)sizeof(n))
+		return -1;
+	snprintf(f->temporary, sizeof(f->temporary), TEMPORARY "%016" PRIx64, n);
+	return 0;
+}
+
+/* Whether it was granted; nobody waits. */
+static bool lock(int fd)
+{
+	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	return fcntl(fd, F_OFD_SETLK, &all) == 0;
+}
+
+/* Whether the name is still that of the open file. */
+static bool is_named(int dir_fd, const char *name, int fd)
+{
+	struct stat st, named;
+
+	return fstat(fd, &st) == 0 && fstatat(dir_fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISREG(st.st_mode) && st.st_dev == named.st_dev && st.st_ino == named.st_ino;
+}
+
+/* A new file with a temporary name: its descriptor, or -1 with errno. */
+static int create_named(struct file_channel *f)
+{
+	for (int i = 0; i < TRIES; i++) {
+		int fd = new_name(f) ? -1
+				     : openat(f->dir_fd, f->temporary,
+					      O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+
+		if (fd < 0 && errno == EEXIST)
+			continue;
+		if (fd < 0)
+			break;
+		/* Whoever cleans up may have come before the lock, or hold it just now; if there
+		 * are no locks here, nobody cleans up. */
+		if (lock(fd) ? is_named(f->dir_fd, f->temporary, fd)
+			     : errno != EAGAIN && errno != EACCES)
+			return fd;
+		close(fd);
+		errno = EEXIST;
+	}
+	f->temporary[0] = 0;
+	return -1;
+}
+
+/* Names of unnamed files are given with linkat, which never replaces a file. */
+static int name_unnamed(struct file_channel *f)
+{
+	char proc[64];
+
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", f->fd);
+	lock(f->fd);
+	for (int i = 0; i < TRIES && new_name(f) == 0; i++)
+		if (linkat(AT_FDCWD, proc, f->dir_fd, f->temporary, AT_SYMLINK_FOLLOW) == 0)
+			return 0;
+		else if (errno != EEXIST)
+			break;
+	f->temporary[0] = 0;
+	return -1;
+}
+
+static bool is_temporary(const char *name)
+{
+	size_t n = strlen(TEMPORARY);
+
+	return !strncmp(name, TEMPORARY, n) && strlen(name) == n + 16 &&
+	       strspn(name + n, "0123456789abcdef") == 16;
+}
+
+/* Takes away what processes of this user that were killed have left in the directory. */
+static void remove_leftovers(int dir_fd)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	struct stat st;
+
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((entry = readdir(dir))) {
+		if (!is_temporary(entry->d_name))
+			continue;
+		fd = openat(dir_fd, entry->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+		if (fd < 0)
+			continue;
+		if (fstat(fd, &st) == 0 && st.st_uid == geteuid() && lock(fd) &&
+		    is_named(dir_fd, entry->d_name, fd))
+			unlinkat(dir_fd, entry->d_name, 0);
+		close(fd);
+	}
+	closedir(dir);
+}
+
 static int file_finish(struct channel *ch, struct err *e)
 {
 	struct file_channel *f = (struct file_channel *)ch;
-	char proc[64];
 
 	if (fsync(f->fd))
 		return err_errno(e, errno, "cannot sync");
-	if (!f->temporary[0]) {
-		/* Names of unnamed files are given with linkat, which never replaces a file. */
-		snprintf(f->temporary, sizeof(f->temporary), ".godwit-%d-%d", (int)getpid(), f->fd);
-		snprintf(proc, sizeof(proc), "/proc/self/fd/%d", f->fd);
-		if (linkat(AT_FDCWD, proc, f->dir_fd, f->temporary, AT_SYMLINK_FOLLOW)) {
-			f->temporary[0] = 0;
-			return err_errno(e, errno, "cannot name the file");
-		}
-	}
+	/* Again: writing may have taken long. */
+	if (target_check(f->dir_fd, f->name, f->name, e))
+		return -1;
+	if (!f->temporary[0] && name_unnamed(f))
+		return err_errno(e, errno, "cannot name the file");
 	if (renameat(f->dir_fd, f->temporary, f->dir_fd, f->name))
 		return err_errno(e, errno, "cannot rename to '%s'", f->name);
 	f->temporary[0] = 0;
@@ -139,7 +246,6 @@ static int open_directory(struct file_channel *f, const char *path, struct err *
 	const char *slash = strrchr(path, '/');
 	const char *name = slash ? slash + 1 : path;
 	char directory[PATH_MAX];
-	struct stat st;
 
 	if (!*name || strlen(name) > NAME_MAX || strlen(path) >= PATH_MAX)
 		return err_set(e, "%s: not a name for a file", path);
@@ -149,9 +255,7 @@ static int open_directory(struct file_channel *f, const char *path, struct err *
 	f->dir_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (f->dir_fd < 0)
 		return err_errno(e, errno, "%s: cannot open its directory", path);
-	if (fstatat(f->dir_fd, name, &st, 0) == 0 && !S_ISREG(st.st_mode))
-		return err_set(e, "%s: exists and is not a regular file", path);
-	return 0;
+	return target_check(f->dir_fd, name, path, e);
 }
 
 int file_channel_create(struct channel **out, const char *path, struct err *e)
@@ -162,19 +266,15 @@ int file_channel_create(struct channel **out, const char *path, struct err *e)
 		return err_set(e, "out of memory");
 	if (open_directory(f, path, e))
 		goto fail;
+	remove_leftovers(f->dir_fd);
 	/* An unnamed file gets its name through /proc, which a process that has changed its user
 	 * may not use. */
 	if (access("/proc/self/fd", X_OK) == 0)
 		f->fd = openat(f->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	else
 		errno = EOPNOTSUPP;
-	if (f->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
-		snprintf(f->temporary, sizeof(f->temporary), ".godwit-%d-save", (int)getpid());
-		f->fd = openat(f->dir_fd, f->temporary, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC,
-			       0600);
-		if (f->fd < 0)
-			f->temporary[0] = 0;
-	}
+	if (f->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT))
+		f->fd = create_named(f);
 	if (f->fd < 0) {
 		err_errno(e, errno, "%s: cannot create the file", path);
 		goto fail;

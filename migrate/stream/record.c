@@ -93,6 +93,12 @@ void record_text(const struct record *r, char *out, size_t size)
 	copy_text(out, r->body, r->body_bytes < size - 1 ? r->body_bytes : size - 1);
 }
 
+bool record_begins_stream(const uint8_t first[RECORD_HEAD_BYTES + HELLO_BYTES])
+{
+	return first[0] == RECORD_HELLO && !first[1] &&
+	       !memcmp(first + RECORD_HEAD_BYTES, magic, sizeof(magic));
+}
+
 void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES])
 {
 	memset(out, 0, HELLO_BYTES);

@@ -142,6 +142,9 @@ struct hello {
 	uint32_t lanes;	  /* connections of this migration, the main one included */
 };
 
+/* Whether a stream begins like this. */
+bool record_begins_stream(const uint8_t first[RECORD_HEAD_BYTES + HELLO_BYTES]);
+
 void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES]);
 /* Refuses what is no godwit stream, a newer version, another architecture or page size. */
 int hello_decode(const struct record *r, struct hello *out, struct err *e);

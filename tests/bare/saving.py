@@ -72,8 +72,8 @@ def save_ends_the_vm_and_leaves_a_private_file(place):
 
 
 @test
-def save_to_a_relative_path_replaces_an_older_file(place):
-    place.file("saved", b"old")
+def save_to_a_relative_path_replaces_an_older_saved_machine(place):
+    place.file("saved", stream.BEGIN)
     os.chmod(place.path("saved"), 0o644)
     vm = place.bare("fill=4", *SMALL)
     bare.ready(vm)
@@ -306,11 +306,11 @@ def save_to_a_full_disk_leaves_the_older_file_and_a_running_guest(place):
     bare.ready(vm)
     save_fails(vm, place.path("small/saved"), "No space left")
     check(os.listdir(place.path("small")) == [], f"leftover: {os.listdir(place.path('small'))}")
-    place.file("small/saved", b"old")
+    place.file("small/saved", stream.BEGIN)
     save_fails(vm, place.path("small/saved"), "No space left")
     check(os.listdir(place.path("small")) == ["saved"], "leftover")
     with open(place.path("small/saved"), "rb") as f:
-        check(f.read() == b"old", "the older file has changed")
+        check(f.read() == stream.BEGIN, "the older file has changed")
     check(vm.qmp().execute("query-migrate")["status"] == "failed", "query-migrate")
     save(vm, place.path("saved"))
     bare.works_on(place.restore(place.path("saved")))
@@ -331,12 +331,27 @@ def save_where_no_file_can_be_is_refused(place):
     bare.ready(vm)
     os.mkdir(place.path("directory"))
     os.mkfifo(place.path("fifo"))
-    save_fails(vm, place.path("directory"), "not a regular file")
-    save_fails(vm, place.path("fifo"), "not a regular file")
+    save_fails(vm, place.path("directory"), "a directory, not a regular file")
+    save_fails(vm, place.path("fifo"), "a FIFO, not a regular file")
     save_fails(vm, place.path("missing/saved"), "No such file or directory")
     save_fails(vm, place.path("directory/"), "not a name for a file")
     save_fails(vm, "", "empty")
     check(os.listdir(place.path("directory")) == [], "leftover")
+
+
+@test
+def save_destroys_no_image_and_no_foreign_file(place):
+    disk, letter = place.file("disk", bytes(MIB)), place.file("letter", b"dear all")
+    vm = place.bare("fill=4 write=4", *SMALL, "--disk", disk)
+    bare.ready(vm)
+    save_fails(vm, disk, "this VM uses this file itself", "give another name")
+    save_fails(vm, letter, "exists and is no saved machine", "give another name")
+    check(os.stat(disk).st_size == MIB, "the image was replaced")
+    with open(letter, "rb") as f:
+        check(f.read() == b"dear all", "the letter was replaced")
+    second = place.bare("fill=4 write=4", *SMALL, name="second")
+    bare.ready(second)
+    save_fails(second, disk, "in use by another process")
 
 
 @test

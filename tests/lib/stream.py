@@ -6,6 +6,9 @@ import zlib
 HEAD = struct.Struct("<HHIQIIQ")  # type, flags, crc, sequence, body, padding, data
 NAMES = {1: "HELLO", 2: "MACHINE", 3: "PAGES", 4: "STATES", 5: "END"}
 
+# As much of a saved machine as says what it is: the head of HELLO, its magic.
+BEGIN = HEAD.pack(1, 0, 0, 0, 64, 0, 0) + b"GODWIT\r\n" + bytes(56)
+
 Record = collections.namedtuple("Record", "name offset sequence body padding data end")
 Part = collections.namedtuple("Part", "offset size")
 

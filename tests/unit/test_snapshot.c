@@ -398,6 +398,11 @@ START_TEST(pages_outside_the_machine_are_refused)
 }
 END_TEST
 
+/* What a saved machine begins with. */
+static const uint8_t older[RECORD_HEAD_BYTES + HELLO_BYTES] = {
+	[0] = RECORD_HELLO, [RECORD_HEAD_BYTES] = 'G', 'O', 'D', 'W', 'I', 'T', '\r', '\n'
+};
+
 static unsigned int files_in_dir(void)
 {
 	DIR *d = opendir(dir);
@@ -418,7 +423,7 @@ START_TEST(failed_save_leaves_the_old_file_and_nothing_else)
 	struct err e;
 	size_t len;
 
-	set_contents((const uint8_t *)"old", 3);
+	set_contents(older, sizeof(older));
 	f->cancel_at_touch = eventfd(0, 0);
 	ck_assert_int_eq(save(f, &p, &e), -1);
 	ck_assert_str_eq(e.text, "cancelled");
@@ -436,7 +441,7 @@ START_TEST(failed_save_leaves_the_old_file_and_nothing_else)
 	ck_assert_msg(strstr(e.text, "cannot write"), "%s", e.text);
 
 	bytes = contents(&len);
-	ck_assert(len == 3 && !memcmp(bytes, "old", 3));
+	ck_assert(len == sizeof(older) && !memcmp(bytes, older, len));
 	ck_assert_uint_eq(files_in_dir(), 1);
 	free(bytes);
 	free_fake(f);
@@ -483,7 +488,7 @@ START_TEST(a_place_that_cannot_hold_a_file_is_refused)
 	struct err e;
 
 	ck_assert_int_eq(file_channel_create(&ch, dir, &e), -1);
-	ck_assert_msg(strstr(e.text, "not a regular file"), "%s", e.text);
+	ck_assert_msg(strstr(e.text, "is a directory, not a regular file"), "%s", e.text);
 	snprintf(inside, sizeof(inside), "%s/missing/file", dir);
 	ck_assert_int_eq(file_channel_create(&ch, inside, &e), -1);
 	ck_assert_msg(strstr(e.text, "cannot open its directory"), "%s", e.text);

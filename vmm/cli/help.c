@@ -115,7 +115,9 @@ static const struct help helps[] = {
 		  "appears only\n"
 		  "when it is complete; whatever fails before leaves an older FILE as it was and "
 		  "the guest\n"
-		  "running. Ctrl-C cancels (exit code 3). godwit restore FILE goes on with it.\n" },
+		  "running. Nothing but an older saved VM is replaced. Ctrl-C cancels (exit code "
+		  "3).\n"
+		  "godwit restore FILE goes on with it.\n" },
 	{ "receive",
 	  "usage: godwit receive --listen URI [OPTION...]\n"
 	  "\n"
