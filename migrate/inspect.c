@@ -12,7 +12,7 @@
 #include "migrate/channel/channel.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/err.h"
-#include "vmm/base/words.h"
+#include "vmm/base/print.h"
 #include "vmm/memory.h"
 
 struct totals {
@@ -51,8 +51,8 @@ static int inspect_pages(struct reader *r, const struct record *rec, bool print,
 		pages_run(&p, i, &first, &n);
 		t->pages += n;
 		if (print)
-			fprintf(out, "block %" PRIu32 " page 0x%" PRIx64 " + %" PRIu64 " %s\n",
-				p.block, first, n, pages_codec_name(p.codec));
+			print_line(out, "block %" PRIu32 " page 0x%" PRIx64 " + %" PRIu64 " %s",
+				   p.block, first, n, pages_codec_name(p.codec));
 	}
 	t->runs += p.n_runs;
 	return rec->flags & RECORD_UNCHECKED ? reader_skip(r, e)
@@ -77,12 +77,13 @@ static int print_states(struct reader *r, const struct record *rec, FILE *out, s
 /* A line of the summary: what it is of, and what its node below /host says of this host. */
 static void print_host(const struct tree *t, const char *what, const char *node, FILE *out)
 {
+	char line[8192];
+	size_t at = (size_t)snprintf(line, sizeof(line), "%s", what);
 	static const char *const props[] = { "path", "tap", "console", "kernel", "initrd" };
 	const unsigned int n = sizeof(props) / sizeof(props[0]);
 	const char *text, *between = ": ";
-	char prop[32], printable[512];
+	char prop[32];
 
-	fputs(what, out);
 	/* Channels have a socket each, counted from 1. */
 	for (unsigned int i = 0;; i++) {
 		snprintf(prop, sizeof(prop), "socket-%u", i < n ? 0 : i - n + 1);
@@ -91,11 +92,12 @@ static void print_host(const struct tree *t, const char *what, const char *node,
 				continue;
 			break;
 		}
-		word_printable(printable, sizeof(printable), text);
-		fprintf(out, "%s%s %s", between, i < n ? props[i] : "socket", printable);
+		if (at < sizeof(line))
+			at += (size_t)snprintf(line + at, sizeof(line) - at, "%s%s %s", between,
+					       i < n ? props[i] : "socket", text);
 		between = ", ";
 	}
-	fputc('\n', out);
+	print_line(out, "%s", line);
 }
 
 static void print_summary(const struct hello *h, const struct tree *t, const struct totals *n,
@@ -107,19 +109,19 @@ static void print_summary(const struct hello *h, const struct tree *t, const str
 	uint64_t gpa, size, memory = 0;
 	uint32_t cpus;
 
-	fprintf(out,
-		"stream:  version %" PRIu32 ", written by godwit %s on %s, %" PRIu64 " bytes\n",
-		h->version, h->program, h->arch, bytes);
+	print_line(out,
+		   "stream:  version %" PRIu32 ", written by godwit %s on %s, %" PRIu64 " bytes",
+		   h->version, h->program, h->arch, bytes);
 	if (!tree_str(t, "/", "label", &text, NULL))
-		fprintf(out, "name:    %s\n", text);
+		print_line(out, "name:    %s", text);
 	while (tree_next_child(t, "/", &it, path))
 		if (!strncmp(path, "/memory@", 8) &&
 		    !tree_u64_pair(t, path, "reg", &gpa, &size, NULL))
 			memory += size;
-	fprintf(out, "memory:  %" PRIu64 " MiB, %" PRIu64 " pages written (%" PRIu64 " MiB)\n",
-		memory >> 20, n->pages, n->pages * PAGE_SIZE >> 20);
+	print_line(out, "memory:  %" PRIu64 " MiB, %" PRIu64 " pages written (%" PRIu64 " MiB)",
+		   memory >> 20, n->pages, n->pages * PAGE_SIZE >> 20);
 	if (!tree_u32(t, "/cpus", "count", &cpus, NULL))
-		fprintf(out, "cpus:    %" PRIu32 "\n", cpus);
+		print_line(out, "cpus:    %" PRIu32, cpus);
 	for (it = 0; tree_next_child(t, "/devices", &it, path);) {
 		const char *model = "?";
 

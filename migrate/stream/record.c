@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/words.h"
 #include "vmm/memory.h"
 
 static const uint8_t magic[8] = { 'G', 'O', 'D', 'W', 'I', 'T', '\r', '\n' };
@@ -70,14 +71,16 @@ const char *record_name(uint16_t type)
 	}
 }
 
+/* `len` bytes at most, as text; `out` has one more. */
 static void copy_text(char *out, const void *from, size_t len)
 {
-	const char *text = from;
-	size_t i;
+	char text[512];
 
-	for (i = 0; i < len && text[i]; i++)
-		out[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7f ? '?' : text[i];
-	out[i] = 0;
+	if (len >= sizeof(text))
+		len = sizeof(text) - 1;
+	memcpy(text, from, len);
+	text[len] = 0;
+	word_printable(out, len + 1, text);
 }
 
 uint32_t record_body_max(uint16_t type, uint32_t n_vcpus)

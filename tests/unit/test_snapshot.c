@@ -527,6 +527,38 @@ START_TEST(inspect_tells_what_is_in_the_file)
 }
 END_TEST
 
+START_TEST(inspect_prints_nothing_that_would_upset_a_terminal)
+{
+	static const char evil[] = "\033]0;owned\a\033[2J\r\n\177";
+	struct stats p = { 0 };
+	struct fake *f = full_fake();
+	unsigned int i;
+
+	tree_set_str(&f->tree, "/", "label", evil, NULL);
+	tree_set_str(&f->tree, "/devices/disk0", "model", evil, NULL);
+	tree_set_str(&f->tree, "/host/disk0", "path", evil, NULL);
+	tree_set_str(&f->tree, "/host/boot", "kernel", evil, NULL);
+	tree_pack(&f->tree);
+	ck_assert_int_eq(save(f, &p, NULL), 0);
+	for (i = INSPECT_SUMMARY; i <= INSPECT_PAGES; i++) {
+		struct channel *ch;
+		char *text, *at;
+		size_t len;
+		FILE *out = open_memstream(&text, &len);
+
+		ck_assert_int_eq(file_channel_open(&ch, path, NULL), 0);
+		ck_assert_int_eq(inspect_stream(ch, i, out, NULL), 0);
+		channel_close(ch);
+		fclose(out);
+		for (at = text; *at; at++)
+			ck_assert_msg((*at >= ' ' && *at < 0x7f) || *at == '\n' || *at == '\t',
+				      "%s", text);
+		free(text);
+	}
+	free_fake(f);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("snapshot");
@@ -546,6 +578,7 @@ int main(void)
 	tcase_add_loop_test(c, what_follows_the_end_is_refused, 0, 3);
 	tcase_add_test(c, a_place_that_cannot_hold_a_file_is_refused);
 	tcase_add_test(c, inspect_tells_what_is_in_the_file);
+	tcase_add_test(c, inspect_prints_nothing_that_would_upset_a_terminal);
 	suite_add_tcase(s, c);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);

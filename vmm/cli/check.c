@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/figures.h"
@@ -47,13 +48,13 @@ static void line(FILE *out, const char *name, const char *fmt, ...)
 
 static void line(FILE *out, const char *name, const char *fmt, ...)
 {
+	char value[512];
 	va_list args;
 
-	fprintf(out, "%-21s", name);
 	va_start(args, fmt);
-	vfprintf(out, fmt, args);
+	vsnprintf(value, sizeof(value), fmt, args);
 	va_end(args);
-	fputc('\n', out);
+	print_line(out, "%-21s%s", name, value);
 }
 
 static double seconds(const json_t *o, const char *name)
@@ -202,20 +203,18 @@ int check_follow(struct client *c, const char *uri, bool json, struct err *e)
 {
 	int interrupt_fd = c->interrupt_fd, code;
 	json_t *answer = await_end(c, e);
-	char said[512];
 
 	c->interrupt_fd = interrupt_fd;
 	if (!answer)
 		return VERB_FAILED;
 	code = conclude(c, uri, answer, e);
 	if (json) {
-		json_dumpf(answer, stdout, JSON_INDENT(2));
+		json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else if (!strcmp(text(answer, "status"), "completed")) {
 		if (code == VERB_DONE) {
-			word_printable(said, sizeof(said),
-				       text(json_object_get(answer, "prediction"), "sentence"));
-			printf("'%s' can be moved to %s: %s\n", c->name, uri, said);
+			print_line(stdout, "'%s' can be moved to %s: %s", c->name, uri,
+				   text(json_object_get(answer, "prediction"), "sentence"));
 		}
 		check_print(answer, stdout);
 	}

@@ -17,6 +17,7 @@
 
 #include "vmm/base/err.h"
 #include "vmm/base/options.h"
+#include "vmm/base/print.h"
 #include "vmm/cli/verb.h"
 #include "vmm/kvm.h"
 #include "vmm/probe.h"
@@ -51,7 +52,7 @@ struct findings {
 static void say(struct findings *f, const char *mark, const char *name, const char *text)
 {
 	if (f->print)
-		printf("%-4s %-34s %s\n", mark, name, text);
+		print_line(stdout, "%-4s %-34s %s", mark, name, text);
 }
 
 static const char *mark(bool present, bool needed)
@@ -246,14 +247,14 @@ int verb_doctor(int argc, char **argv)
 	check_memory(&f);
 	json_object_set_new(f.json, "ok", json_boolean(f.ok));
 	if (args.json) {
-		json_dumpf(f.json, stdout, JSON_INDENT(2));
+		json_dumpf(f.json, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else {
-		printf("%s\n",
-		       !f.ok	? "This host cannot run VMs: see MISS."
-		       : f.slow ? "This host can run VMs, but not stock kernels: it interprets "
-				  "kernel-mode code."
-				: "This host can run VMs.");
+		print_line(stdout, "%s",
+			   !f.ok    ? "This host cannot run VMs: see MISS."
+			   : f.slow ? "This host can run VMs, but not stock kernels: it interprets "
+				      "kernel-mode code."
+				    : "This host can run VMs.");
 	}
 	json_decref(f.json);
 	return f.ok ? VERB_DONE : VERB_FAILED;

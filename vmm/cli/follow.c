@@ -13,6 +13,7 @@
 
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
 
@@ -63,7 +64,7 @@ static void print_round(struct follow *f, uint64_t round)
 		return;
 	f->progress.now.round = round;
 	progress_line(&f->progress, line, sizeof(line));
-	puts(line);
+	print_line(stdout, "%s", line);
 	fflush(stdout);
 }
 
@@ -77,7 +78,7 @@ static void print_decision(struct follow *f, const char *action, const char *rea
 	snprintf(text, sizeof(text), "%.40s: %.440s", action, reason);
 	word_printable(line, sizeof(line), text);
 	if (f->show == FOLLOW_ROUNDS) {
-		puts(line);
+		print_line(stdout, "%s", line);
 		fflush(stdout);
 		return;
 	}

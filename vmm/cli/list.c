@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/verb.h"
@@ -81,7 +82,7 @@ static void print_table(const json_t *list)
 	size_t i;
 	json_t *vm;
 
-	printf("%-24s %-16s %s\n", "NAME", "STATUS", "PID");
+	print_line(stdout, "%-24s %-16s %s", "NAME", "STATUS", "PID");
 	json_array_foreach(list, i, vm)
 	{
 		int pid = (int)json_integer_value(json_object_get(vm, "pid"));
@@ -89,8 +90,8 @@ static void print_table(const json_t *list)
 
 		if (pid > 0)
 			snprintf(number, sizeof(number), "%d", pid);
-		printf("%-24s %-16s %s\n", json_string_value(json_object_get(vm, "name")),
-		       json_string_value(json_object_get(vm, "status")), number);
+		print_line(stdout, "%-24s %-16s %s", json_string_value(json_object_get(vm, "name")),
+			   json_string_value(json_object_get(vm, "status")), number);
 	}
 }
 
@@ -106,7 +107,7 @@ int verb_list(int argc, char **argv)
 	list = json_array();
 	rc = collect(list, &e);
 	if (rc == 0 && args.json) {
-		json_dumpf(list, stdout, JSON_INDENT(2));
+		json_dumpf(list, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else if (rc == 0) {
 		print_table(list);

@@ -15,6 +15,7 @@
 #include "migrate/channel/uri.h"
 #include "vmm/base/err.h"
 #include "vmm/base/options.h"
+#include "vmm/base/print.h"
 #include "vmm/cli/check.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/follow.h"
@@ -201,7 +202,7 @@ static void print_json(const struct migrate *m, const char *result)
 						     : json_object();
 
 	json_object_set_new(o, "result", json_string(result));
-	json_dumpf(o, stdout, JSON_INDENT(2));
+	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	putchar('\n');
 	json_decref(o);
 }
@@ -275,9 +276,10 @@ static void print_moved(const struct migrate *m)
 	const struct figures *f = &m->follow.figures;
 	char pause[FIGURES_TEXT];
 
-	printf("'%s' has moved to %s in %" PRIu64 ".%02" PRIu64 " s, with a pause of %s\n",
-	       m->client.name, m->uri, f->total_ms / 1000, f->total_ms % 1000 / 10,
-	       figures_us(pause, f->pause_us));
+	print_line(stdout,
+		   "'%s' has moved to %s in %" PRIu64 ".%02" PRIu64 " s, with a pause of %s",
+		   m->client.name, m->uri, f->total_ms / 1000, f->total_ms % 1000 / 10,
+		   figures_us(pause, f->pause_us));
 }
 
 /* -- the migration -- */
@@ -427,8 +429,8 @@ static int move(struct migrate *m, struct err *e)
 		if (m->json)
 			print_json(m, "started");
 		else
-			printf("'%s' is being moved to %s (see godwit status %s)\n", m->client.name,
-			       m->uri, m->client.name);
+			print_line(stdout, "'%s' is being moved to %s (see godwit status %s)",
+				   m->client.name, m->uri, m->client.name);
 		return VERB_DONE;
 	}
 	f->show = isatty(STDERR_FILENO) ? FOLLOW_LINE : m->json ? FOLLOW_QUIET : FOLLOW_ROUNDS;

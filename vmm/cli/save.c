@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/print.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/verb.h"
 
@@ -103,10 +104,10 @@ static void print_done(const struct client *c, const char *path)
 	struct stat st;
 
 	if (stat(path, &st))
-		printf("saved '%s' to %s\n", c->name, path);
+		print_line(stdout, "saved '%s' to %s", c->name, path);
 	else
-		printf("saved '%s' to %s (%.1f MiB)\n", c->name, path,
-		       (double)st.st_blocks * 512 / (1 << 20));
+		print_line(stdout, "saved '%s' to %s (%.1f MiB)", c->name, path,
+			   (double)st.st_blocks * 512 / (1 << 20));
 }
 
 static int save_vm(struct client *c, const struct verb_args *args, struct err *e)

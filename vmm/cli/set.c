@@ -8,6 +8,7 @@
 #include "migrate/policy/policy_json.h"
 #include "vmm/base/err.h"
 #include "vmm/base/options.h"
+#include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/parameters.h"
@@ -86,7 +87,7 @@ static void print_table(const json_t *list)
 	size_t i;
 	json_t *p;
 
-	printf("%-16s %-26s %s\n", "PARAM", "VALUE", "UNIT");
+	print_line(stdout, "%-16s %-26s %s", "PARAM", "VALUE", "UNIT");
 	json_array_foreach(list, i, p)
 	{
 		const json_t *v = json_object_get(p, "value");
@@ -98,8 +99,8 @@ static void print_table(const json_t *list)
 			word_printable(value, sizeof(value),
 				       json_string_length(v) ? shown(json_string_value(v), &policy)
 							     : "-");
-		printf("%-16s %-26s %s\n", json_string_value(json_object_get(p, "name")), value,
-		       json_string_value(json_object_get(p, "unit")));
+		print_line(stdout, "%-16s %-26s %s", json_string_value(json_object_get(p, "name")),
+			   value, json_string_value(json_object_get(p, "unit")));
 	}
 }
 
@@ -110,7 +111,7 @@ static int list(struct client *c, bool json, struct err *e)
 	if (!now)
 		return -1;
 	if (json) {
-		json_dumpf(now, stdout, JSON_INDENT(2));
+		json_dumpf(now, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 		putchar('\n');
 	} else {
 		print_table(now);

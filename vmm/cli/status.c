@@ -3,9 +3,11 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/figures.h"
@@ -57,37 +59,63 @@ static void print_json(const struct client *c, const struct vm_status *s)
 		json_object_set(o, "migration", s->answer);
 
 	if (o)
-		json_dumpf(o, stdout, JSON_INDENT(2));
+		json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	putchar('\n');
 	json_decref(o);
 }
 
-static void print_migration(const struct figures *f)
+static void say_migration(const struct figures *f, FILE *out)
 {
 	char sent[FIGURES_TEXT], left[FIGURES_TEXT], rate[FIGURES_TEXT], elapsed[FIGURES_TEXT];
 
-	if (!strcmp(f->status, "none"))
-		return;
-	printf("migration: %s", f->end == FIGURES_UNDECIDED ? "undecided" : f->status);
+	fprintf(out, "migration: %s", f->end == FIGURES_UNDECIDED ? "undecided" : f->status);
 	if (f->uri[0])
-		printf(", to %s", f->uri);
+		fprintf(out, ", to %s", f->uri);
 	else if (f->incoming)
-		printf(", coming in");
+		fprintf(out, ", coming in");
 	if (f->end == FIGURES_GOES_ON && f->round) {
-		printf(", %u %%, %s %s, %s left, %s/s", figures_percent(f),
-		       figures_bytes(sent, f->sent_bytes), f->incoming ? "received" : "sent",
-		       figures_bytes(left, f->left_bytes),
-		       figures_bytes(rate, figures_rate(f->sent_bytes, f->total_ms - f->setup_ms)));
+		fprintf(out, ", %u %%, %s %s, %s left, %s/s", figures_percent(f),
+			figures_bytes(sent, f->sent_bytes), f->incoming ? "received" : "sent",
+			figures_bytes(left, f->left_bytes),
+			figures_bytes(rate,
+				      figures_rate(f->sent_bytes, f->total_ms - f->setup_ms)));
 		if (f->round > 1 && !f->incoming)
-			printf(", guest writes %s/s", figures_bytes(rate, figures_dirty_bytes(f)));
-		printf(", round %" PRIu64 ", since %s", f->round,
-		       figures_seconds(elapsed, f->total_ms / 1000));
+			fprintf(out, ", guest writes %s/s",
+				figures_bytes(rate, figures_dirty_bytes(f)));
+		fprintf(out, ", round %" PRIu64 ", since %s", f->round,
+			figures_seconds(elapsed, f->total_ms / 1000));
 	}
 	if (f->waiting[0])
-		printf(", waits: %s", f->waiting);
+		fprintf(out, ", waits: %s", f->waiting);
 	if (f->error[0])
-		printf(": %s", f->error);
-	putchar('\n');
+		fprintf(out, ": %s", f->error);
+}
+
+static void print_migration(const struct figures *f)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *out;
+
+	if (!strcmp(f->status, "none"))
+		return;
+	out = open_memstream(&text, &len);
+	if (!out)
+		return;
+	say_migration(f, out);
+	if (fclose(out) == 0)
+		print_line(stdout, "%s", text);
+	free(text);
+}
+
+static void print_text(const struct client *c, const struct vm_status *s)
+{
+	print_line(stdout, "name:    %s", s->name);
+	print_line(stdout, "status:  %s", s->status);
+	print_line(stdout, "cpus:    %zu", s->n_cpus);
+	print_line(stdout, "pid:     %d", (int)c->pid);
+	print_line(stdout, "control: %s", c->path);
+	print_migration(&s->migration);
 }
 
 int verb_status(int argc, char **argv)
@@ -104,10 +132,7 @@ int verb_status(int argc, char **argv)
 	if (rc == 0 && args.json)
 		print_json(&c, &s);
 	else if (rc == 0)
-		printf("name:    %s\nstatus:  %s\ncpus:    %zu\npid:     %d\ncontrol: %s\n", s.name,
-		       s.status, s.n_cpus, (int)c.pid, c.path);
-	if (rc == 0 && !args.json)
-		print_migration(&s.migration);
+		print_text(&c, &s);
 	json_decref(s.answer);
 	client_close(&c);
 	return rc ? verb_fail(&e, VERB_FAILED) : VERB_DONE;

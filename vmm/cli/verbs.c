@@ -14,7 +14,7 @@
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
 #include "vmm/base/options.h"
-#include "vmm/base/words.h"
+#include "vmm/base/print.h"
 
 const struct verb cli_verbs[] = {
 	{ "list", verb_list },
@@ -42,11 +42,7 @@ const struct verb *verb_find(const char *name)
 
 int verb_fail(const struct err *e, int code)
 {
-	char text[sizeof(e->text)];
-
-	/* Part of it may have come from a VM, or from a path with anything in it. */
-	word_printable(text, sizeof(text), e->text);
-	fprintf(stderr, "godwit: %s\n", text);
+	print_line(stderr, "godwit: %s", e->text);
 	return code;
 }
 
