@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 
 import bare
@@ -54,6 +55,41 @@ def stderr_that_nobody_reads_holds_no_vm_up(place):
     errors.wait("host-qmp-quit", godwit.GUARD_S)
     bad = [line for line in errors.text.split("\n")[1:] if not re.match("godwit: |$", line)]
     check(not bad, f"lines that are not whole: {bad[:3]}")
+
+
+@test
+def verb_whose_output_nobody_reads_is_interrupted(place):
+    _, writer = full_pipe(place)
+    vm = place.bare("fill=24", *SMALL)
+    bare.ready(vm)
+    to = place.vm("receive", "--listen", f"unix:{place.path('s')}")
+    to.errors.wait("waiting", godwit.GUARD_S)
+    verb = subprocess.Popen([godwit.GODWIT, "migrate", vm.name, f"unix:{place.path('s')}",
+                             "--bandwidth", "1M"], stdin=subprocess.DEVNULL, stdout=writer,
+                            stderr=writer, env=place.environment())
+    qmp = vm.qmp()
+    godwit.wait_until(lambda: qmp.execute("query-migrate").get("status") == "active", "it moves")
+    verb.send_signal(signal.SIGINT)
+    check(verb.wait(godwit.GUARD_S) == 3, f"exit {verb.returncode}")
+    bare.works_on(vm)
+    check(to.wait() == 1, f"the destination: exit {to.process.returncode}")
+
+
+@test
+def report_onto_a_fifo_or_a_device_is_refused(place):
+    vm = place.bare("fill=1", *SMALL)
+    bare.ready(vm)
+    os.mkfifo(place.path("fifo.html"))
+    os.symlink("/dev/null", place.path("null.json"))
+    for name in ("fifo.html", "null.json"):
+        done = vm.cli("migrate", f"unix:{place.path('s')}", "--report", place.path(name))
+        check(done.returncode == 1 and "not a regular file" in done.stderr, f"{name}: {done}")
+    before = os.umask(0)
+    vm.cli("migrate", f"unix:{place.path('s')}", "--report", place.path("new.json"))
+    os.umask(before)
+    mode = os.stat(place.path("new.json")).st_mode & 0o7777
+    check(mode == 0o600, f"the report's mode is {mode:o}")
+    bare.works_on(vm)
 
 
 @test

@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "vmm/base/err.h"
@@ -126,11 +125,8 @@ void check_print(const json_t *answer, FILE *out)
 /* Ctrl-C: asks for the end, once. */
 static int cancel(struct client *c, struct err *e)
 {
-	struct signalfd_siginfo taken;
-
-	if (read(c->interrupt_fd, &taken, sizeof(taken)) < 0)
+	if (!verb_take_interrupt(&c->interrupt_fd))
 		return 0;
-	c->interrupt_fd = -1;
 	return client_execute(c, "migrate_cancel", NULL, NULL, e);
 }
 

@@ -4,11 +4,9 @@
  */
 #include "vmm/cli/follow.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "vmm/base/clock.h"
@@ -16,6 +14,7 @@
 #include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
+#include "vmm/cli/verb.h"
 
 /* Between two looks; with a history more often at first, so that a short one has a picture too. */
 #define LOOK_MS	      200
@@ -176,18 +175,14 @@ static bool hear(struct follow *f, const json_t *event)
 	return false;
 }
 
-/* Takes the signal; the first one asks for the end. */
+/* Takes the signal, and asks for the end. */
 static void interrupted(struct follow *f)
 {
-	struct signalfd_siginfo taken;
-	struct pollfd fd = { .fd = f->client->interrupt_fd, .events = POLLIN };
 	struct err e;
 
-	if (fd.fd < 0 || poll(&fd, 1, 0) <= 0 || read(fd.fd, &taken, sizeof(taken)) < 0)
+	if (!verb_take_interrupt(&f->client->interrupt_fd))
 		return;
-	if (!f->cancelling)
-		client_execute(f->client, "migrate_cancel", NULL, NULL, &e);
-	f->cancelling = true;
+	client_execute(f->client, "migrate_cancel", NULL, NULL, &e);
 }
 
 /* What came before the last answer and was not heard yet. */

@@ -37,7 +37,6 @@ struct follow {
 	uint64_t began_us;	    /* by the clock of the events; 0: not known yet */
 	char status[32], ended[64]; /* as events told: the status; why the VM ended */
 	size_t drawn;		    /* characters of the line on the terminal */
-	bool cancelling;
 };
 
 /*

@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "migrate/channel/uri.h"
@@ -241,14 +242,24 @@ static int write_report(struct migrate *m, const char *result, struct err *e)
 /* An older report stays until there is a new one to write. */
 static int open_report(struct migrate *m, struct err *e)
 {
+	const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY |
+			  O_NONBLOCK; /* a FIFO must not hold us */
+	struct stat st;
 	int fd;
 
 	if (!m->report)
 		return 0;
-	fd = open(m->report, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	fd = open(m->report, flags | O_CREAT | O_EXCL, 0600);
 	m->report_is_new = fd >= 0;
-	if (fd < 0 && errno == EEXIST)
-		fd = open(m->report, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 && errno == EEXIST) {
+		fd = open(m->report, flags);
+		if (fd < 0 ? errno == ENXIO : fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+			if (fd >= 0)
+				close(fd);
+			return err_set(e, "--report: %s exists and is not a regular file",
+				       m->report);
+		}
+	}
 	if (fd >= 0 && !(m->report_file = fdopen(fd, "w")))
 		close(fd);
 	return m->report_file ? 0 : err_errno(e, errno, "cannot write the report %s", m->report);

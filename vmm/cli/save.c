@@ -6,7 +6,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,9 +54,7 @@ static enum save_end look(struct client *c, struct err *e)
 /* Takes the signal, and asks for the end of the save. */
 static int cancel(struct client *c, struct err *e)
 {
-	struct signalfd_siginfo taken;
-
-	if (read(c->interrupt_fd, &taken, sizeof(taken)) < 0)
+	if (!verb_take_interrupt(&c->interrupt_fd))
 		return 0;
 	return client_execute(c, "migrate_cancel", NULL, NULL, e);
 }

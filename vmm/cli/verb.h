@@ -68,6 +68,15 @@ int verb_absolute_path(const char *file, char *path, size_t size, struct err *e)
 int verb_watch_interrupts(struct err *e);
 
 /*
+ * Whether there was one. It stands for all: *fd is -1 from then on, and what is printed does not
+ * wait for its reader any more.
+ */
+bool verb_take_interrupt(int *fd);
+
+/* From here on what stdout and stderr do not take at once is dropped after an interrupt. */
+void verb_print_patiently(int interrupt_fd);
+
+/*
  * Prints the help of a verb, or with NULL the overview, to stdout. For a word that is no verb: a
  * sentence with the nearest one to stderr, and 2; so it also ends main's search for a verb.
  */

@@ -90,7 +90,20 @@ int verb_watch_interrupts(struct err *e)
 	if (sigprocmask(SIG_BLOCK, &signals, NULL) ||
 	    (fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)) < 0)
 		return err_errno(e, errno, "cannot watch for Ctrl-C");
+	verb_print_patiently(fd);
 	return fd;
+}
+
+bool verb_take_interrupt(int *fd)
+{
+	struct signalfd_siginfo taken;
+
+	if (*fd < 0 || read(*fd, &taken, sizeof(taken)) < 0)
+		return false;
+	/* It stays pending, which verb_print_patiently's descriptors for it show. */
+	raise(SIGINT);
+	*fd = -1;
+	return true;
 }
 
 enum { ARG_HELP, ARG_JSON, ARG_FORCE, ARG_TIMEOUT };
