@@ -60,6 +60,7 @@ struct vm {
 	struct loop_watch signals, last_words;
 	struct process_log log;
 	bool receiving;			/* the guest is not here yet */
+	bool stays_root;		/* and that was not said yet */
 	bool ended;			/* somebody wants it to end */
 	struct uri listen;		/* receive: where it comes from */
 	int listen_fd;			/* -1: none, or no longer */
@@ -171,6 +172,16 @@ static void tell_arrival(const struct vm *vm)
 		log_warn("the guest of '%s' is here, and runs", name);
 }
 
+/* Once a guest is here: a command that fails says one sentence, about that. */
+static void warn_of_root(struct vm *vm)
+{
+	if (vm->stays_root)
+		log_warn("this VM stays root: a guest that breaks out of it owns root's files, "
+			 "though "
+			 "it has no capability; --user NAME gives it a user of its own");
+	vm->stays_root = false;
+}
+
 static void on_migration_status(void *arg, enum migration_status s)
 {
 	struct vm *vm = arg;
@@ -188,6 +199,7 @@ static void on_migration_status(void *arg, enum migration_status s)
 	}
 	if (vm->receiving && s == MIGRATION_COMPLETED) {
 		tell_arrival(vm);
+		warn_of_root(vm);
 		vm->receiving = false;
 		stop_listening(vm);
 	}
@@ -370,6 +382,7 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 	}
 	if (sandbox_enter(c->user ? &user : NULL, e) || stay_with_attendant(vm, e))
 		return -1;
+	vm->stays_root = geteuid() == 0 && !c->user;
 	return machine_launch(vm->machine, e);
 }
 
@@ -377,6 +390,7 @@ static int go(struct vm *vm, const struct config *c, struct err *e)
 {
 	if (!c->paused && machine_resume(vm->machine, e))
 		return -1;
+	warn_of_root(vm);
 	loop_run(&vm->loop);
 	return 0;
 }

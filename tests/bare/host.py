@@ -117,6 +117,26 @@ def user_option_changes_the_user_and_the_vm_can_still_be_saved(place):
 
 
 @test
+def vm_that_stays_root_says_so_once_and_names_the_option(place):
+    godwit.need_root()
+    vm = place.bare("fill=1", "--memory", "32M")
+    bare.ready(vm)
+    vm.errors.wait("^godwit: this VM stays root: .*", godwit.GUARD_S)
+    said = vm.errors.text.count("this VM stays root")
+    check(said == 1 and "--user NAME" in vm.errors.text, f"stderr: {vm.errors.text!r}")
+    vm = place.bare("fill=1", "--memory", "32M", "--user", "nobody")
+    bare.ready(vm)
+    check("root" not in vm.errors.text, f"stderr: {vm.errors.text!r}")
+    vm = place.bare("fill=1", "--memory", "32M")
+    bare.ready(vm)
+    check(vm.cli("save", place.path("saved")).returncode == 0 and vm.wait() == 0, "save")
+    vm = place.restore(place.path("saved"))
+    vm.errors.wait("^godwit: this VM stays root: .*", godwit.GUARD_S)
+    bare.works_on(vm)
+    check(vm.errors.text.count("this VM stays root") == 1, f"stderr: {vm.errors.text!r}")
+
+
+@test
 def sockets_of_a_vm_of_another_user_are_removed_however_it_ends(place):
     godwit.need_root()
     channel = place.path("channel")

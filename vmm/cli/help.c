@@ -61,7 +61,8 @@ static const char overview[] =
 #define HOST_OPTIONS                                                                               \
 	"  --console stdio|null|file:PATH|unix:PATH\n"                                             \
 	"                      where the guest's serial port goes. stdio is a raw pipe, or on a\n" \
-	"                      terminal raw mode: Ctrl-A x quits, Ctrl-A h helps\n"                \
+	"                      terminal raw mode: Ctrl-A x quits, Ctrl-A h helps. A client of\n"   \
+	"                      a unix console gets the last lines that it missed\n"                \
 	"  --control PATH      the control socket (default: NAME.sock in the runtime directory:\n" \
 	"                      $GODWIT_RUNTIME_DIR, /run/godwit for root, or\n"                    \
 	"                      $XDG_RUNTIME_DIR/godwit)\n"                                         \
@@ -70,7 +71,8 @@ static const char overview[] =
 	"                      dirty-limit; costs writers more. 0: a bitmap (the default)\n"       \
 	"  --paused            do not start the guest before godwit resume (a guest that was\n"    \
 	"                      paused when it was saved or moved is paused in any case)\n"         \
-	"  --user NAME         drop to this user once everything is open\n"                        \
+	"  --user NAME         drop to this user once everything is open; without it a VM that\n"  \
+	"                      root starts stays root, though without capabilities\n"              \
 	"  --verbose           tell decisions and events on stderr\n"                              \
 	"  --help              this text\n"
 
