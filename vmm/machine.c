@@ -454,8 +454,6 @@ int machine_unhold(struct machine *m, struct err *e)
 {
 	m->held = false;
 	m->status = MACHINE_PAUSED;
-	/* After `resume --force` it may have run elsewhere. */
-	m->announce |= m->released;
 	if (m->released && machine_acquire(m, e))
 		return -1;
 	return m->run_after_hold ? machine_resume(m, e) : 0;

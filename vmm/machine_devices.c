@@ -80,6 +80,7 @@ static void release_devices(void *arg)
 void machine_release(struct machine *m)
 {
 	m->released = true;
+	m->announce = true; /* if it runs here again, it may have run elsewhere before */
 	loop_call(&m->io, release_devices, m);
 }
 
