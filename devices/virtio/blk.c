@@ -28,22 +28,8 @@
 /* In place of a request's number: the fdatasync that nobody waits for. */
 #define SETTLE UINT64_MAX
 
-/* How often a half of the lock is asked for that another process has still. */
-#define RETAKE_MS 100
-
 #define TURN_REQUESTS 64u
 #define TURN_BYTES    (8u << 20)
-
-#define BLK_COMMON                                                               \
-	(VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_F_EVENT_IDX) |       \
-	 VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) | VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) | \
-	 VIRTIO_BIT(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | \
-	 VIRTIO_BIT(VIRTIO_BLK_F_FLUSH))
-#define BLK_WRITABLE (VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) | VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES))
-#define BLK_READONLY VIRTIO_BIT(VIRTIO_BLK_F_RO)
-
-/* As the driver sees it: up to the fields of the features above. */
-#define CONFIG_BYTES (offsetof(struct virtio_blk_config, write_zeroes_may_unmap) + 4)
 
 struct blk_state {
 	struct virtio_state v;
@@ -274,80 +260,7 @@ static void blk_stop(struct virtio_device *v)
 	virtio_interrupt(v, 0);
 }
 
-/* -- the lock, and what goes with it; the I/O thread, or before it runs -- */
-
-static void stop_retaking(struct blk *b)
-{
-	if (b->retake.fd < 0)
-		return;
-	loop_remove(b->v.dev.env->io, &b->retake);
-	close(b->retake.fd);
-	b->retake.fd = -1;
-}
-
-/*
- * Whoever had the image reserved may need a moment to end. KEEP alone keeps all others out, so the
- * guest does not wait for that; where there is no timer, the next migration's end asks again.
- */
-static void retake_later(struct blk *b)
-{
-	const struct itimerspec every = { { 0, RETAKE_MS * 1000000 }, { 0, RETAKE_MS * 1000000 } };
-
-	if (b->retake.fd >= 0)
-		return;
-	b->retake.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (b->retake.fd < 0)
-		return;
-	timerfd_settime(b->retake.fd, 0, &every, NULL);
-	if (loop_add(b->v.dev.env->io, &b->retake, EPOLLIN, NULL) < 0)
-		stop_retaking(b);
-}
-
-static int retake(struct blk *b, struct err *e)
-{
-	if (disk_retake(&b->disk, e) < 0)
-		return -1;
-	if (b->disk.held != DISK_ALL)
-		retake_later(b);
-	else
-		stop_retaking(b);
-	return 0;
-}
-
-static void retake_again(void *arg, uint32_t events)
-{
-	struct blk *b = arg;
-	uint64_t n;
-
-	(void)events;
-	if (read(b->retake.fd, &n, sizeof(n)) == sizeof(n))
-		retake(b, NULL);
-}
-
-static int blk_acquire(struct device *dev, struct err *e)
-{
-	struct blk *b = (struct blk *)dev;
-
-	if (b->owner)
-		return b->disk.held == DISK_NOTHING ? retake(b, e) : 0;
-	if (disk_lock(&b->disk, e) < 0)
-		return -1;
-	b->owner = true;
-	disk_forget(&b->disk);
-	return 0;
-}
-
-static void blk_share(struct device *dev, bool on)
-{
-	struct blk *b = (struct blk *)dev;
-
-	if (on) {
-		stop_retaking(b);
-		disk_share(&b->disk);
-	} else if (b->owner && b->disk.held != DISK_NOTHING) {
-		retake(b, NULL);
-	}
-}
+/* -- what goes with a hand-over; the I/O thread -- */
 
 /* So that little is left to be written when the guest stands still. */
 static void blk_settle(struct device *dev)
@@ -390,14 +303,6 @@ static int blk_sync(struct device *dev, struct err *e)
 	return rc;
 }
 
-static void blk_release(struct device *dev)
-{
-	struct blk *b = (struct blk *)dev;
-
-	stop_retaking(b);
-	disk_release(&b->disk);
-}
-
 static int blk_activate(struct virtio_device *v, struct err *e)
 {
 	struct blk *b = (struct blk *)v;
@@ -416,113 +321,12 @@ static void blk_quiesce(struct virtio_device *v)
 
 static const struct virtio_ops blk_ops = {
 	.device_id = 2,
-	.known_features = BLK_COMMON | BLK_WRITABLE | BLK_READONLY,
+	.known_features = BLK_FEATURES,
 	.activate = blk_activate,
 	.quiesce = blk_quiesce,
 	.stop = blk_stop,
 	.ring = blk_ring,
 };
-
-static bool is_readonly(const struct tree *t, const char *path)
-{
-	const void *value;
-	uint32_t flag;
-	size_t len;
-
-	/* Either a number or a property that is there or not. */
-	if (!tree_has(t, path, "readonly"))
-		return false;
-	if (tree_u32(t, path, "readonly", &flag, NULL) == 0)
-		return flag != 0;
-	return tree_bytes(t, path, "readonly", &value, &len, NULL) == 0;
-}
-
-static int open_disk(struct disk *d, const struct tree *t, const char *id, bool readonly,
-		     struct err *e)
-{
-	char host[TREE_PATH_MAX];
-	const char *image;
-
-	snprintf(host, sizeof(host), "/host/%.63s", id);
-	if (tree_str(t, host, "path", &image, e) < 0)
-		return err_context(e, "%s: no image is given", id);
-	return (tree_is_without_links(t, host, "path") ? disk_open_without_links
-						       : disk_open)(d, id, image, readonly, e);
-}
-
-static int blk_probe(struct tree *t, const char *path, struct err *e)
-{
-	bool readonly = is_readonly(t, path);
-	struct disk d;
-	const char *id;
-	int rc;
-
-	if (tree_str(t, path, "id", &id, e) < 0 || open_disk(&d, t, id, readonly, e) < 0)
-		return -1;
-	rc = tree_set_u64(t, path, "features",
-			  BLK_COMMON | (readonly ? BLK_READONLY : BLK_WRITABLE), e);
-	if (rc == 0)
-		rc = tree_set_u64(t, path, "capacity", d.sectors, e);
-	if (rc == 0)
-		rc = tree_set_u32(t, path, "block-size", d.block_bytes, e);
-	disk_close(&d);
-	return rc;
-}
-
-/* What the driver reads, from the node alone: the same on every host. */
-static int fill_config(struct blk *b, const struct tree *t, const char *path, struct err *e)
-{
-	struct virtio_blk_config *c = &b->config;
-	const char *serial = "";
-	uint32_t block_bytes;
-	uint64_t sectors;
-
-	if (tree_u64(t, path, "capacity", &sectors, e) < 0 ||
-	    tree_u32(t, path, "block-size", &block_bytes, e) < 0)
-		return -1;
-	if (block_bytes < DISK_SECTOR || block_bytes > 4096 || (block_bytes & (block_bytes - 1)))
-		return err_set(e, "%s: blocks of %" PRIu32 " bytes (expected 512 to 4096)", path,
-			       block_bytes);
-	if (tree_has(t, path, "serial") && tree_str(t, path, "serial", &serial, e) < 0)
-		return -1;
-	if (strlen(serial) > sizeof(b->id))
-		return err_set(e, "%s: the serial number '%s' is longer than %zu characters",
-			       b->v.dev.id, serial, sizeof(b->id));
-	memcpy(b->id, serial, strlen(serial)); /* no zero at the end of a full one (5.2.6) */
-	c->capacity = htole64(sectors);
-	c->seg_max = htole32(QUEUE_BUFFERS_MAX - 2); /* the header and the status are buffers too */
-	c->size_max = htole32(BLK_SEGMENT_BYTES);
-	c->blk_size = htole32(block_bytes);
-	c->max_discard_sectors = htole32(BLK_RANGE_SECTORS);
-	c->max_discard_seg = htole32(1);
-	c->discard_sector_alignment = htole32(block_bytes / DISK_SECTOR);
-	c->max_write_zeroes_sectors = htole32(BLK_ZERO_SECTORS);
-	c->max_write_zeroes_seg = htole32(1);
-	c->write_zeroes_may_unmap = 1;
-	b->v.config = c;
-	b->v.config_size = CONFIG_BYTES;
-	return 0;
-}
-
-static int open_host(struct blk *b, const struct tree *t, struct err *e)
-{
-	bool readonly = b->v.features & BLK_READONLY;
-	uint64_t sectors = le64toh(b->config.capacity);
-	const struct disk *d = &b->disk;
-
-	if (open_disk(&b->disk, t, b->v.dev.id, readonly, e) < 0)
-		return -1;
-	if (d->sectors != sectors)
-		return err_set(e,
-			       "%s: %s has %" PRIu64 " sectors, the machine was made with %" PRIu64,
-			       d->name, d->path, d->sectors, sectors);
-	b->owner = !b->v.dev.env->incoming;
-	if ((b->owner ? disk_lock(&b->disk, e) : disk_reserve(&b->disk, e)) < 0)
-		return -1;
-	/* Again at a hand-over; but more takes longer then, and less is permitted. */
-	disk_forget(&b->disk);
-	return 0;
-}
 
 static int make_ring(struct blk *b, struct err *e)
 {
@@ -551,7 +355,7 @@ static void blk_destroy(struct device *d)
 	struct blk *b = (struct blk *)d;
 
 	virtio_destroy(&b->v);
-	stop_retaking(b);
+	blk_stop_retaking(b);
 	if (b->uring_made)
 		io_uring_queue_exit(&b->uring);
 	disk_close(&b->disk);
@@ -567,12 +371,13 @@ static int blk_create(const struct device_env *env, const struct tree *t, const 
 	if (!b)
 		return err_set(e, "%s: out of memory", path);
 	b->disk.fd = -1;
-	b->retake = (struct loop_watch){ .fd = -1, .fn = retake_again, .arg = b };
+	b->retake = (struct loop_watch){ .fd = -1, .fn = blk_retake_again, .arg = b };
 	if (virtio_init(&b->v, &virtio_blk_model, &blk_ops, 1, env, t, path, e) < 0) {
 		free(b);
 		return -1;
 	}
-	if (fill_config(b, t, path, e) < 0 || open_host(b, t, e) < 0 || make_ring(b, e) < 0) {
+	if (blk_fill_config(b, t, path, e) < 0 || blk_open_host(b, t, e) < 0 ||
+	    make_ring(b, e) < 0) {
 		blk_destroy(&b->v.dev);
 		return -1;
 	}

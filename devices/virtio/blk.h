@@ -1,6 +1,7 @@
 /*
  * The virtio block device's own parts, shared by blk.c (the device, its turns and its ring of
- * requests to the kernel) and blk_request.c (what one request is and what its next step is).
+ * requests to the kernel), blk_request.c (what one request is and what its next step is) and
+ * blk_image.c (its image and the image's lock).
  * Everything is guarded by the device's lock; see blk.c.
  */
 #ifndef GODWIT_VIRTIO_BLK_H
@@ -35,6 +36,16 @@
 
 /* How zeroes get onto the disk: the first way that the host can is taken. */
 enum blk_way { BLK_PUNCH, BLK_ZERO_RANGE, BLK_WRITE_ZEROES };
+
+/* Of features, what the code can do; a disk offers a part of them. */
+#define BLK_COMMON                                                               \
+	(VIRTIO_BIT(VIRTIO_F_VERSION_1) | VIRTIO_BIT(VIRTIO_F_EVENT_IDX) |       \
+	 VIRTIO_BIT(VIRTIO_F_INDIRECT_DESC) | VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) | \
+	 VIRTIO_BIT(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | \
+	 VIRTIO_BIT(VIRTIO_BLK_F_FLUSH))
+#define BLK_WRITABLE (VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) | VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES))
+#define BLK_READONLY VIRTIO_BIT(VIRTIO_BLK_F_RO)
+#define BLK_FEATURES (BLK_COMMON | BLK_WRITABLE | BLK_READONLY)
 
 struct blk_request {
 	uint32_t type;	 /* VIRTIO_BLK_T_* */
@@ -101,5 +112,24 @@ void blk_request_step(struct blk *b, struct blk_request *r, struct io_uring_sqe 
 /* The kernel has answered a step with `result` (bytes, or -errno). */
 enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int result,
 				  uint8_t *status);
+
+/* -- blk_image.c; the I/O thread, or before it runs -- */
+
+int blk_probe(struct tree *t, const char *path, struct err *e);
+
+/* From the node alone: the same on every host. */
+int blk_fill_config(struct blk *b, const struct tree *t, const char *path, struct err *e);
+
+/* Opens what the node's host side names; refuses what is not the disk that the node describes. */
+int blk_open_host(struct blk *b, const struct tree *t, struct err *e);
+
+/* Members of the model: see vmm/device.h. */
+void blk_share(struct device *dev, bool on);
+void blk_release(struct device *dev);
+int blk_acquire(struct device *dev, struct err *e);
+
+/* The watch's function while another process has a half of the lock still, and its end. */
+void blk_retake_again(void *arg, uint32_t events);
+void blk_stop_retaking(struct blk *b);
 
 #endif
