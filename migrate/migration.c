@@ -333,7 +333,8 @@ int migration_check_free(struct migration *mig, struct err *e)
 	if (now == MIGRATION_UNDECIDED)
 		return err_set(e, "it is undecided where the guest of this VM runs: see godwit "
 				  "resume --force");
-	if (s != MACHINE_RUNNING && s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH)
+	if (s != MACHINE_RUNNING && s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH &&
+	    s != MACHINE_IO_ERROR)
 		return err_set(e, "the VM cannot be migrated: its status is '%s'",
 			       machine_status_name(s));
 	return 0;

@@ -15,7 +15,7 @@ struct tree;
 #define CONFIG_NAME_MAX	   64
 
 struct config_disk {
-	const char *id, *path, *serial; /* serial may be NULL */
+	const char *id, *path, *serial, *on_error; /* the last two may be NULL */
 	bool readonly;
 };
 

@@ -79,7 +79,7 @@ static int unknown_sub_option(const char *key, const char *const *known, struct 
 
 /* Sub-options of --disk, --net and --channel, in one table: which of them may follow is `known`. */
 struct sub_options {
-	const char *serial, *id, *tap, *mac, *socket;
+	const char *serial, *id, *tap, *mac, *socket, *on_error;
 	bool readonly;
 };
 
@@ -101,11 +101,12 @@ static int sub_option(struct sub_options *s, char *part, const char *const *know
 	}
 	if (!value || !*value)
 		return err_set(e, "sub-option '%s' needs a value (%s=...)", part, part);
-	to = !strcmp(part, "serial") ? &s->serial
-	     : !strcmp(part, "id")   ? &s->id
-	     : !strcmp(part, "tap")  ? &s->tap
-	     : !strcmp(part, "mac")  ? &s->mac
-				     : &s->socket;
+	to = !strcmp(part, "serial")	 ? &s->serial
+	     : !strcmp(part, "on-error") ? &s->on_error
+	     : !strcmp(part, "id")	 ? &s->id
+	     : !strcmp(part, "tap")	 ? &s->tap
+	     : !strcmp(part, "mac")	 ? &s->mac
+					 : &s->socket;
 	if (*to)
 		return err_set(e, "sub-option '%s' is given twice", part);
 	*to = value;
@@ -193,7 +194,7 @@ static int room(unsigned int n, const char *what, struct err *e)
 
 int config_add_disk(struct config *c, const char *value, struct err *e)
 {
-	static const char *const known[] = { "readonly", "serial", "id", NULL };
+	static const char *const known[] = { "readonly", "serial", "on-error", "id", NULL };
 	char *text = keep(c, value, e), *parts[PARTS_MAX];
 	struct sub_options s = { 0 };
 	int n;
@@ -213,11 +214,17 @@ int config_add_disk(struct config *c, const char *value, struct err *e)
 		if (!isprint((unsigned char)*p))
 			return err_set(e, "serial number has a byte 0x%02x that is no ASCII text",
 				       (unsigned char)*p);
+	if (s.on_error && strcmp(s.on_error, "enospc") && strcmp(s.on_error, "stop") &&
+	    strcmp(s.on_error, "report"))
+		return err_set(e, "on-error is '%.20s' (expected enospc, stop or report)",
+			       s.on_error);
 	if (s.id && check_id(s.id, e))
 		return -1;
-	c->disks[c->n_disks++] = (struct config_disk){
-		.id = s.id, .path = parts[0], .serial = s.serial, .readonly = s.readonly
-	};
+	c->disks[c->n_disks++] = (struct config_disk){ .id = s.id,
+						       .path = parts[0],
+						       .serial = s.serial,
+						       .on_error = s.on_error,
+						       .readonly = s.readonly };
 	return 0;
 }
 

@@ -8,7 +8,7 @@
 struct config;
 struct err;
 
-/* run: PATH[,readonly][,serial=S][,id=ID]  tap=IF[,mac=MAC][,id=ID] */
+/* run: PATH[,readonly][,serial=S][,on-error=A][,id=ID]  tap=IF[,mac=MAC][,id=ID] */
 int config_add_disk(struct config *c, const char *value, struct err *e);
 int config_add_net(struct config *c, const char *value, struct err *e);
 

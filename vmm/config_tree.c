@@ -106,6 +106,8 @@ static int add_disk(struct tree *t, const struct config_disk *d, struct err *e)
 		return -1;
 	if (d->serial && tree_set_str(t, node, "serial", d->serial, e))
 		return -1;
+	if (d->on_error && tree_set_str(t, node, "on-error", d->on_error, e))
+		return -1;
 	return set_path(t, host, "path", d->path, e);
 }
 

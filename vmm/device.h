@@ -49,6 +49,17 @@ struct announce {
 		.rounds = 5, .initial_ms = 50, .step_ms = 100, .max_ms = 550 \
 	}
 
+/* What the host's side could not do for the guest. */
+struct device_io_error {
+	bool write;    /* else a read */
+	bool no_space; /* it has no room */
+	bool stop;     /* the device waits for the guest to be stopped and resumed, and tries again;
+			* else the guest was told */
+	char reason[80];
+};
+
+struct device;
+
 /* The part of the machine that devices use. Constant while the machine lives, but for `announce`,
  * which is set before the guest comes. */
 struct device_env {
@@ -57,6 +68,8 @@ struct device_env {
 	struct loop *io;
 	struct bus *port_bus, *mmio_bus;
 	void (*request)(void *machine, enum machine_request r);
+	/* Any thread; may be called with the device's lock held. */
+	void (*io_error)(void *machine, const struct device *d, const struct device_io_error *x);
 	void *machine;
 	bool incoming; /* the guest still runs elsewhere: leave it all that only one may have */
 	struct announce announce;

@@ -25,6 +25,7 @@ static const char *const status_names[] = {
 	[MACHINE_POSTMIGRATE] = "postmigrate",
 	[MACHINE_SHUTDOWN] = "shutdown",
 	[MACHINE_INTERNAL_ERROR] = "internal-error",
+	[MACHINE_IO_ERROR] = "io-error",
 };
 
 const char *machine_status_name(enum machine_status s)
@@ -169,6 +170,7 @@ static int build(struct machine *m, enum machine_origin origin,
 		.port_bus = &m->port_bus,
 		.mmio_bus = &m->mmio_bus,
 		.request = machine_request,
+		.io_error = machine_io_error,
 		.machine = m,
 		.incoming = origin == ORIGIN_INCOMING,
 		.announce = ANNOUNCE_DEFAULT,
@@ -198,6 +200,7 @@ int machine_build(struct tree *t, enum machine_origin origin,
 
 	if (!m)
 		return err_set(e, "out of memory");
+	machine_errors_init(m);
 	m->kernel_fd = m->initrd_fd = -1;
 	m->owner_loop = owner_loop;
 	m->events = *events;
@@ -237,6 +240,7 @@ void machine_destroy(struct machine *m)
 	if (m->initrd_fd >= 0)
 		close(m->initrd_fd);
 	tree_free(&m->tree);
+	machine_errors_free(m);
 	free(m);
 }
 
@@ -319,6 +323,9 @@ int machine_reset(struct machine *m, struct err *e)
 		m->status = MACHINE_INTERNAL_ERROR;
 		return -1;
 	}
+	machine_errors_forget(m);
+	if (m->status == MACHINE_IO_ERROR)
+		m->status = MACHINE_PAUSED;
 	/* The host's wish, not the guest's: it outlives this life of his. */
 	if (ballooned)
 		machine_set_ballooned(m, b.wanted_bytes);
@@ -385,6 +392,7 @@ int machine_resume(struct machine *m, struct err *e)
 		return err_set(e, "the machine is held by a migration");
 	if (m->running)
 		return 0;
+	machine_errors_forget(m);
 	loop_call(&m->io, activate_devices, &a);
 	if (a.rc)
 		return -1;
@@ -453,7 +461,7 @@ int machine_hold(struct machine *m, struct err *e)
 int machine_unhold(struct machine *m, struct err *e)
 {
 	m->held = false;
-	m->status = MACHINE_PAUSED;
+	m->status = m->stopped_by_error ? MACHINE_IO_ERROR : MACHINE_PAUSED;
 	if (m->released && machine_acquire(m, e))
 		return -1;
 	return m->run_after_hold ? machine_resume(m, e) : 0;

@@ -33,6 +33,7 @@ enum machine_status {
 	MACHINE_POSTMIGRATE,	/* its guest runs elsewhere, or lies in a file */
 	MACHINE_SHUTDOWN,	/* the guest powered off */
 	MACHINE_INTERNAL_ERROR, /* the guest met what KVM cannot run */
+	MACHINE_IO_ERROR, /* paused, as the host could not do what the guest asked of a disk */
 };
 
 /* "prelaunch", "running", "paused", "inmigrate", "finish-migrate", ... */
@@ -42,6 +43,8 @@ const char *machine_status_name(enum machine_status s);
 struct machine_events {
 	void (*request)(void *arg, enum machine_request r);
 	void *arg;
+	/* A device could not do what the guest asked; if `stop`, call machine_stop_for_error. */
+	void (*io_error)(void *arg, const char *id, const struct device_io_error *x);
 };
 
 /*
@@ -84,6 +87,12 @@ int machine_resume(struct machine *m, struct err *e);
 
 /* Stops all vCPUs, then the devices, which finish their I/O. Idempotent. */
 void machine_park(struct machine *m);
+
+/*
+ * Parks a guest that runs: status becomes IO_ERROR, until it is resumed, which tries again what
+ * failed. False if it did not run.
+ */
+bool machine_stop_for_error(struct machine *m);
 
 /*
  * Parks for a migration: status becomes FINISH_MIGRATE. A reboot that the guest has just asked for

@@ -6,6 +6,8 @@
 #ifndef GODWIT_MACHINE_INTERNAL_H
 #define GODWIT_MACHINE_INTERNAL_H
 
+#include <pthread.h>
+
 #include "vmm/arch.h"
 #include "vmm/bus.h"
 #include "vmm/device.h"
@@ -17,6 +19,13 @@
 #include "vmm/vcpu.h"
 
 #define DEVICES_MAX 64
+
+/* What devices could not do, for the owner to hear: machine_errors.c. */
+struct machine_errors {
+	pthread_mutex_t lock;
+	struct device_io_error of[DEVICES_MAX];
+	bool waits[DEVICES_MAX];
+};
 
 /* Plain states of all parts of one machine, each of its state_desc's size. */
 struct snapshot {
@@ -61,6 +70,9 @@ struct machine {
 	int kernel_fd, initrd_fd;
 	bool used; /* guest memory is no longer all zero */
 
+	bool stopped_by_error; /* until it is resumed or reset */
+
+	struct machine_errors errors;
 	uint32_t requested; /* atomic: the weightiest request not yet delivered */
 };
 
@@ -78,6 +90,14 @@ void machine_snapshot_free(struct machine *m, struct snapshot *s);
 /* A parked guest's time stands, however long it takes to write its memory down: its states are
  * those of this moment. */
 void machine_stand_now(struct machine *m);
+
+/* -- machine_errors.c -- */
+
+void machine_errors_init(struct machine *m);
+void machine_errors_free(struct machine *m);
+void machine_io_error(void *machine, const struct device *d, const struct device_io_error *x);
+/* The guest goes on, or begins anew: what it was to be stopped for is tried again, or forgotten. */
+void machine_errors_forget(struct machine *m);
 
 /* -- machine_devices.c -- */
 

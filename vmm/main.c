@@ -138,6 +138,22 @@ static void on_request(void *arg, enum machine_request r)
 	}
 }
 
+/* As QEMU tells it. */
+static void on_io_error(void *arg, const char *id, const struct device_io_error *x)
+{
+	struct vm *vm = arg;
+
+	control_event(vm->control, "BLOCK_IO_ERROR",
+		      json_pack("{s:s,s:s,s:s,s:b,s:s}", "device", id, "operation",
+				x->write ? "write" : "read", "action", x->stop ? "stop" : "report",
+				"nospace", x->no_space, "reason", x->reason));
+	log_verbose("event: BLOCK_IO_ERROR of %s: %s", id, x->reason);
+	if (!x->stop || !machine_stop_for_error(vm->machine))
+		return;
+	control_event(vm->control, "STOP", NULL);
+	log_verbose("event: STOP");
+}
+
 static void on_signal(void *arg, uint32_t events)
 {
 	struct vm *vm = arg;
@@ -356,7 +372,7 @@ static int stay_with_attendant(struct vm *vm, struct err *e)
 static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 			enum machine_origin origin, struct err *e)
 {
-	const struct machine_events machine_events = { on_request, vm };
+	const struct machine_events machine_events = { on_request, vm, on_io_error };
 	struct sandbox_user user;
 	const char *name;
 	struct err later;

@@ -286,7 +286,7 @@ void state_buffer(struct state *s, const char *name, void *v, uint32_t *len, uin
 
 /* `*n` numbers of `width` bytes at `v`, an array of uint32_t or uint64_t. */
 static void array(struct state *s, const char *name, void *v, uint32_t *n, uint32_t max,
-		  unsigned int width)
+		  unsigned int width, bool optional)
 {
 	const uint8_t *bytes;
 	uint8_t out[4096];
@@ -307,6 +307,8 @@ static void array(struct state *s, const char *name, void *v, uint32_t *n, uint3
 		return;
 	}
 	bytes = take_field(s, name, &len);
+	if (!bytes && optional)
+		return;
 	if (!bytes) {
 		fail(s, name, "is missing");
 		return;
@@ -327,12 +329,19 @@ static void array(struct state *s, const char *name, void *v, uint32_t *n, uint3
 
 void state_u32_array(struct state *s, const char *name, uint32_t *v, uint32_t *n, uint32_t max)
 {
-	array(s, name, v, n, max, 4);
+	array(s, name, v, n, max, 4, false);
+}
+
+void state_u32_array_optional(struct state *s, const char *name, uint32_t *v, uint32_t *n,
+			      uint32_t max)
+{
+	if (s->loading || *n)
+		array(s, name, v, n, max, 4, true);
 }
 
 void state_u64_array(struct state *s, const char *name, uint64_t *v, uint32_t *n, uint32_t max)
 {
-	array(s, name, v, n, max, 8);
+	array(s, name, v, n, max, 8, false);
 }
 
 /* After the fields of the loaded node: nothing may be left over. */

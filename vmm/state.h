@@ -54,6 +54,9 @@ void state_buffer(struct state *s, const char *name, void *v, uint32_t *len, uin
 
 /* `*n` numbers, at most `max`. */
 void state_u32_array(struct state *s, const char *name, uint32_t *v, uint32_t *n, uint32_t max);
+/* None at all where it is missing; and none is not written, so that others need not know it. */
+void state_u32_array_optional(struct state *s, const char *name, uint32_t *v, uint32_t *n,
+			      uint32_t max);
 void state_u64_array(struct state *s, const char *name, uint64_t *v, uint32_t *n, uint32_t max);
 
 /*

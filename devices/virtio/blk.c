@@ -5,8 +5,9 @@
  * image's own lock (disk.h) is the I/O thread's alone.
  *
  * The invariants: a chain in flight has exactly one request of the fixed pool, so a guest can make
- * nothing grow; after `stop` none is in flight, so there is no state but the queue's. A turn on the
- * I/O thread is bounded in requests and in bytes; what is left rings again.
+ * nothing grow; after `stop` none is in flight, so there is no state but the queue's and the heads
+ * of requests that are kept (blk_errors.c). A turn on the I/O thread is bounded in requests and in
+ * bytes; what is left rings again.
  */
 #include "devices/virtio/blk.h"
 
@@ -30,10 +31,6 @@
 
 #define TURN_REQUESTS 64u
 #define TURN_BYTES    (8u << 20)
-
-struct blk_state {
-	struct virtio_state v;
-};
 
 /* Hands what was prepared to the kernel. What it does not take now stays prepared. */
 static void submit(struct blk *b)
@@ -69,15 +66,20 @@ static unsigned int in_flight(const struct blk *b)
 	return BLK_REQUESTS - b->n_free;
 }
 
+static void let_go(struct blk *b, struct blk_request *r)
+{
+	b->flight_bytes -= r->bytes;
+	b->of_head[r->chain.head] = 0;
+	b->free[b->n_free++] = (uint16_t)(r - b->requests);
+}
+
 static void finish(struct blk *b, struct blk_request *r, uint8_t status)
 {
 	struct queue *q = &b->v.queues[0];
 	uint32_t written = 1;
 	struct err e;
 
-	b->flight_bytes -= r->bytes;
-	b->of_head[r->chain.head] = 0;
-	b->free[b->n_free++] = (uint16_t)(r - b->requests);
+	let_go(b, r);
 	/* A broken device touches nothing any more. */
 	if (b->v.st.status & VIRTIO_STATUS_NEEDS_RESET)
 		return;
@@ -111,19 +113,29 @@ static void go_on(struct blk *b, struct blk_request *r, enum blk_next next, uint
 		status = VIRTIO_BLK_S_IOERR;
 	}
 	b->turn_requests++;
+	if (next == BLK_KEEP) {
+		let_go(b, r);
+		blk_keep(b, r->chain.head);
+		return;
+	}
 	finish(b, r, status);
 }
 
-/* Takes the next chain from the queue: 1, 0 when it is empty, -1 when it is broken. */
+/*
+ * Takes the next chain, of those that are to be begun anew or from the queue: 1, 0 when there is
+ * none, -1 when it is broken.
+ */
 static int take(struct blk *b)
 {
 	struct blk_request *r = &b->requests[b->free[b->n_free - 1]];
+	struct queue *q = &b->v.queues[0];
 	uint8_t status = VIRTIO_BLK_S_IOERR;
 	enum blk_next next;
 	struct err e;
 	int rc;
 
-	rc = queue_pop(&b->v.queues[0], &r->chain, &e);
+	rc = b->n_retry ? queue_chain_at(q, blk_unkeep(b), &r->chain, &e)
+			: queue_pop(q, &r->chain, &e);
 	if (rc < 0)
 		virtio_fail(&b->v, "queue 0: %s", e.text);
 	if (rc <= 0)
@@ -213,6 +225,8 @@ static void blk_ring(struct virtio_device *v, unsigned int index)
 	bool again = false;
 	int rc = 0;
 
+	if (blk_is_stalled(b))
+		return;
 	begin_turn(b);
 	do {
 		queue_ask_rings(q, false);
@@ -239,7 +253,24 @@ static void completed(void *arg, uint32_t events)
 	pthread_mutex_unlock(&b->v.lock);
 }
 
-/* Waits until nothing is in flight. */
+static int blk_start(struct virtio_device *v, struct err *e)
+{
+	struct blk *b = (struct blk *)v;
+
+	(void)e;
+	/* The driver has taken its queue back, with all that it had given. */
+	if (!v->queues[0].st.ready)
+		blk_forget_kept(b);
+	b->n_retry = b->n_kept;
+	return 0;
+}
+
+static void blk_reset(struct virtio_device *v)
+{
+	blk_forget_kept((struct blk *)v);
+}
+
+/* Waits until nothing is in flight. What fails meanwhile is kept as ever. */
 static void blk_stop(struct virtio_device *v)
 {
 	struct blk *b = (struct blk *)v;
@@ -324,7 +355,9 @@ static const struct virtio_ops blk_ops = {
 	.known_features = BLK_FEATURES,
 	.activate = blk_activate,
 	.quiesce = blk_quiesce,
+	.start = blk_start,
 	.stop = blk_stop,
+	.reset = blk_reset,
 	.ring = blk_ring,
 };
 
@@ -390,13 +423,14 @@ static void blk_fields(struct state *s, void *p)
 	struct blk_state *st = p;
 
 	virtio_fields(s, &st->v);
+	state_u32_array_optional(s, "kept", st->kept, &st->n_kept, QUEUE_SIZE_MAX);
 }
 
 static int blk_check(const void *p, struct err *e)
 {
 	const struct blk_state *st = p;
 
-	return virtio_state_check(&st->v, e);
+	return virtio_state_check(&st->v, e) || blk_kept_check(st, e) ? -1 : 0;
 }
 
 static void blk_save(struct device *d, void *p)
@@ -404,6 +438,7 @@ static void blk_save(struct device *d, void *p)
 	struct blk_state *st = p;
 
 	virtio_save((struct virtio_device *)d, &st->v);
+	blk_kept_save((struct blk *)d, st);
 }
 
 static int blk_fits(struct device *d, const void *p, struct err *e)
@@ -418,6 +453,7 @@ static void blk_load(struct device *d, const void *p)
 	const struct blk_state *st = p;
 
 	virtio_load((struct virtio_device *)d, &st->v);
+	blk_kept_load((struct blk *)d, st);
 }
 
 static const struct state_desc blk_state_desc = {

@@ -1,7 +1,7 @@
 /*
  * The virtio block device's own parts, shared by blk.c (the device, its turns and its ring of
- * requests to the kernel), blk_request.c (what one request is and what its next step is) and
- * blk_image.c (its image and the image's lock).
+ * requests to the kernel), blk_request.c (what one request is and what its next step is),
+ * blk_errors.c (what becomes of one that failed) and blk_image.c (its image and the image's lock).
  * Everything is guarded by the device's lock; see blk.c.
  */
 #ifndef GODWIT_VIRTIO_BLK_H
@@ -58,6 +58,21 @@ struct blk_request {
 	struct queue_chain chain;
 };
 
+/* After an error of the host, for a request that can be repeated: a guest is stopped, or told. */
+enum blk_on_error {
+	BLK_ON_NO_SPACE /* stopped if the host has no room, as QEMU */,
+	BLK_STOP,
+	BLK_REPORT
+};
+
+struct blk_state {
+	struct virtio_state v;
+	uint32_t n_kept, kept[QUEUE_SIZE_MAX]; /* blk_errors.c */
+};
+
+/* In place of a request's number. */
+#define BLK_KEPT UINT16_MAX
+
 /* One more than a queue can have chains in flight: the one that is being taken. */
 #define BLK_REQUESTS (QUEUE_SIZE_MAX + 1)
 #define BLK_RING     64
@@ -68,6 +83,7 @@ struct blk {
 	struct disk disk;
 	struct virtio_blk_config config;
 	uint8_t id[VIRTIO_BLK_ID_BYTES]; /* what GET_ID answers */
+	enum blk_on_error on_error;
 
 	/* Under the device's lock. */
 	struct io_uring uring;
@@ -75,7 +91,8 @@ struct blk {
 	struct loop_watch watch;	  /* of the ring: completions */
 	struct blk_request *requests;	  /* BLK_REQUESTS */
 	uint16_t free[BLK_REQUESTS];	  /* a stack, so that few are ever touched */
-	uint16_t of_head[QUEUE_SIZE_MAX]; /* the request of a chain in flight, + 1; 0: none */
+	uint16_t of_head[QUEUE_SIZE_MAX]; /* the request of a chain in flight, + 1; or BLK_KEPT; 0:
+					     none */
 	unsigned int n_free;
 	uint64_t flight_bytes; /* of all requests that have begun */
 	bool full;	       /* no further one was begun for that reason */
@@ -83,6 +100,12 @@ struct blk {
 	unsigned int turn_requests;
 	uint64_t turn_bytes;
 	bool cannot[BLK_WRITE_ZEROES + 1]; /* ways that this host refused */
+	/* Heads of requests that could not be done, oldest first; the first n_retry of them are to
+	 * be begun anew, and as long as there are others no more requests are taken. */
+	uint16_t kept[QUEUE_SIZE_MAX];
+	unsigned int n_kept, n_retry;
+	uint64_t told_us; /* when the machine was last told of an error that the guest got; 0: never
+			   */
 	bool error_logged;
 	bool settling; /* an fdatasync that no request asked for is with the kernel */
 	int unsynced;  /* errno of one that failed: the guest's next flush must fail, too */
@@ -100,6 +123,7 @@ enum blk_next {
 	BLK_STEP,   /* blk_request_step() is to be called */
 	BLK_HELD,   /* with nothing to do until the settle that is under way has ended */
 	BLK_DONE,   /* finished: with *status */
+	BLK_KEEP,   /* to be begun anew when the guest is resumed (blk_errors.c) */
 	BLK_BROKEN, /* no request at all: virtio_fail was called */
 };
 
@@ -112,6 +136,29 @@ void blk_request_step(struct blk *b, struct blk_request *r, struct io_uring_sqe 
 /* The kernel has answered a step with `result` (bytes, or -errno). */
 enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int result,
 				  uint8_t *status);
+
+/* -- blk_errors.c -- */
+
+/* on-error=TEXT */
+int blk_on_error_parse(struct blk *b, const char *text, struct err *e);
+
+/* The host could not do it; `why` NULL: as errnum says. BLK_DONE or BLK_KEEP. */
+enum blk_next blk_failed(struct blk *b, const struct blk_request *r, int errnum, const char *why,
+			 uint8_t *status);
+
+void blk_keep(struct blk *b, uint16_t head);
+uint16_t blk_unkeep(struct blk *b); /* the oldest of those that are to be begun anew */
+void blk_forget_kept(struct blk *b);
+
+/* Whether a request has failed since the guest was last resumed: it is about to be stopped. */
+static inline bool blk_is_stalled(const struct blk *b)
+{
+	return b->n_kept > b->n_retry;
+}
+
+int blk_kept_check(const struct blk_state *st, struct err *e);
+void blk_kept_save(const struct blk *b, struct blk_state *st);
+void blk_kept_load(struct blk *b, const struct blk_state *st);
 
 /* -- blk_image.c; the I/O thread, or before it runs -- */
 

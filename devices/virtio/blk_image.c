@@ -160,7 +160,7 @@ int blk_probe(struct tree *t, const char *path, struct err *e)
 int blk_fill_config(struct blk *b, const struct tree *t, const char *path, struct err *e)
 {
 	struct virtio_blk_config *c = &b->config;
-	const char *serial = "";
+	const char *serial = "", *on_error;
 	uint32_t block_bytes;
 	uint64_t sectors;
 
@@ -170,6 +170,9 @@ int blk_fill_config(struct blk *b, const struct tree *t, const char *path, struc
 	if (block_bytes < DISK_SECTOR || block_bytes > 4096 || (block_bytes & (block_bytes - 1)))
 		return err_set(e, "%s: blocks of %" PRIu32 " bytes (expected 512 to 4096)", path,
 			       block_bytes);
+	if (tree_has(t, path, "on-error") && (tree_str(t, path, "on-error", &on_error, e) < 0 ||
+					      blk_on_error_parse(b, on_error, e) < 0))
+		return err_context(e, "%s", path);
 	if (tree_has(t, path, "serial") && tree_str(t, path, "serial", &serial, e) < 0)
 		return -1;
 	if (strlen(serial) > sizeof(b->id))

@@ -16,7 +16,6 @@
 #include <string.h>
 
 #include "vmm/base/err.h"
-#include "vmm/base/log.h"
 
 #define HEADER_BYTES sizeof(struct virtio_blk_outhdr)
 #define TRIES_MAX    100
@@ -38,35 +37,6 @@ static enum blk_next done(uint8_t *status, uint8_t value)
 {
 	*status = value;
 	return BLK_DONE;
-}
-
-static const char *doing(const struct blk_request *r)
-{
-	switch (r->type) {
-	case VIRTIO_BLK_T_IN:
-		return "reading";
-	case VIRTIO_BLK_T_OUT:
-		return "writing";
-	case VIRTIO_BLK_T_FLUSH:
-		return "flushing";
-	case VIRTIO_BLK_T_DISCARD:
-		return "discarding";
-	default:
-		return "zeroing";
-	}
-}
-
-static enum blk_next failed(struct blk *b, const struct blk_request *r, const char *why,
-			    uint8_t *status)
-{
-	/* A full or broken disk would fill the log as fast as the guest tries. */
-	if (!b->error_logged)
-		log_warn("%s: %s %" PRIu64 " bytes at byte %" PRIu64
-			 " of %s: %s; the guest gets an I/O error (said once)",
-			 b->disk.name, doing(r), r->bytes - r->done, r->offset + r->done,
-			 b->disk.path, why);
-	b->error_logged = true;
-	return done(status, VIRTIO_BLK_S_IOERR);
 }
 
 /* Reads and writes. */
@@ -123,7 +93,7 @@ static enum blk_next lost_writes(struct blk *b, struct blk_request *r, uint8_t *
 	int errnum = b->unsynced;
 
 	b->unsynced = 0;
-	return failed(b, r, strerror(errnum), status);
+	return blk_failed(b, r, errnum, NULL, status);
 }
 
 enum blk_next blk_request_parse(struct blk *b, struct blk_request *r, uint8_t *status)
@@ -255,13 +225,13 @@ enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int resu
 	if (result == -EAGAIN || result == -EINTR) {
 		if (++r->tries < TRIES_MAX)
 			return BLK_STEP;
-		return failed(b, r, strerror(-result), status);
+		return blk_failed(b, r, -result, NULL, status);
 	}
 	if (result < 0 && !transfer &&
 	    (result == -EOPNOTSUPP || result == -ENOSYS || result == -EINVAL || result == -ENODEV))
 		return other_way(b, r, -result, status);
 	if (result < 0)
-		return failed(b, r, strerror(-result), status);
+		return blk_failed(b, r, -result, NULL, status);
 	if (r->type == VIRTIO_BLK_T_FLUSH && b->settling)
 		return BLK_HELD;
 	if (r->type == VIRTIO_BLK_T_FLUSH && b->unsynced)
@@ -269,7 +239,7 @@ enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int resu
 	if (r->type == VIRTIO_BLK_T_FLUSH)
 		return done(status, VIRTIO_BLK_S_OK);
 	if (transfer && (result == 0 || (uint32_t)result > r->step))
-		return failed(b, r, "the image has become shorter", status);
+		return blk_failed(b, r, EIO, "the image has become shorter", status);
 	r->done += transfer ? (uint32_t)result : r->step;
 	r->tries = 0;
 	return r->done < r->bytes ? BLK_STEP : done(status, VIRTIO_BLK_S_OK);

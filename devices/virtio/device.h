@@ -114,8 +114,8 @@ struct virtio_device {
 	pthread_mutex_t lock;
 	struct virtio_state st; /* but for the queues' part, which lives in queues[] while in use */
 	struct queue queues[VIRTIO_QUEUES_MAX];
-	bool active;  /* the machine runs: between activate and quiesce */
-	bool started; /* ops->start was called, ops->stop not yet */
+	bool active;			   /* the machine runs: between activate and quiesce */
+	bool started;			   /* ops->start was called, ops->stop not yet */
 	bool failed_logged, misuse_logged; /* once in the VM's life: no reset changes them */
 
 	uint32_t interrupt_status; /* atomic */

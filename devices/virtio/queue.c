@@ -242,16 +242,29 @@ static int chain_walk(const struct queue *q, struct queue_chain *c, const uint8_
 	return err_set(e, "a chain of descriptors runs in a circle");
 }
 
+int queue_chain_at(struct queue *q, uint16_t head, struct queue_chain *c, struct err *e)
+{
+	const uint8_t *table = memory_host(q->memory, q->st.desc_gpa, desc_bytes(q));
+
+	if (!table)
+		return err_set(e, "its rings are not inside guest memory");
+	if (head >= q->st.size)
+		return err_set(e, "a chain begins at descriptor %u, of %u", head, q->st.size);
+	c->head = head;
+	c->n_out = c->n_in = 0;
+	c->out_bytes = c->in_bytes = 0;
+	return chain_walk(q, c, table, q->st.size, head, false, e) < 0 ? -1 : 1;
+}
+
 int queue_pop(struct queue *q, struct queue_chain *c, struct err *e)
 {
-	const uint8_t *avail, *table;
 	uint16_t idx, waiting, head;
+	const uint8_t *avail;
 
 	if (!q->st.ready)
 		return 0;
 	avail = avail_ring(q);
-	table = memory_host(q->memory, q->st.desc_gpa, desc_bytes(q));
-	if (!avail || !table)
+	if (!avail)
 		return err_set(e, "its rings are not inside guest memory");
 	idx = load_u16(avail + RING_IDX, __ATOMIC_ACQUIRE);
 	waiting = (uint16_t)(idx - q->st.next_avail);
@@ -262,12 +275,7 @@ int queue_pop(struct queue *q, struct queue_chain *c, struct err *e)
 			       q->st.size);
 	head = load_u16(avail + RING_ENTRIES + 2 * (q->st.next_avail & (q->st.size - 1)),
 			__ATOMIC_RELAXED);
-	if (head >= q->st.size)
-		return err_set(e, "a chain begins at descriptor %u, of %u", head, q->st.size);
-	c->head = head;
-	c->n_out = c->n_in = 0;
-	c->out_bytes = c->in_bytes = 0;
-	if (chain_walk(q, c, table, q->st.size, head, false, e) < 0)
+	if (queue_chain_at(q, head, c, e) < 0)
 		return -1;
 	q->st.next_avail++;
 	return 1;

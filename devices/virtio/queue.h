@@ -66,6 +66,9 @@ int queue_check_rings(const struct queue *q, struct err *e);
  */
 int queue_pop(struct queue *q, struct queue_chain *c, struct err *e);
 
+/* The chain that begins at `head`, which was popped before and not given back: 1 or -1. */
+int queue_chain_at(struct queue *q, uint16_t head, struct queue_chain *c, struct err *e);
+
 /* Puts the last popped chain back, as if it had not been taken. */
 void queue_unpop(struct queue *q);
 

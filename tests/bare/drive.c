@@ -150,7 +150,7 @@ static void on_request(void *arg, enum machine_request r)
 
 static int drive(struct drive *d, const struct config *c, struct err *e)
 {
-	const struct machine_events events = { on_request, d };
+	const struct machine_events events = { on_request, d, NULL };
 	char path[RUNTIME_PATH_MAX];
 	struct tree t;
 

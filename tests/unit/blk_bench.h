@@ -28,12 +28,15 @@ static struct vring vring;
 static struct err e;
 static char path[64];
 static int image;
+static const char *on_error; /* of the next disk; NULL: not said */
 
 static void tree_of(bool readonly)
 {
 	ck_assert_msg(bench_init(&bench, "virtio-blk", "disk0", &e) == 0, "%s", e.text);
 	ck_assert(!tree_set_str(&bench.tree, "/host/disk0", "path", path, &e));
 	ck_assert(!tree_set_str(&bench.tree, BENCH_PATH, "serial", "SN-0123456789-ABCDEF", &e));
+	if (on_error)
+		ck_assert(!tree_set_str(&bench.tree, BENCH_PATH, "on-error", on_error, &e));
 	if (readonly)
 		ck_assert(!tree_set_bytes(&bench.tree, BENCH_PATH, "readonly", "", 0, &e));
 }
@@ -116,13 +119,13 @@ static bool image_has(uint64_t sector, unsigned int n, int byte)
 	return true;
 }
 
-static void on_io(void (*fn)(void *arg))
+static inline void on_io(void (*fn)(void *arg))
 {
 	loop_call(&bench.io, fn, bench.device);
 }
 
 /* Offers `n` reads of one sector each, sector i to AREA + 512 * i. */
-static void offer_reads(unsigned int n)
+static inline void offer_reads(unsigned int n)
 {
 	for (unsigned int i = 0; i < n; i++) {
 		struct vring_buffer b[] = { { HEADER + 16 * i, 16, false },

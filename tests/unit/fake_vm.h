@@ -55,6 +55,7 @@ const char *machine_status_name(enum machine_status s)
 		[MACHINE_POSTMIGRATE] = "postmigrate",
 		[MACHINE_SHUTDOWN] = "shutdown",
 		[MACHINE_INTERNAL_ERROR] = "internal-error",
+		[MACHINE_IO_ERROR] = "io-error",
 	};
 
 	return names[s];

@@ -7,13 +7,13 @@
 
 #include "vmm/states.h"
 
-static inline int save_one(struct tree *out, const char *path, const struct state_desc *d,
-			   const void *st, struct err *e)
+static inline int save_one(struct tree *out, const char *at, const struct state_desc *d,
+			   const void *st, struct err *error)
 {
 	struct state_thing one = { .desc = d, .st = (void *)(uintptr_t)st };
 
-	snprintf(one.path, sizeof(one.path), "%s", path);
-	return states_write(&one, 1, 0, out, e);
+	snprintf(one.path, sizeof(one.path), "%s", at);
+	return states_write(&one, 1, 0, out, error);
 }
 
 #endif

@@ -173,6 +173,7 @@ static const struct {
 	  "unknown sub-option 'readnoly' (did you mean readonly?)" },
 	{ CONFIG_RUN, "--kernel|k|--disk|a,readonly=on", "'readonly' takes no value" },
 	{ CONFIG_RUN, "--kernel|k|--disk|a,serial", "'serial' needs a value" },
+	{ CONFIG_RUN, "--kernel|k|--disk|a,on-error=ignore", "expected enospc, stop or report" },
 	{ CONFIG_RUN, "--kernel|k|--disk|a,serial=123456789012345678901",
 	  "has 21 bytes (at most 20)" },
 	{ CONFIG_RUN, "--kernel|k|--disk|a,serial=\x01", "byte 0x01" },
@@ -299,7 +300,7 @@ START_TEST(tree_holds_what_was_asked_for)
 	size_t len;
 
 	build(&t, "--kernel|/k|--initrd|/i|--name|web|--cpus|3|--memory|4G|--cmdline|quiet|"
-		  "--console|null|--disk|/d,readonly,serial=S1|--disk|/e|"
+		  "--console|null|--disk|/d,readonly,serial=S1|--disk|/e,on-error=stop|"
 		  "--net|tap=t0,mac=52:54:00:01:02:03|"
 		  "--channel|x.0,socket=/run/x|--channel|y.0,socket=/run/y");
 	is_str(&t, "/", "label", "web");
@@ -322,6 +323,8 @@ START_TEST(tree_holds_what_was_asked_for)
 	is_str(&t, "/devices/disk0", "serial", "S1");
 	ck_assert(tree_has(&t, "/devices/disk0", "readonly"));
 	ck_assert(!tree_has(&t, "/devices/disk1", "readonly"));
+	ck_assert(!tree_has(&t, "/devices/disk0", "on-error"));
+	is_str(&t, "/devices/disk1", "on-error", "stop");
 	ck_assert(!tree_has(&t, "/devices/disk1", "serial"));
 	is_str(&t, "/host/disk0", "path", "/d");
 	is_str(&t, "/host/disk1", "path", "/e");

@@ -167,7 +167,7 @@ static int cont(void *context, json_t *arguments, json_t **result, struct err *e
 		return when_it_is_here(c, ARRIVAL_RUNNING);
 	if (s == MACHINE_RUNNING)
 		return 0;
-	if (s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH)
+	if (s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH && s != MACHINE_IO_ERROR)
 		return refuse(c, "resume", e);
 	if (machine_resume(c->machine, e))
 		return -1;
