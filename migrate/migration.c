@@ -340,6 +340,11 @@ int migration_check_free(struct migration *mig, struct err *e)
 	return 0;
 }
 
+int migration_check_machine(struct migration *mig, struct err *e)
+{
+	return migration_check_free(mig, e) || machine_check_host(mig->machine, e) ? -1 : 0;
+}
+
 int migration_check_parameters(struct migration *mig, struct err *e)
 {
 	if (mig->parameters.has_policy && mig->slots.fd < 0)
@@ -355,7 +360,7 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 {
 	struct uri parsed;
 
-	if (uri_parse(uri, &parsed, e) || migration_check_free(mig, e))
+	if (uri_parse(uri, &parsed, e) || migration_check_machine(mig, e))
 		return -1;
 	if (parsed.kind == URI_FD && mig->parameters.multifd && mig->parameters.channels > 1)
 		return err_set(e, "%s is one connection: several channels need tcp: or unix:", uri);

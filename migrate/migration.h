@@ -104,6 +104,9 @@ void migration_set_parameters(struct migration *mig, const struct migration_para
 /* Whether one is between its start and its end. */
 bool migration_under_way(struct migration *mig);
 
+/* Whether this VM could be migrated now, and nothing is under way. */
+int migration_check_free(struct migration *mig, struct err *e);
+
 /* Starts one to a URI; -1 when another is under way or the URI cannot be used. */
 int migration_start(struct migration *mig, const char *uri, struct err *e);
 

@@ -73,7 +73,7 @@ int migration_check(struct migration *mig, const char *uri, struct err *e)
 {
 	struct uri parsed;
 
-	if (uri_parse(uri, &parsed, e) || migration_check_free(mig, e))
+	if (uri_parse(uri, &parsed, e) || migration_check_machine(mig, e))
 		return -1;
 	if (parsed.kind == URI_FILE)
 		return err_set(e,

@@ -65,8 +65,8 @@ struct migration {
 
 /* Between its start and its end. */
 bool migration_status_under_way(enum migration_status s);
-/* Whether this VM could be migrated now, and nothing is under way. */
-int migration_check_free(struct migration *mig, struct err *e);
+/* That too, and whether the machine is as its tree says, which others will build it from. */
+int migration_check_machine(struct migration *mig, struct err *e);
 /* Whether one with the present parameters could be: what is known before it begins. */
 int migration_check_parameters(struct migration *mig, struct err *e);
 /* Nothing is left of the thread before: of a migration or of a check. */

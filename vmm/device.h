@@ -162,6 +162,14 @@ struct device_model {
 	 */
 	void (*depart)(struct device *d);
 
+	/*
+	 * Whether the host's side is still what the node says: asked before the machine is moved or
+	 * saved. And a disk becomes `bytes` large (0: as large as its image is now): the guest is
+	 * told, and the node says so from then on. NULL for all but disks.
+	 */
+	int (*check_host)(struct device *d, struct err *e);
+	int (*resize)(struct device *d, struct tree *t, uint64_t bytes, struct err *e);
+
 	/* The guest has just come from another host or a file, and runs: tell the network. NULL for
 	 * most. */
 	void (*announce)(struct device *d);

@@ -125,6 +125,16 @@ int machine_acquire(struct machine *m, struct err *e);
 void machine_settle(struct machine *m);
 int machine_sync(struct machine *m, struct err *e);
 
+/* Whether the host's side of the machine is what its tree says, for another host to take it over;
+ * the sentence says what to do. Owner's thread. */
+int machine_check_host(struct machine *m, struct err *e);
+
+/*
+ * The disk `id` becomes so large, 0: as large as its image is now; it never shrinks. The guest is
+ * told, and the tree says so from now on: not while a migration may have sent it. Owner's thread.
+ */
+int machine_resize_disk(struct machine *m, const char *id, uint64_t bytes, struct err *e);
+
 /* The dirty log of a memory block: see memory.h. The migration's thread. */
 int machine_log_start(struct machine *m, struct err *e);
 int machine_log_fetch(struct machine *m, unsigned int block, uint64_t *bits, struct err *e);

@@ -3,6 +3,8 @@
  * on the I/O thread, which has the devices to itself meanwhile.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -101,6 +103,64 @@ int machine_acquire(struct machine *m, struct err *e)
 	loop_call(&m->io, acquire_devices, &a);
 	m->released = a.rc != 0;
 	return a.rc;
+}
+
+static void check_devices(void *arg)
+{
+	struct each_device *a = arg;
+	unsigned int i;
+
+	for (i = 0; i < a->m->n_devices && !a->rc; i++)
+		if (a->m->devices[i]->model->check_host)
+			a->rc = a->m->devices[i]->model->check_host(a->m->devices[i], a->e);
+}
+
+int machine_check_host(struct machine *m, struct err *e)
+{
+	struct each_device a = { .m = m, .e = e };
+
+	loop_call(&m->io, check_devices, &a);
+	return a.rc;
+}
+
+struct resize {
+	struct machine *m;
+	struct device *device;
+	uint64_t bytes;
+	int rc;
+	struct err *e;
+};
+
+static void resize(void *arg)
+{
+	struct resize *r = arg;
+
+	r->rc = r->device->model->resize(r->device, &r->m->tree, r->bytes, r->e);
+}
+
+int machine_resize_disk(struct machine *m, const char *id, uint64_t bytes, struct err *e)
+{
+	struct resize r = { .m = m, .bytes = bytes, .e = e };
+	char have[200] = "";
+	size_t n = 0;
+	unsigned int i;
+
+	for (i = 0; i < m->n_devices && !r.device; i++) {
+		struct device *d = m->devices[i];
+
+		if (!d->model->resize)
+			continue;
+		if (!strcmp(d->id, id))
+			r.device = d;
+		else if (n < sizeof(have))
+			n += (size_t)snprintf(have + n, sizeof(have) - n, "%s%s", n ? ", " : "",
+					      d->id);
+	}
+	if (!r.device)
+		return err_set(e, "there is no disk '%.63s' (the VM has %s)", id,
+			       n ? have : "none");
+	loop_call(&m->io, resize, &r);
+	return r.rc;
 }
 
 /* -- what the guest does without -- */

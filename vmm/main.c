@@ -369,6 +369,11 @@ static int stay_with_attendant(struct vm *vm, struct err *e)
 	return 0;
 }
 
+static int is_free(void *migration, struct err *e)
+{
+	return migration_check_free(migration, e);
+}
+
 static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 			enum machine_origin origin, struct err *e)
 {
@@ -389,7 +394,9 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 	machine_set_arrival(vm->machine, vm->commands.arrival);
 	vm->commands = (struct command_context){ .machine = vm->machine,
 						 .control = vm->control,
-						 .arrival = vm->commands.arrival };
+						 .arrival = vm->commands.arrival,
+						 .check_free = is_free,
+						 .free_arg = vm->migration };
 	if ((origin == ORIGIN_FRESH || tree_has(t, "/host/boot", "kernel")) &&
 	    machine_open_boot(vm->machine, &later)) {
 		if (origin == ORIGIN_FRESH)

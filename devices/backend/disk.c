@@ -26,7 +26,8 @@
 
 #define BLOCK_BYTES_MAX 4096u
 
-static int block_device_size(struct disk *d, uint64_t *bytes, struct err *e)
+static int block_device_size(const struct disk *d, uint64_t *bytes, uint32_t *block_bytes,
+			     struct err *e)
 {
 	int block = 0;
 
@@ -35,12 +36,12 @@ static int block_device_size(struct disk *d, uint64_t *bytes, struct err *e)
 	if (block < (int)DISK_SECTOR || block > (int)BLOCK_BYTES_MAX || (block & (block - 1)))
 		return err_set(e, "%s: %s has blocks of %d bytes (expected 512 to %u)", d->name,
 			       d->path, block, BLOCK_BYTES_MAX);
-	d->block_bytes = (uint32_t)block;
+	*block_bytes = (uint32_t)block;
 	return 0;
 }
 
-/* What was opened, and how large it is. */
-static int inspect(struct disk *d, struct err *e)
+/* What was opened, and how large it is now. */
+static int inspect(const struct disk *d, uint64_t *sectors, uint32_t *block_bytes, struct err *e)
 {
 	struct stat st;
 	uint64_t bytes;
@@ -52,13 +53,13 @@ static int inspect(struct disk *d, struct err *e)
 			       d->name, d->path);
 	if (S_ISREG(st.st_mode)) {
 		bytes = (uint64_t)st.st_size;
-		d->block_bytes = DISK_SECTOR;
+		*block_bytes = DISK_SECTOR;
 	} else if (!S_ISBLK(st.st_mode)) {
 		return err_set(e,
 			       "%s: %s is neither a file nor a block device (expected a raw image "
 			       "or a block device)",
 			       d->name, d->path);
-	} else if (block_device_size(d, &bytes, e) < 0) {
+	} else if (block_device_size(d, &bytes, block_bytes, e) < 0) {
 		return -1;
 	}
 	if (!bytes)
@@ -69,7 +70,7 @@ static int inspect(struct disk *d, struct err *e)
 			       "%s: %s has %" PRIu64 " bytes, which is no multiple of 512 "
 			       "(is it a raw image?)",
 			       d->name, d->path, bytes);
-	d->sectors = bytes / DISK_SECTOR;
+	*sectors = bytes / DISK_SECTOR;
 	return 0;
 }
 
@@ -95,7 +96,7 @@ static int open_image(struct disk *d, const char *name, const char *path, bool r
 	if (d->fd < 0)
 		return err_errno(e, errno, "%s: cannot open %s for %s", name, path,
 				 readonly ? "reading" : "reading and writing");
-	if (inspect(d, e) < 0) {
+	if (inspect(d, &d->sectors, &d->block_bytes, e) < 0) {
 		disk_close(d);
 		return -1;
 	}
@@ -117,6 +118,36 @@ int disk_open_without_links(struct disk *d, const char *name, const char *path, 
 			    struct err *e)
 {
 	return open_image(d, name, path, readonly, true, e);
+}
+
+int disk_size(const struct disk *d, uint64_t *sectors, struct err *e)
+{
+	uint32_t block_bytes;
+
+	return inspect(d, sectors, &block_bytes, e);
+}
+
+int disk_grow(const struct disk *d, uint64_t sectors, struct err *e)
+{
+	struct stat st;
+
+	if (fstat(d->fd, &st) < 0)
+		return err_errno(e, errno, "%s: cannot look at %s", d->name, d->path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(
+			e,
+			"%s: %s is a block device: grow it with its own tools (lvextend, for "
+			"one), then say resize without a size",
+			d->name, d->path);
+	if (d->readonly)
+		return err_set(e,
+			       "%s: %s is open for reading only: grow it yourself (truncate), then "
+			       "say resize without a size",
+			       d->name, d->path);
+	if (ftruncate(d->fd, (off_t)(sectors * DISK_SECTOR)) < 0)
+		return err_errno(e, errno, "%s: cannot grow %s to %" PRIu64 " bytes", d->name,
+				 d->path, sectors * DISK_SECTOR);
+	return 0;
 }
 
 void disk_close(struct disk *d)

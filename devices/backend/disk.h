@@ -33,7 +33,7 @@ struct disk {
 	char name[64];	/* what messages call it: "disk0" */
 	char path[512]; /* absolute */
 	bool readonly;
-	uint64_t sectors;     /* of DISK_SECTOR bytes */
+	uint64_t sectors; /* of DISK_SECTOR bytes; what the guest knows of (disk_size: what is) */
 	uint32_t block_bytes; /* the smallest write that does not read first: 512 or 4096 */
 
 	enum disk_held held;
@@ -49,6 +49,12 @@ int disk_open(struct disk *d, const char *name, const char *path, bool readonly,
 int disk_open_without_links(struct disk *d, const char *name, const char *path, bool readonly,
 			    struct err *e);
 void disk_close(struct disk *d);
+
+/* How large the image is now: somebody may have grown it. */
+int disk_size(const struct disk *d, uint64_t *sectors, struct err *e);
+
+/* Makes a regular file that large, which it is not yet; the rest has no blocks. */
+int disk_grow(const struct disk *d, uint64_t sectors, struct err *e);
 
 /*
  * All of the lock; on -1 what was held before is held still. A file system without locks is warned

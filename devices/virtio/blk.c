@@ -478,4 +478,6 @@ const struct device_model virtio_blk_model = {
 	.acquire = blk_acquire,
 	.settle = blk_settle,
 	.sync = blk_sync,
+	.check_host = blk_check_host,
+	.resize = blk_resize,
 };

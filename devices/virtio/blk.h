@@ -174,6 +174,8 @@ int blk_open_host(struct blk *b, const struct tree *t, struct err *e);
 void blk_share(struct device *dev, bool on);
 void blk_release(struct device *dev);
 int blk_acquire(struct device *dev, struct err *e);
+int blk_check_host(struct device *dev, struct err *e);
+int blk_resize(struct device *dev, struct tree *t, uint64_t bytes, struct err *e);
 
 /* The watch's function while another process has a half of the lock still, and its end. */
 void blk_retake_again(void *arg, uint32_t events);

@@ -204,7 +204,9 @@ int blk_open_host(struct blk *b, const struct tree *t, struct err *e)
 		return -1;
 	if (d->sectors != sectors)
 		return err_set(e,
-			       "%s: %s has %" PRIu64 " sectors, the machine was made with %" PRIu64,
+			       "%s: %s has %" PRIu64 " sectors, the machine has %" PRIu64
+			       " (is it the right image? One that shall grow does so with godwit "
+			       "resize, while its VM runs)",
 			       d->name, d->path, d->sectors, sectors);
 	b->owner = !b->v.dev.env->incoming;
 	if ((b->owner ? disk_lock(&b->disk, e) : disk_reserve(&b->disk, e)) < 0)
@@ -212,4 +214,75 @@ int blk_open_host(struct blk *b, const struct tree *t, struct err *e)
 	/* Again at a hand-over; but more takes longer then, and less is permitted. */
 	disk_forget(&b->disk);
 	return 0;
+}
+
+/* -- its size while the machine lives -- */
+
+int blk_check_host(struct device *dev, struct err *e)
+{
+	const struct disk *d = &((struct blk *)dev)->disk;
+	uint64_t sectors;
+
+	if (disk_size(d, &sectors, e) < 0)
+		return -1;
+	if (sectors == d->sectors)
+		return 0;
+	if (sectors > d->sectors)
+		return err_set(
+			e,
+			"%s: %s has grown from %" PRIu64 " to %" PRIu64
+			" bytes and the guest does not know: tell it first (godwit resize VM "
+			"%s)",
+			d->name, d->path, d->sectors * DISK_SECTOR, sectors * DISK_SECTOR, d->name);
+	return err_set(e,
+		       "%s: %s has shrunk from %" PRIu64 " to %" PRIu64
+		       " bytes: make it as large again (truncate -s %" PRIu64 ")",
+		       d->name, d->path, d->sectors * DISK_SECTOR, sectors * DISK_SECTOR,
+		       d->sectors * DISK_SECTOR);
+}
+
+/* How many sectors the image shall have, which it then has; under the lock. */
+static int new_size(struct blk *b, uint64_t bytes, uint64_t *sectors, struct err *e)
+{
+	const struct disk *d = &b->disk;
+	uint64_t now, wanted = bytes / DISK_SECTOR;
+
+	if (bytes % d->block_bytes || bytes > INT64_MAX)
+		return err_set(
+			e, "%s: a size of %" PRIu64 " bytes (expected a multiple of %u below 2^63)",
+			d->name, bytes, d->block_bytes);
+	if (disk_size(d, &now, e) < 0)
+		return -1;
+	*sectors = bytes ? wanted : now;
+	if (*sectors < d->sectors)
+		return err_set(e,
+			       "%s: the guest knows of %" PRIu64
+			       " bytes; a disk never shrinks, not to %" PRIu64,
+			       d->name, d->sectors * DISK_SECTOR, *sectors * DISK_SECTOR);
+	if (*sectors < now)
+		return err_set(e,
+			       "%s: %s has %" PRIu64
+			       " bytes already, and an image is never cut: say that, or no size",
+			       d->name, d->path, now * DISK_SECTOR);
+	return *sectors > now ? disk_grow(d, *sectors, e) : 0;
+}
+
+int blk_resize(struct device *dev, struct tree *t, uint64_t bytes, struct err *e)
+{
+	struct blk *b = (struct blk *)dev;
+	uint64_t sectors = 0;
+	int rc;
+
+	pthread_mutex_lock(&b->v.lock);
+	rc = new_size(b, bytes, &sectors, e);
+	if (rc == 0 && sectors != b->disk.sectors) {
+		rc = tree_set_u64(t, dev->path, "capacity", sectors, e);
+		if (rc == 0) {
+			b->disk.sectors = sectors;
+			b->config.capacity = htole64(sectors);
+			virtio_config_changed(&b->v);
+		}
+	}
+	pthread_mutex_unlock(&b->v.lock);
+	return rc;
 }

@@ -56,7 +56,9 @@ static void raise_interrupt(struct virtio_device *v, uint32_t why)
 {
 	/* The reason first: the driver's handler asks for it as soon as the line was pulsed. */
 	__atomic_fetch_or(&v->interrupt_status, why, __ATOMIC_SEQ_CST);
-	irq_pulse(&v->irq);
+	/* A parked machine's interrupt controllers are left alone: activate repeats it. */
+	if (v->active)
+		irq_pulse(&v->irq);
 }
 
 void virtio_interrupt(struct virtio_device *v, unsigned int q)

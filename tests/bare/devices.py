@@ -1,14 +1,17 @@
-"""The host's side of disks and network cards; the bare guest has no driver for a card."""
+"""The host's side of disks and network cards, of which the bare guest knows nothing."""
 import os
+import re
 import socket
 import struct
 import subprocess
 
 import bare
-from godwit import Skip, check, need_program, need_root, test
-from saving import SMALL, save
+from godwit import Skip, check, need_program, need_root, test, wait_until
+from live import destination, follow, moved
+from saving import SMALL, save, save_fails
 
 ETH_P_RARP = 0x8035
+MIB = 1 << 20
 
 
 def tap(place):
@@ -75,3 +78,60 @@ def restored_guest_is_announced_to_its_network(place):
     check(vm.cli("pause").returncode == 0 and vm.cli("resume").returncode == 0, "pause, resume")
     bare.works_on(vm)
     check(silent(rarp), "a guest that has only been paused is announced")
+
+
+def capacity(place, file):
+    tree = place.godwit("inspect", file, "--tree").stdout
+    disk = tree[tree.index("disk0 {"):]
+    high, low = re.search(r"capacity = <(\S+) (\S+)>", disk).groups()
+    return int(high, 0) << 32 | int(low, 0)
+
+
+@test
+def image_that_has_grown_is_said_at_save_and_goes_on_when_the_guest_was_told(place):
+    image = place.file("disk.raw", b"x" * MIB)
+    vm = place.bare("fill=4", *SMALL, "--disk", image)
+    bare.ready(vm)
+    os.truncate(image, 2 * MIB)
+    save_fails(vm, place.path("saved"), "disk0", "has grown", f"from {MIB} to {2 * MIB} bytes",
+               "godwit resize VM disk0")
+    check(not os.path.exists(place.path("saved")), "a refused save left its file")
+    check(vm.cli("resize", "disk0").returncode == 0, "resize")
+    # The file is made larger by godwit.
+    check(vm.cli("resize", "disk0", "3M").returncode == 0, "resize to 3M")
+    check(os.stat(image).st_size == 3 * MIB, f"the image has {os.stat(image).st_size} bytes")
+    done = vm.cli("resize", "disk0", "1M")
+    check(done.returncode == 1 and "never shrinks" in done.stderr, f"{done.stderr}")
+    done = vm.cli("resize", "disk7")
+    check(done.returncode == 1 and "no disk 'disk7' (the VM has disk0)" in done.stderr, done.stderr)
+    check(vm.cli("reset").returncode == 0, "reset")
+    bare.ready(vm)
+    save(vm, place.path("saved"))
+    check(capacity(place, place.path("saved")) == 3 * MIB // 512, "the file does not say the new size")
+    vm = place.restore(place.path("saved"))
+    bare.works_on(vm)
+    check(vm.cli("resize", "disk0", "4M").returncode == 0, "resize of a restored one")
+    save(vm, place.path("again"))
+    check(capacity(place, place.path("again")) == 4 * MIB // 512, "the second file does not")
+
+
+@test
+def machine_that_has_grown_is_moved_and_does_not_grow_meanwhile(place):
+    image = place.file("disk.raw", b"x" * MIB)
+    source = place.bare("fill=24 write=4", "--memory", "64M", "--disk", image)
+    bare.ready(source)
+    check(source.cli("resize", "disk0", "2M").returncode == 0, "resize")
+    target, uri = destination(place, source, "--disk", f"disk0={image}")
+    before = bare.progress(source)
+    with source.qmp() as qmp:
+        qmp.execute("migrate-set-parameters", {"max-bandwidth": 4 * MIB})
+        qmp.execute("migrate", {"uri": uri})
+        wait_until(lambda: qmp.execute("query-migrate")["status"] == "active", "its beginning")
+        done = source.cli("resize", "disk0", "3M")
+        check(done.returncode == 1 and "under way" in done.stderr, f"{done.returncode} {done.stderr}")
+        qmp.execute("migrate-set-parameters", {"max-bandwidth": 0})
+        follow(qmp)
+    moved(source, target, before)
+    check(target.cli("resize", "disk0", "3M").returncode == 0, "resize where it is now")
+    save(target, place.path("saved"))
+    check(capacity(place, place.path("saved")) == 3 * MIB // 512, "the size is not the one that was told")

@@ -27,6 +27,8 @@ struct machine {
 	enum machine_arrival arrival;
 	unsigned int parks, resumes, buttons, requests[REQUEST_QUIT + 1];
 	uint64_t balloon_bytes; /* 0: it has none */
+	uint64_t disk_bytes;	/* of the last resize */
+	unsigned int resizes;
 	struct tree tree;
 };
 
@@ -125,6 +127,15 @@ int machine_balloon(struct machine *m, uint64_t *bytes, struct err *e)
 {
 	*bytes = m->balloon_bytes;
 	return *bytes ? 0 : err_set(e, "the machine has no balloon");
+}
+
+int machine_resize_disk(struct machine *m, const char *id, uint64_t bytes, struct err *e)
+{
+	if (strcmp(id, "disk0"))
+		return err_set(e, "there is no disk '%s' (the VM has disk0)", id);
+	m->disk_bytes = bytes;
+	m->resizes++;
+	return 0;
 }
 
 static void fake_close_now(void *arg)

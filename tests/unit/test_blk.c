@@ -398,8 +398,7 @@ START_TEST(disks_that_do_not_fit_the_machine_are_refused)
 	tree_of(false);
 	ck_assert_int_eq(virtio_blk_model.probe(&bench.tree, BENCH_PATH, &e), 0);
 	ck_assert_int_eq(ftruncate(image, 1024), 0);
-	snprintf(text, sizeof(text), "disk0: %s has 2 sectors, the machine was made with 8192",
-		 path);
+	snprintf(text, sizeof(text), "disk0: %s has 2 sectors, the machine has 8192", path);
 	ck_create_refused(text);
 	ck_assert_int_eq(ftruncate(image, SECTORS * 512), 0);
 	ck_assert(!tree_set_str(&bench.tree, BENCH_PATH, "serial", "123456789012345678901", &e));

@@ -42,6 +42,24 @@ START_TEST(pause_and_resume_return_when_it_is_true)
 }
 END_TEST
 
+START_TEST(resize_says_which_disk_and_how_large)
+{
+	start();
+	ck_assert_int_eq(verb("resize", "fake", "disk0", "3G"), VERB_DONE);
+	ck_assert_uint_eq(vm.machine.disk_bytes, 3ull << 30);
+	ck_assert_int_eq(verb("resize", "fake", "disk0", NULL), VERB_DONE);
+	ck_assert_uint_eq(vm.machine.disk_bytes, 0);
+	ck_assert_str_eq(out, "");
+	ck_assert_int_eq(verb("resize", "fake", "disk1", NULL), VERB_FAILED);
+	ck_assert_str_eq(err, "godwit: there is no disk 'disk1' (the VM has disk0)\n");
+	ck_assert_int_eq(verb("resize", "fake", NULL, NULL), VERB_USAGE);
+	ck_assert_ptr_nonnull(strstr(err, "the disk's id is missing"));
+	ck_assert_int_eq(verb("resize", "fake", "disk0", "large"), VERB_USAGE);
+	ck_assert_uint_eq(vm.machine.resizes, 2);
+	fake_stop(&vm);
+}
+END_TEST
+
 START_TEST(forced_resume_without_undecided_migration_says_so)
 {
 	start();
@@ -421,6 +439,7 @@ int main(void)
 		n_verbs++;
 	tcase_set_timeout(verbs, 60);
 	tcase_add_test(verbs, pause_and_resume_return_when_it_is_true);
+	tcase_add_test(verbs, resize_says_which_disk_and_how_large);
 	tcase_add_test(verbs, forced_resume_without_undecided_migration_says_so);
 	tcase_add_test(verbs, forced_resume_of_an_undecided_guest_makes_it_run);
 	tcase_add_test(verbs, forced_resume_of_a_guest_that_was_paused_says_so);

@@ -145,6 +145,16 @@ static const struct {
 	{ "{\"execute\":\"balloon\"}", ERR("argument 'value' of balloon is missing") },
 	{ "{\"execute\":\"balloon\",\"arguments\":{\"value\":1048576}}", "{\"return\":{}}" },
 	{ "{\"execute\":\"query-balloon\"}", "{\"return\":{\"actual\":1048576}}" },
+	{ "{\"execute\":\"block_resize\",\"arguments\":{\"device\":\"disk0\",\"size\":1024}}",
+	  "{\"return\":{}}" },
+	{ "{\"execute\":\"block_resize\",\"arguments\":{\"node-name\":\"disk0\"}}",
+	  "{\"return\":{}}" },
+	{ "{\"execute\":\"block_resize\",\"arguments\":{\"device\":\"disk9\"}}",
+	  ERR("there is no disk 'disk9' (the VM has disk0)") },
+	{ "{\"execute\":\"block_resize\",\"arguments\":{\"size\":1024}}",
+	  ERR("either 'device' or 'node-name' must say which disk") },
+	{ "{\"execute\":\"block_resize\",\"arguments\":{\"device\":\"disk0\",\"size\":0}}",
+	  ERR("argument 'size' of block_resize is 0 (expected 1 to 9223372036854775807)") },
 };
 
 START_TEST(requests_are_answered_and_the_connection_stays)
@@ -256,6 +266,36 @@ START_TEST(commands_at_the_wrong_time_touch_nothing)
 	ck_assert_uint_eq(vm.machine.parks + vm.machine.resumes + vm.machine.buttons +
 				  vm.machine.requests[REQUEST_HOST_RESET],
 			  0);
+}
+END_TEST
+
+static int not_free(void *arg, struct err *e)
+{
+	(void)arg;
+	return err_set(e, "a migration of this VM is under way already");
+}
+
+START_TEST(disk_is_not_resized_while_the_machine_is_told_to_another_host)
+{
+	static const char resize[] =
+		"{\"execute\":\"block_resize\",\"arguments\":{\"device\":\"disk0\"}}";
+	int fd;
+
+	fake_start(&vm);
+	fd = dial_qmp(vm.path);
+	vm.machine.status = MACHINE_FINISH_MIGRATE;
+	expect(fd, resize,
+	       ERR("cannot resize a disk of 'fake': its guest is being saved or handed over "
+		   "(finish-migrate)"));
+	vm.machine.status = MACHINE_RUNNING;
+	vm.context.check_free = not_free;
+	expect(fd, resize, ERR("a migration of this VM is under way already"));
+	ck_assert_uint_eq(vm.machine.resizes, 0);
+	vm.context.check_free = NULL;
+	expect(fd, resize, "{\"return\":{}}");
+	ck_assert_uint_eq(vm.machine.resizes, 1);
+	close(fd);
+	fake_stop(&vm);
 }
 END_TEST
 
@@ -504,6 +544,7 @@ int main(void)
 	tcase_add_test(cases, stop_and_cont_are_idempotent_and_tell_their_events_first);
 	tcase_add_loop_test(cases, commands_at_the_wrong_time_touch_nothing, 0, COUNT(wrong_times));
 	tcase_add_test(cases, stop_and_cont_before_the_guest_is_here_count_when_it_comes);
+	tcase_add_test(cases, disk_is_not_resized_while_the_machine_is_told_to_another_host);
 	tcase_add_test(cases, answers_wait_for_a_slow_reader_in_order);
 	tcase_add_test(cases, client_that_never_reads_is_dropped_and_others_live_on);
 	tcase_add_test(cases, half_closed_client_gets_all_its_answers);

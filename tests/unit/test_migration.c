@@ -72,6 +72,13 @@ void machine_release(struct machine *m)
 	(void)m;
 }
 
+int machine_check_host(struct machine *m, struct err *e)
+{
+	(void)m;
+	(void)e;
+	return 0;
+}
+
 void machine_log_stop(struct machine *m)
 {
 	(void)m;

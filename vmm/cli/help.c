@@ -26,6 +26,7 @@ static const char overview[] =
 	"  pause VM                stop the guest where it is\n"
 	"  resume VM               let it go on\n"
 	"  reset VM                start the guest again from its kernel\n"
+	"  resize VM ID [SIZE]     let a disk grow, and tell the guest\n"
 	"  shutdown VM             press the power button and wait for the guest to power off\n"
 	"  quit VM                 end the VM at once, as if its power were cut\n"
 	"\n"
@@ -302,6 +303,16 @@ static const struct help helps[] = {
 	  "\n"
 	  "Sets the machine back and starts the guest again from its kernel, without asking the\n"
 	  "guest; returns when that is done.\n" },
+	{ "resize",
+	  "usage: godwit resize VM ID [SIZE]\n"
+	  "\n"
+	  "Tells the guest that its disk ID (disk0, ...) is larger: as large as its image is now,\n"
+	  "or SIZE, a number of bytes or one with K, M, G or T. An image file that is smaller "
+	  "than\n"
+	  "SIZE is grown first; a block device is grown with its own tools before. A disk never\n"
+	  "shrinks. A Linux guest sees the new size at once; partitions and file systems are "
+	  "grown\n"
+	  "in the guest (growpart, resize2fs, ...).\n" },
 	{ "shutdown",
 	  "usage: godwit shutdown VM [--timeout SECONDS]\n"
 	  "\n"

@@ -26,7 +26,7 @@ struct verb {
 	int (*run)(int argc, char **argv);
 };
 
-/* list status pause resume reset shutdown quit save migrate cancel set doctor */
+/* list status pause resume reset resize shutdown quit save migrate cancel set doctor */
 extern const struct verb cli_verbs[];
 
 /* The row of cli_verbs with that name, or NULL. */
@@ -87,6 +87,7 @@ int verb_status(int argc, char **argv);
 int verb_pause(int argc, char **argv);
 int verb_resume(int argc, char **argv);
 int verb_reset(int argc, char **argv);
+int verb_resize(int argc, char **argv);
 int verb_shutdown(int argc, char **argv);
 int verb_quit(int argc, char **argv);
 int verb_save(int argc, char **argv);

@@ -17,19 +17,13 @@
 #include "vmm/base/print.h"
 
 const struct verb cli_verbs[] = {
-	{ "list", verb_list },
-	{ "status", verb_status },
-	{ "pause", verb_pause },
-	{ "resume", verb_resume },
-	{ "reset", verb_reset },
-	{ "shutdown", verb_shutdown },
-	{ "quit", verb_quit },
-	{ "save", verb_save },
-	{ "migrate", verb_migrate },
-	{ "cancel", verb_cancel },
-	{ "set", verb_set },
-	{ "doctor", verb_doctor },
-	{ NULL, NULL },
+	{ "list", verb_list },	       { "status", verb_status },
+	{ "pause", verb_pause },       { "resume", verb_resume },
+	{ "reset", verb_reset },       { "resize", verb_resize },
+	{ "shutdown", verb_shutdown }, { "quit", verb_quit },
+	{ "save", verb_save },	       { "migrate", verb_migrate },
+	{ "cancel", verb_cancel },     { "set", verb_set },
+	{ "doctor", verb_doctor },     { NULL, NULL },
 };
 
 const struct verb *verb_find(const char *name)

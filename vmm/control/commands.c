@@ -232,6 +232,34 @@ static int query_balloon(void *context, json_t *arguments, json_t **result, stru
 	return pack(json_pack("{s:I}", "actual", (json_int_t)bytes), result, e);
 }
 
+static const struct control_argument block_resize_arguments[] = {
+	{ .name = "device", .type = CONTROL_STRING },
+	{ .name = "node-name", .type = CONTROL_STRING },
+	/* Without: as large as the image is now. */
+	{ .name = "size", .type = CONTROL_INTEGER, .min = 1, .max = INT64_MAX },
+	{ .name = NULL },
+};
+
+static int block_resize(void *context, json_t *arguments, json_t **result, struct err *e)
+{
+	const struct command_context *c = context;
+	const char *id = json_string_value(json_object_get(arguments, "device"));
+	const char *node = json_string_value(json_object_get(arguments, "node-name"));
+	json_t *size = json_object_get(arguments, "size");
+	enum machine_status s = status_of(c);
+
+	(void)result;
+	/* A disk's id is both. */
+	if (!id == !node)
+		return err_set(e, "either 'device' or 'node-name' must say which disk");
+	if (is_lent(s) || s == MACHINE_SHUTDOWN || s == MACHINE_INTERNAL_ERROR)
+		return refuse(c, "resize a disk of", e);
+	if (c->check_free && c->check_free(c->free_arg, e))
+		return -1;
+	return machine_resize_disk(c->machine, id ? id : node, (uint64_t)json_integer_value(size),
+				   e);
+}
+
 static int quit(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	const struct command_context *c = context;
@@ -257,6 +285,7 @@ const struct control_command machine_commands[] = {
 	{ .name = "system_powerdown", .run = system_powerdown },
 	{ .name = "balloon", .arguments = balloon_arguments, .run = balloon },
 	{ .name = "query-balloon", .run = query_balloon },
+	{ .name = "block_resize", .arguments = block_resize_arguments, .run = block_resize },
 	{ .name = "quit", .run = quit },
 	{ .name = NULL },
 };
