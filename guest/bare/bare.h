@@ -158,6 +158,11 @@ void work_turn(struct cpu *c);
 
 /* acpi.c */
 bool acpi_power_off(u64 rsdp);
+/* disk.c: a line with its size; a write, of which disk_look tells when it is done */
+void disk_size(void);
+void disk_write(void);
+void disk_look(void);
+
 void acpi_reset(u64 rsdp) __attribute__((noreturn));
 void keyboard_reset(void); /* returns if there is no keyboard controller */
 

@@ -272,6 +272,12 @@ static void command(int byte)
 		say("reset");
 		say_end();
 		acpi_reset(plan.rsdp);
+	case 'd':
+		disk_size();
+		break;
+	case 'D':
+		disk_write();
+		break;
 	case 'k':
 		keyboard_reset();
 		break;
@@ -297,6 +303,7 @@ static void attend(struct cpu *c)
 {
 	if (c->last >= poll_due) {
 		commands();
+		disk_look();
 		poll_due = c->last + poll_ticks;
 	}
 	if (c->last >= progress_due) {

@@ -1,4 +1,5 @@
 """The host's side of disks and network cards, of which the bare guest knows nothing."""
+import errno
 import os
 import re
 import socket
@@ -6,7 +7,7 @@ import struct
 import subprocess
 
 import bare
-from godwit import Skip, check, need_program, need_root, test, wait_until
+from godwit import Skip, check, mount, need_program, need_root, test, unmount, wait_until
 from live import destination, follow, moved
 from saving import SMALL, save, save_fails
 
@@ -135,3 +136,84 @@ def machine_that_has_grown_is_moved_and_does_not_grow_meanwhile(place):
     check(target.cli("resize", "disk0", "3M").returncode == 0, "resize where it is now")
     save(target, place.path("saved"))
     check(capacity(place, place.path("saved")) == 3 * MIB // 512, "the size is not the one that was told")
+
+
+def write(vm):
+    vm.send("D")
+
+
+def written(vm, sector):
+    found = bare.line(vm, "written")
+    check(found == {"sector": sector, "status": 0}, f"the write of sector {sector}: {found}")
+
+
+def full_disk(place):
+    """An image of 1 MiB on a file system of 64 KiB, and what makes room there."""
+    need_root()
+    small = place.path("small")
+    os.mkdir(small)
+    mount("tmpfs", small, "tmpfs", "size=64k")
+    place.on_close.append(lambda: unmount(small))
+    image = os.path.join(small, "disk.raw")
+    with open(image, "wb") as f:
+        f.truncate(MIB)
+    ballast = os.path.join(small, "ballast")
+    with open(ballast, "wb") as f:
+        try:
+            while True:
+                os.write(f.fileno(), bytes(4096))
+        except OSError:
+            pass
+    return image, lambda: os.unlink(ballast)
+
+
+@test
+def guest_whose_disk_has_no_room_is_stopped_until_it_is_resumed(place):
+    image, make_room = full_disk(place)
+    vm = place.bare("fill=4", *SMALL, "--disk", image)
+    bare.ready(vm)
+    qmp = vm.qmp()
+    write(vm)
+    event = qmp.wait_event("BLOCK_IO_ERROR")["data"]
+    check(event == {"device": "disk0", "operation": "write", "action": "stop", "nospace": True,
+                    "reason": os.strerror(errno.ENOSPC)}, f"{event}")
+    qmp.wait_event("STOP")
+    check(qmp.execute("query-status") == {"status": "io-error", "singlestep": False, "running": False},
+          "not io-error")
+    check("is stopped until `godwit resume`" in vm.stderr(), vm.stderr())
+    # Too early: it is stopped again.
+    qmp.execute("cont")
+    qmp.wait_event("BLOCK_IO_ERROR")
+    vm.wait_status("io-error")
+    # What waits survives a save and a restore, to where there is still no room.
+    save(vm, place.path("saved"))
+    vm = place.restore(place.path("saved"))
+    vm.wait_status("paused")
+    check(vm.cli("resume").returncode in (0, 1), "resume")
+    vm.wait_status("io-error")
+    make_room()
+    check(vm.cli("resume").returncode == 0, "resume when there is room")
+    written(vm, 0)
+    write(vm)
+    written(vm, 1)
+    bare.works_on(vm)
+    with open(image, "rb") as f:
+        check(f.read(1024) == b"\x40" * 512 + b"\x41" * 512, "the image has not what was written")
+
+
+@test
+def guest_sees_that_its_disk_has_grown(place):
+    image = place.file("disk.raw", b"x" * MIB)
+    vm = place.bare("fill=4", *SMALL, "--disk", image)
+    bare.ready(vm)
+    vm.send("d")
+    check(bare.line(vm, "disk")["sectors"] == MIB // 512, "the size at first")
+    check(vm.cli("resize", "disk0", "5M").returncode == 0, "resize")
+    vm.send("d")
+    check(bare.line(vm, "disk")["sectors"] == 5 * MIB // 512, "the size after it was told")
+    write(vm)
+    written(vm, 0)
+    check(vm.cli("reset").returncode == 0, "reset")
+    bare.ready(vm)
+    vm.send("d")
+    check(bare.line(vm, "disk")["sectors"] == 5 * MIB // 512, "the size after a reset")
