@@ -1,6 +1,5 @@
 """What a Linux guest does with its devices, before it is saved: disks, network, channel, entropy, serial."""
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -11,7 +10,7 @@ from guest import Background, CHANNEL, GUARD_S, IN_TESTBED, MIB, PATTERN, PORT, 
 
 DISK_MIB = 128  # of vda; what lies where, in MiB:
 DIRECT, CACHED, PREPARED, PUNCHED, CHURNED, CHURNED_CACHED = 0, 16, 32, 48, 64, 96
-SMALL_MIB = 8  # of the host's file system that is too small for vdc
+SMALL_MIB = 8  # of the host's file system that is too small for vdc, at first
 
 
 def _image(guest, name, mib):
@@ -23,7 +22,7 @@ def _image(guest, name, mib):
 
 
 def disks(guest):
-    """vda: what is written to; vdb: read-only; vdc: on a host's disk that is too small; vdd: a loop device;
+    """vda: what is written to; vdb: read-only; vdc: on a host's disk that is too small at first; vdd: a loop device;
     the last one: a file system."""
     main, fixed = _image(guest, "main", DISK_MIB), _image(guest, "fixed", 4)
     pattern("put", main, 3, "8M", f"at={PREPARED}M")
@@ -137,18 +136,34 @@ def disk_tests():
         pattern("get", g.disks["looped"], 7, "16M")
 
     @promise("two")
-    def full_disk_of_the_host_is_an_io_error_in_the_guest_and_the_vm_lives(g):
+    def full_disk_of_the_host_stops_the_guest_until_there_is_room(g):
         _need(g, "small")
         image = g.disks["small-host/image"]
-        status, said = g.try_sh("pattern put /dev/vdc 8 32M block=64K direct")
-        check(status != 0, f"32 MiB went into a file system of {SMALL_MIB} MiB")
-        check(re.search("Input/output error|No space left", said), f"not an I/O error: {said}")
-        bad = g.complaints()
-        check(bad and all("vdc" in line for line in bad), f"other complaints: {bad}")
-        g.sh("pattern get /dev/vdc 8 1M direct; blkdiscard /dev/vdc; "
-             "pattern put /dev/vdc 8 4M direct sync; pattern get /dev/vdc 8 4M direct")
-        pattern("get", image, 8, "4M")
-        g.sh("dmesg -c >/dev/null")
+        with g.vm.qmp() as qmp:
+            # Not before the shell has answered.
+            g.sh("rm -f /tmp/put; (sleep 2; pattern put /dev/vdc 8 32M block=64K direct sync; echo $? >/tmp/put) "
+                 ">/tmp/said 2>&1 & true")
+            data = qmp.wait_event("BLOCK_IO_ERROR", device="small")["data"]
+            check(data["action"] == "stop" and data["nospace"] is True, f"{data}")
+            qmp.wait_event("STOP")
+        g.vm.wait_status("io-error")
+        done = run("mount", "-o", "remount,size=64M", os.path.dirname(image))
+        check(done.returncode == 0, f"mount: {done.stderr}")
+        check(g.vm.cli("resume").returncode == 0, "resume")
+        g.sh("until [ -s /tmp/put ]; do sleep 0.2; done; cat /tmp/said; [ $(cat /tmp/put) = 0 ]")
+        g.check_log()
+        g.sh("pattern get /dev/vdc 8 32M direct")
+        pattern("get", image, 8, "32M")
+
+    @promise("two")
+    def disk_that_grows_is_seen_at_once(g):
+        _need(g, "small")
+        sectors = 96 * MIB // 512
+        done = g.vm.cli("resize", "small", "96M")
+        check(done.returncode == 0, f"resize: {done.stderr}")
+        g.sh(f"until [ $(cat /sys/block/vdc/size) = {sectors} ]; do sleep 0.2; done; "
+             "pattern put /dev/vdc 9 1M at=95M direct sync")
+        pattern("get", g.disks["small-host/image"], 9, "1M", "at=95M")
 
     @promise("two")
     def file_system_made_by_the_host_is_mounted_and_written(g):
