@@ -6,7 +6,7 @@ import subprocess
 import bare
 import godwit
 import live
-from godwit import check, test
+from godwit import check, need_real_time, test
 
 # Over this link a guest that rewrites 16 MiB flat out needs a second a round, for ever.
 LINK = ("--bandwidth", "16M")
@@ -29,6 +29,7 @@ def ask(vm, uri, *words):
 
 @test
 def check_tells_guests_that_converge_from_those_that_do_not(place):
+    need_real_time()
     vm = live.start(place, ENDLESS)
     target, uri = live.destination(place, vm)
     code, answer, said = ask(vm, uri)
@@ -64,6 +65,7 @@ def check_of_a_slow_writer_then_its_migration(place):
 
 @test
 def check_with_dirty_rings_sees_as_much(place):
+    need_real_time()
     live.need_dirty_ring()
     vm = live.start(place, ENDLESS, "--dirty-ring", "4096")
     target, uri = live.destination(place, vm)

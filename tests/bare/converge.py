@@ -1,7 +1,7 @@
 """Guests that write faster than the link carries arrive all the same, where that is allowed."""
 import bare
 import live
-from godwit import check, test, wait_until
+from godwit import check, need_real_time, test, wait_until
 from throttle import Meter
 
 # Over this link a guest that rewrites 16 MiB flat out needs a second a round, for ever.
@@ -21,6 +21,7 @@ def move(place, guest, *words):
 
 @test
 def auto_converge_slows_a_guest_that_writes_too_much_until_it_arrives(place):
+    need_real_time()
     for guest in (WRITES, "fill=24 write=8"):
         done = move(place, guest, "--auto-converge")
         check("throttle: " in done.stdout and "taken from the vCPUs: they dirty " in done.stdout, str(done))
@@ -28,6 +29,7 @@ def auto_converge_slows_a_guest_that_writes_too_much_until_it_arrives(place):
 
 @test
 def throttle_is_gone_however_the_migration_ends(place):
+    need_real_time()
     vm = place.bare(WRITES, *live.MEMORY)
     khz = bare.ready(vm)["khz"]
     for end in ("cancelled", "failed", "completed"):
@@ -51,6 +53,7 @@ def throttle_is_gone_however_the_migration_ends(place):
 
 @test
 def dirty_limit_holds_a_guest_that_writes_too_much_until_it_arrives(place):
+    need_real_time()
     live.need_dirty_ring()
     vm = live.start(place, f"{WRITES} compute=1", "--cpus", 2, "--dirty-ring", 1024)
     target, uri = live.destination(place, vm)

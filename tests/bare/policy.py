@@ -3,7 +3,7 @@ import json
 
 import bare
 import live
-from godwit import check, test, wait_until
+from godwit import check, need_real_time, test, wait_until
 
 # Over this link a guest that rewrites 16 MiB flat out needs a second a round, for ever.
 ENDLESS = "fill=24 write=16"
@@ -48,6 +48,7 @@ def guest_without_an_agent_is_moved_all_the_same_and_it_is_said_why(place):
 
 @test
 def policy_gives_up_on_a_guest_that_never_converges_and_it_runs_on(place):
+    need_real_time()
     vm = live.start(place, ENDLESS)
     target, uri = live.destination(place, vm)
     words = ("--policy", policy(place, [(1, 60)], [None]), "--bandwidth", LINK)
@@ -66,6 +67,7 @@ def policy_gives_up_on_a_guest_that_never_converges_and_it_runs_on(place):
 
 @test
 def policy_that_raises_the_downtime_far_enough_moves_it(place):
+    need_real_time()
     vm = live.start(place, ENDLESS)
     before = bare.progress(vm)
     target, uri = live.destination(place, vm)
@@ -76,6 +78,7 @@ def policy_that_raises_the_downtime_far_enough_moves_it(place):
 
 @test
 def what_is_chosen_beside_a_policy_goes_before_it(place):
+    need_real_time()
     vm = live.start(place, ENDLESS)
     before = bare.progress(vm)
     target, uri = live.destination(place, vm)
@@ -89,6 +92,7 @@ def what_is_chosen_beside_a_policy_goes_before_it(place):
 
 @test
 def force_moves_a_guest_that_never_converges(place):
+    need_real_time()
     for timeout in ("--timeout=1", "--timeout=1/GiB"):  # in the first round
         vm = live.start(place, ENDLESS)
         before = bare.progress(vm)
@@ -100,6 +104,7 @@ def force_moves_a_guest_that_never_converges(place):
 
 @test
 def force_after_no_progress_moves_it_too(place):
+    need_real_time()
     vm = live.start(place, ENDLESS)
     before = bare.progress(vm)
     target, uri = live.destination(place, vm)

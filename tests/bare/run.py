@@ -25,7 +25,7 @@ def requirement():
     if not os.path.exists(godwit.BARE):
         return "build/guest/bare.elf is not built (make)"
     if not godwit.doctor()["kvm"]:
-        return "this host has no usable /dev/kvm (godwit doctor); use scripts/testbed"
+        return "this host has no usable /dev/kvm (godwit doctor); tests/with-kvm bare runs them in the testbed"
     return None
 
 

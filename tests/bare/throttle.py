@@ -4,7 +4,7 @@ import time
 
 import bare
 import godwit
-from godwit import QmpError, check, test
+from godwit import QmpError, check, need_real_time, test
 from live import need_dirty_ring
 
 DRIVE = os.path.join(os.path.dirname(godwit.GODWIT), "drive")  # of the same build
@@ -59,6 +59,7 @@ class Meter:
 
 @test
 def throttled_vcpu_does_the_share_that_it_is_left(place):
+    need_real_time()
     vm, khz, qmp = drive(place, f"{COMPUTES} compute=1", cpus=2)
     meter = Meter(vm, khz, qmp, 1)
     full = meter.share(0.3)

@@ -12,6 +12,7 @@ import godwit  # noqa: E402
 import devices  # noqa: E402,F401
 import images  # noqa: E402,F401
 import rights  # noqa: E402,F401
+import scripts  # noqa: E402,F401
 import wire  # noqa: E402,F401
 import words  # noqa: E402,F401
 

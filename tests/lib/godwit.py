@@ -556,6 +556,12 @@ def need_root():
         raise Skip("needs root")
 
 
+def need_real_time():
+    """For guests that must be faster than so much a second, or get a share of their processor's time."""
+    if "GODWIT_IN_TESTBED" in os.environ:
+        raise Skip("guests are too slow in the testbed for what this compares with the clock")
+
+
 def need_program(name):
     if not shutil.which(name):
         raise Skip(f"{name} is not installed")
@@ -615,16 +621,22 @@ def _run_one(name, function):
 def main(requirement=None):
     """Runs the tests whose names contain one of the words of the command line (none: all).
 
-    --list: their names; --times: how long each took.
+    --list: their names; --times: how long each took; --part I/N: only each Nth of them, from the Ith on.
 
     Exit status 1 when one failed, or when none ran at all: nothing tested is no success.
     requirement(): a reason why none of them can be made here, or None.
     """
-    filters = [word for word in sys.argv[1:] if word != "--times"]
+    words = sys.argv[1:]
+    part, parts = 1, 1
+    if "--part" in words:
+        at = words.index("--part")
+        part, parts = map(int, words[at + 1].split("/"))
+        del words[at:at + 2]
+    filters = [word for word in words if word != "--times"]
     if filters == ["--list"]:
         print("\n".join(name for name, _ in _tests))
         sys.exit(0)
-    chosen = [(n, f) for n, f in _tests if not filters or any(word in n for word in filters)]
+    chosen = [(n, f) for n, f in _tests if not filters or any(word in n for word in filters)][part - 1::parts]
     counts = collections.Counter()
     reason = requirement() if requirement else None
     for name, function in chosen:
