@@ -155,6 +155,29 @@ def damaged_policy_is_refused_with_its_path(place):
     is_refused(["$.config.lastItems: neither 'abort' nor 'postcopy'", "would never end"], policy)
 
 
+ODD = ["", "-", "--", "--=", "=", "--help=yes", "%s%n%s", "a\nb", "\x1b[2J\u009b2J\u201c", b"\xff\xfe", ".", "..", "../x", "/",
+       "/dev/null", "a" * 70, "/" + "a" * 4096, "-1", "18446744073709551616", "fd:0", "tcp:[::1", "unix:", "file:"]
+VERBS = {"status": 1, "shutdown": 1, "set": 1, "save": 2, "migrate": 2, "inspect": 1, "restore": 1, "list": 0, "doctor": 0}
+
+
+@test
+def odd_words_are_refused_in_one_printable_line(place):
+    commands = [[verb, *["ghost"] * (n - 1), word] for verb, n in VERBS.items() for word in ODD]
+    commands += [[verb, "ghost", "more", word] for verb in VERBS for word in ("", "\x1b[2J")]
+    commands += [["run", option, word] for option in ("--kernel", "--memory", "--name", "--disk", "--net", "--channel", "--console",
+                                                      "--control", "--user") for word in ODD[:10]]
+    commands += [["receive", "--listen", word] for word in ODD if word != "unix:"]
+    for args in commands:
+        if args[:2] in (["list", "--"], ["doctor", "--"]):
+            continue
+        done = subprocess.run([godwit.GODWIT, *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=godwit.GUARD_S,
+                              env=place.environment())
+        check(done.returncode in (1, 2), f"{args}: {done}")
+        said = done.stderr.decode()  # UTF-8, whatever was typed
+        check(said.startswith("godwit: ") and said.endswith("\n") and said[:-1].isprintable(), f"{args}: {said!r}")
+        check(not place.leftovers(), f"{args}: left behind: {place.leftovers()}")
+
+
 @test
 def no_word_at_all_prints_the_verbs(place):
     done = place.godwit()
