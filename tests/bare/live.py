@@ -299,8 +299,7 @@ def waiting_destination_answers_and_quits(place):
     qmp.execute("migrate-set-parameters", {"downtime-limit": 77})
     check(qmp.execute("query-migrate-parameters")["downtime-limit"] == 77, "not kept")
     qmp.execute("migrate_cancel")
-    for command, arguments in (("cont", None), ("stop", None), ("system_reset", None), ("system_powerdown", None),
-                               ("migrate", {"uri": "tcp:127.0.0.1:1"})):
+    for command, arguments in (("system_reset", None), ("system_powerdown", None), ("migrate", {"uri": "tcp:127.0.0.1:1"})):
         try:
             qmp.execute(command, arguments)
             check(False, f"{command} was done")
@@ -311,6 +310,19 @@ def waiting_destination_answers_and_quits(place):
     check(re.search(r"^status: +inmigrate$", target.cli("status").stdout, re.MULTILINE), "status")
     check(target.cli("quit").returncode == 0 and target.wait() == 0, target.stderr())
     check(any(e["event"] == "SHUTDOWN" for e in qmp.wait_end()), "no SHUTDOWN")
+
+
+@test
+def resume_of_a_waiting_destination_counts_for_the_guest_that_comes(place):
+    vm = start(place)
+    check(vm.cli("pause").returncode == 0, "pause")
+    target, uri = destination(place, vm)
+    done = target.cli("resume")
+    check(done.returncode == 0 and "will run as soon as its guest is here" in done.stdout, str(done))
+    check(migrate(vm, uri)["status"] == "completed", "not completed")
+    check(vm.wait() == 0, "the source did not end with 0")
+    target.wait_status("running")
+    bare.works_on(target)
 
 
 @test
