@@ -74,8 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 			json_decref(request);
 		}
 		if (f.start > f.in.len || f.in.len > f.in.capacity ||
-		    f.text.len > FRAMING_REQUEST_MAX ||
-		    (f.depth > FRAMING_DEPTH_MAX && !f.dropped))
+		    f.text.len > FRAMING_REQUEST_MAX || (f.depth > FRAMING_DEPTH_MAX && !f.dropped))
 			abort();
 	}
 	framing_free(&f);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/print.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/figures.h"
 #include "vmm/cli/verb.h"
@@ -66,14 +67,15 @@ static int resume_vm(struct client *c, const struct verb_args *args, struct err 
 	if (r.running)
 		return 0;
 	if (!strcmp(r.status, "inmigrate")) {
-		printf("'%s' will run as soon as its guest is here\n", c->name);
+		print_line(stdout, "'%s' will run as soon as its guest is here", c->name);
 		return 0;
 	}
 	/* It is the source's again, as it was before its migration. */
 	if (args->force && !strcmp(r.status, "paused")) {
-		printf("'%s' is here again, and paused as it was before (godwit resume lets it "
-		       "run)\n",
-		       c->name);
+		print_line(stdout,
+			   "'%s' is here again, and paused as it was before (godwit resume lets it "
+			   "run)",
+			   c->name);
 		return 0;
 	}
 	return err_set(e, "'%s' does not run: its status is %s", c->name, r.status);
