@@ -117,16 +117,18 @@ bench: all
 lint:
 	scripts/lint
 
-# libFuzzer entry points: build/fuzz/NAME [-max_total_time=SECONDS] [corpus]
+# libFuzzer entry points: build/fuzz-build/fuzz/NAME [-max_total_time=SECONDS] [corpus]
 fuzz:
-	$(MAKE) CC=clang SANITIZE=address,undefined BUILD=$(BUILD_ROOT)/fuzz-build \
-		CFLAGS='-fsanitize=fuzzer-no-link' fuzz-targets
+	$(MAKE) CC=clang SANITIZE=address,undefined,fuzzer-no-link BUILD=$(BUILD_ROOT)/fuzz-build \
+		OPTIMISE='-O1 -gline-tables-only' fuzz-targets
 .PHONY: fuzz-targets
 fuzz-targets: $(fuzz_targets)
+$(BUILD)/fuzz/fuzz_states: $(BUILD)/obj/tests/unit/vring.o
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(library)
 	$(call say,LD)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(library) $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d $(LDFLAGS) -fsanitize=fuzzer -o $@ $< \
+		$(filter %.o,$^) $(library) $(LDLIBS)
 
 install: $(BUILD)/godwit
 	install -D -m 0755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
@@ -137,4 +139,4 @@ clean:
 	rm -rf $(BUILD_ROOT)
 
 -include guest/bare/rules.mk
--include $(objects:.o=.d) $(BUILD)/obj/tests/bare/drive.d $(unit_support:.o=.d) $(unit_tests:=.d)
+-include $(objects:.o=.d) $(BUILD)/obj/tests/bare/drive.d $(unit_support:.o=.d) $(unit_tests:=.d) $(fuzz_targets:=.d)
