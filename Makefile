@@ -17,7 +17,7 @@ PKG_CONFIG ?= pkg-config
 PKGS := jansson liburing libcap-ng zlib libzstd
 
 WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes \
-	-Wimplicit-fallthrough -Wvla -Wformat=2
+	-Wimplicit-fallthrough -Wvla -Wformat=2 -Wno-missing-field-initializers
 OPTIMISE ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS += -std=gnu11 $(OPTIMISE) $(WARNINGS) $(if $(WERROR),-Werror) -pthread -fno-strict-aliasing \
