@@ -14,6 +14,7 @@ static const struct {
 	{ "", "\n" },
 	{ "a\033[2J\033]0;title\ab", "a?[2J?]0;title?b\n" },
 	{ "two\nlines\r\tand a tab\177", "two?lines??and a tab?\n" },
+	{ "\302\2332J and \2332J, cut \303", "?2J and ?2J, cut ?\n" }, /* C1, and no UTF-8 */
 	{ "Gr\303\274\303\237e \342\200\234quoted\342\200\235",
 	  "Gr\303\274\303\237e \342\200\234quoted\342\200\235\n" },
 };
