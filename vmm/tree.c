@@ -332,8 +332,7 @@ int tree_remove(struct tree *t, const char *path, const char *prop, struct err *
 
 int tree_child(const struct tree *t, int node, int previous, const char **name)
 {
-	int child = previous ? fdt_next_subnode(t->fdt, previous)
-			     : fdt_first_subnode(t->fdt, node);
+	int child = previous ? fdt_next_subnode(t->fdt, previous) : fdt_first_subnode(t->fdt, node);
 
 	if (child < 0)
 		return 0;
