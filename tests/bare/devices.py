@@ -8,7 +8,7 @@ import subprocess
 
 import bare
 from godwit import Skip, check, mount, need_program, need_root, test, unmount, wait_until
-from live import destination, follow, moved
+from live import destination, follow, migrate, moved
 from saving import SMALL, save, save_fails
 
 ETH_P_RARP = 0x8035
@@ -217,3 +217,23 @@ def guest_sees_that_its_disk_has_grown(place):
     bare.ready(vm)
     vm.send("d")
     check(bare.line(vm, "disk")["sectors"] == 5 * MIB // 512, "the size after a reset")
+
+
+@test
+def guest_that_waits_for_room_is_moved_and_loses_nothing(place):
+    image, make_room = full_disk(place)
+    source = place.bare("fill=4", *SMALL, "--disk", image)
+    bare.ready(source)
+    write(source)
+    source.wait_status("io-error")
+    target, uri = destination(place, source, "--disk", f"disk0={image}")
+    reply = migrate(source, uri)
+    check(reply["status"] == "completed", f"{reply}")
+    check(source.wait() == 0, f"the source ended with {source.process.returncode}")
+    target.wait_status("paused")
+    make_room()
+    check(target.cli("resume").returncode == 0, "resume")
+    written(target, 0)
+    bare.works_on(target)
+    with open(image, "rb") as f:
+        check(f.read(512) == b"\x40" * 512, "the image has not what was written")
