@@ -34,7 +34,9 @@ int channel_wait(struct channel *ch, int timeout_ms, struct err *e)
 
 void channel_set_deadline(struct channel *ch, int timeout_ms)
 {
-	ch->deadline_us = timeout_ms < 0 ? 0 : clock_us() + (uint64_t)timeout_ms * 1000;
+	uint64_t at = timeout_ms < 0 ? 0 : clock_us() + (uint64_t)timeout_ms * 1000;
+
+	__atomic_store_n(&ch->deadline_us, at, __ATOMIC_RELAXED);
 }
 
 void channel_set_stop(struct channel *ch, int stop_fd)

@@ -31,10 +31,12 @@ struct channel_ops {
 /* Embedded first in each kind's own struct. */
 struct channel {
 	const struct channel_ops *ops;
-	char name[256];	      /* "file:/srv/web.vm", for messages */
-	uint64_t bytes;	      /* written so far, also by a write that failed half-way */
-	bool page_aligned;    /* page data begin at multiples of the page size (files) */
-	uint64_t deadline_us; /* no wait lasts longer (clock_us); 0: none. Sockets only */
+	char name[256];	   /* "file:/srv/web.vm", for messages */
+	uint64_t bytes;	   /* written so far, also by a write that failed half-way */
+	bool page_aligned; /* page data begin at multiples of the page size (files) */
+	/* Atomic: no wait lasts longer (clock_us); 0: none. Sockets only. Another thread may change
+	 * it, which a wait that is under way sees within a second. */
+	uint64_t deadline_us;
 };
 
 /* Writes all of the vector (which it may change on the way), or fails with a sentence. */
@@ -83,10 +85,13 @@ bool file_channel_is_own(const struct channel *ch, struct err *why);
 /*
  * A connected stream socket, which the channel then owns. `stop_fd` (an eventfd, not owned) makes
  * every wait of the channel end at once with the error "cancelled", however slow the link: -1 for
- * none. TCP gets keepalive and a user timeout, so that a silent link fails within about half a
- * minute.
+ * none. A TCP link from which nothing comes back any more fails within about half a minute; one
+ * whose other side is there, but takes nothing, after two minutes.
  */
 int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, struct err *e);
+
+/* Other times for these two, for tests. */
+void socket_set_patience(struct channel *ch, int silence_ms, int stall_ms);
 
 /*
  * A stream in memory: reads come from `bytes`, which must stay, writes are kept: ch->bytes of them.

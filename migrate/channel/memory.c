@@ -71,6 +71,14 @@ static int memory_at_end(struct channel *ch, struct err *e)
 	return ((struct memory_channel *)ch)->left == 0;
 }
 
+/* There is something, or nothing will come any more: nobody waits. */
+static int memory_wait(struct channel *ch, int timeout_ms, struct err *e)
+{
+	(void)timeout_ms;
+	(void)e;
+	return ((struct memory_channel *)ch)->left > 0;
+}
+
 static void memory_close(struct channel *ch)
 {
 	struct memory_channel *m = (struct memory_channel *)ch;
@@ -83,6 +91,7 @@ static const struct channel_ops memory_ops = {
 	.write = memory_write,
 	.read = memory_read,
 	.at_end = memory_at_end,
+	.wait = memory_wait,
 	.close = memory_close,
 };
 

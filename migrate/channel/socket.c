@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -17,11 +18,15 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 
-/* A link is given up when nothing was acknowledged for so long. */
+/* A link is given up when nothing comes back over it for so long: the other host, or the way to it,
+ * is gone. */
 #define SILENCE_MS 30000
 
-/* The same when the other side is there, but takes nothing. */
+/* The same when the other host is there, but the program there takes nothing. */
 #define STALL_MS 120000
+
+/* How often a wait looks at its deadline and at the link. */
+#define LOOK_MS 1000
 
 /* Read in one go, before it is looked whether to go on. */
 #define READ_BYTES (4u << 20)
@@ -29,38 +34,66 @@
 struct socket_channel {
 	struct channel ch; /* first */
 	int fd, stop_fd;
+	int silence_ms, stall_ms;
 	size_t unlooked; /* bytes read since it was looked whether to go on */
 };
 
-static int lost(int error, struct err *e)
+static int lost(const struct socket_channel *s, int error, struct err *e)
 {
 	if (error == ETIMEDOUT)
-		return err_set(e, "the other side has not answered for %d s", SILENCE_MS / 1000);
+		return err_set(e, "the other side has taken nothing for %d s", s->stall_ms / 1000);
 	if (error == EPIPE || error == ECONNRESET)
 		return err_set(e, "the other side closed the connection");
 	return err_errno(e, error, "the connection failed");
 }
 
-/* The shorter of `timeout_ms` (-1: for ever) and what is left until the deadline. */
-static int time_left(const struct socket_channel *s, int timeout_ms)
+/*
+ * Whether the other host has been silent for too long. Linux counts against TCP_USER_TIMEOUT also
+ * the time for which the other side has no room and says so, which is no silence: so that timeout
+ * is the long one, and the short one is kept here. Something must be owed to us: data that were not
+ * acknowledged, or more than one question for room.
+ */
+static bool is_silent(const struct socket_channel *s)
 {
-	uint64_t now = clock_us(), left_ms;
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
 
-	if (!s->ch.deadline_us)
-		return timeout_ms;
-	left_ms = s->ch.deadline_us > now ? (s->ch.deadline_us - now + 999) / 1000 : 0;
-	return timeout_ms < 0 || left_ms < (uint64_t)timeout_ms ? (int)left_ms : timeout_ms;
+	if (getsockopt(s->fd, IPPROTO_TCP, TCP_INFO, &info, &len))
+		return false;
+	return (info.tcpi_unacked || info.tcpi_probes > 1) &&
+	       info.tcpi_last_ack_recv >= (uint32_t)s->silence_ms;
 }
 
-/* Waits for `events`: 1, 0 at the timeout or deadline, -1 when stopped. */
+/* What is left of `end_us` (0: for ever) and of the deadline, at most LOOK_MS. */
+static int time_left(const struct socket_channel *s, uint64_t end_us)
+{
+	uint64_t deadline_us = __atomic_load_n(&s->ch.deadline_us, __ATOMIC_RELAXED);
+	uint64_t now = clock_us(), left_ms;
+
+	if (deadline_us && (!end_us || deadline_us < end_us))
+		end_us = deadline_us;
+	if (!end_us)
+		return LOOK_MS;
+	left_ms = end_us > now ? (end_us - now + 999) / 1000 : 0;
+	return left_ms < LOOK_MS ? (int)left_ms : LOOK_MS;
+}
+
+/* Waits for `events`: 1, 0 at the timeout or deadline, -1 when stopped or when the link is lost. */
 static int wait_for(struct socket_channel *s, short events, int timeout_ms, struct err *e)
 {
 	struct pollfd fds[2] = { { s->fd, events, 0 }, { s->stop_fd, POLLIN, 0 } };
-	int n;
+	uint64_t start = clock_us();
+	uint64_t end_us = timeout_ms < 0 ? 0 : start + (uint64_t)timeout_ms * 1000;
+	int n, left_ms;
 
 	do {
-		n = poll(fds, s->stop_fd >= 0 ? 2 : 1, time_left(s, timeout_ms));
-	} while (n < 0 && errno == EINTR);
+		left_ms = time_left(s, end_us);
+		n = poll(fds, s->stop_fd >= 0 ? 2 : 1, left_ms);
+		if (n == 0 && left_ms && clock_us() - start >= (uint64_t)s->silence_ms * 1000 &&
+		    is_silent(s))
+			return err_set(e, "the other side has not answered for %d s",
+				       s->silence_ms / 1000);
+	} while ((n < 0 && errno == EINTR) || (n == 0 && time_left(s, end_us)));
 	if (n < 0)
 		return err_errno(e, errno, "cannot wait for the connection");
 	if (n > 0 && fds[1].revents)
@@ -68,27 +101,32 @@ static int wait_for(struct socket_channel *s, short events, int timeout_ms, stru
 	/* Both directions are always in use: who has closed one has gone, even if the kernel at
 	 * the other end would let us wait for room for ever. */
 	if (n > 0 && (fds[0].revents & (POLLRDHUP | POLLHUP | POLLERR)) == POLLRDHUP)
-		return lost(EPIPE, e);
+		return lost(s, EPIPE, e);
 	return n > 0;
 }
 
 /* For a read or write that must go on: 0, or -1 also when that took too long. */
 static int wait_on(struct socket_channel *s, short events, struct err *e)
 {
-	int rc = wait_for(s, events, events & POLLOUT ? STALL_MS : -1, e);
+	bool writes = events & POLLOUT;
+	int rc = wait_for(s, events, writes ? s->stall_ms : -1, e);
 
-	return rc ? (rc < 0 ? -1 : 0) : err_set(e, "the other side has been silent for too long");
+	if (rc)
+		return rc < 0 ? -1 : 0;
+	return err_set(e, "the other side has %s in time",
+		       writes ? "taken nothing" : "said nothing");
 }
 
 /* The same while data come so fast that there is never anything to wait for. */
 static int check_in_passing(struct socket_channel *s, struct err *e)
 {
+	uint64_t deadline_us = __atomic_load_n(&s->ch.deadline_us, __ATOMIC_RELAXED);
 	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
 
 	s->unlooked = 0;
 	if (s->stop_fd >= 0 && poll(&stop, 1, 0) > 0)
 		return err_set(e, "cancelled");
-	if (s->ch.deadline_us && clock_us() >= s->ch.deadline_us)
+	if (deadline_us && clock_us() >= deadline_us)
 		return err_set(e, "the other side took too long");
 	return 0;
 }
@@ -110,7 +148,7 @@ static int socket_write(struct channel *ch, struct iovec *iov, int n, struct err
 			continue;
 		}
 		if (done < 0)
-			return lost(errno, e);
+			return lost(s, errno, e);
 		ch->bytes += (uint64_t)done;
 		while (n > 0 && (size_t)done >= iov->iov_len) {
 			done -= (ssize_t)iov->iov_len;
@@ -141,11 +179,11 @@ static int socket_read(struct channel *ch, void *buf, size_t len, struct err *e)
 			continue;
 		}
 		if (n == 0)
-			return lost(EPIPE, e);
+			return lost(s, EPIPE, e);
 		if (errno == EINTR)
 			continue;
 		if (errno != EAGAIN)
-			return lost(errno, e);
+			return lost(s, errno, e);
 		if (wait_on(s, POLLIN, e))
 			return -1;
 	}
@@ -188,16 +226,25 @@ static const struct channel_ops socket_ops = {
 };
 
 /* Best effort: a unix socket has none of these. */
-static void tune(int fd)
+static void tune(const struct socket_channel *s)
 {
-	const int on = 1, idle_s = 10, interval_s = 5, probes = 4, silence_ms = SILENCE_MS;
+	const int on = 1, idle_s = 10, interval_s = 5, probes = 4;
 
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof(silence_ms));
+	setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(s->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	setsockopt(s->fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+	setsockopt(s->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &s->stall_ms, sizeof(s->stall_ms));
+}
+
+void socket_set_patience(struct channel *ch, int silence_ms, int stall_ms)
+{
+	struct socket_channel *s = (struct socket_channel *)ch;
+
+	s->silence_ms = silence_ms;
+	s->stall_ms = stall_ms;
+	tune(s);
 }
 
 int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, struct err *e)
@@ -210,7 +257,7 @@ int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, 
 	s->fd = fd;
 	s->stop_fd = stop_fd;
 	snprintf(s->ch.name, sizeof(s->ch.name), "%s", name);
-	tune(fd);
+	socket_set_patience(&s->ch, SILENCE_MS, STALL_MS);
 	*out = &s->ch;
 	return 0;
 }
