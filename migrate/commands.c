@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "migrate/codec/page_cache.h"
+#include "migrate/handover.h"
 #include "migrate/migration.h"
 #include "migrate/policy/policy_json.h"
 #include "vmm/base/err.h"
@@ -250,6 +251,11 @@ static const struct control_argument parameter_arguments[] = {
 	{ .name = "x-godwit-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
 	{ .name = "x-godwit-timeout-per-gib", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
 	{ .name = "x-godwit-progress-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
+	/* ms; 0: it follows from the downtime limit (handover.h). */
+	{ .name = "x-godwit-switchover-timeout",
+	  .type = CONTROL_INTEGER,
+	  .min = 0,
+	  .max = HANDOVER_CHOSEN_MAX_MS },
 	{ .name = "x-godwit-timeout-action", .type = CONTROL_STRING },
 	{ .name = "x-godwit-policy", .type = CONTROL_STRING },
 	{ .name = "x-godwit-bind", .type = CONTROL_STRING },
@@ -315,6 +321,7 @@ static const struct number_parameter {
 	NUMBER("x-godwit-timeout", timeout.total_s),
 	NUMBER("x-godwit-timeout-per-gib", timeout.per_gib_s),
 	NUMBER("x-godwit-progress-timeout", timeout.progress_s),
+	NUMBER("x-godwit-switchover-timeout", switchover_ms),
 #undef NUMBER
 };
 

@@ -16,6 +16,7 @@
 #include "migrate/callers.h"
 #include "migrate/channel/channel.h"
 #include "migrate/codec/zero.h"
+#include "migrate/handover.h"
 #include "migrate/teller.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
@@ -26,6 +27,9 @@
 
 /* All further connections must be there, and have said HELLO, within this. */
 #define LANES_MS 10000
+
+/* The longest pause by which a guest's clock is advanced: a year. */
+#define ADVANCE_MAX_NS (365ull * 24 * 3600 * 1000000000)
 
 /* How long what the source said last may take to be read, when the connection is lost. */
 #define LAST_WORDS_MS 200u
@@ -43,7 +47,9 @@ static void init(struct destination *d, int stop_fd)
 {
 	unsigned int i;
 
-	*d = (struct destination){ .listen_fd = -1, .stop_fd = stop_fd, .lanes_ms = LANES_MS };
+	*d = (struct destination){
+		.listen_fd = -1, .stop_fd = stop_fd, .lanes_ms = LANES_MS, .go_ms = HANDOVER_GO_MS
+	};
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->changed, NULL);
 	for (i = 0; i < LANES_MAX; i++)
@@ -470,8 +476,10 @@ static int take_states(struct destination *d, const struct record *rec, struct e
 	if (bits & ~(uint64_t)(STATES_RAN | STATES_TELL) || (d->tell && !d->run))
 		return err_set(e, "%s: states with the bits 0x%" PRIx64 ", which mean nothing",
 			       r->channel->name, bits);
-	if (d->advance_ns > 3600ull * 1000000000)
-		return err_set(e, "%s: a pause of more than an hour", r->channel->name);
+	/* By force a pause may take days; more than that is no number to reckon with. */
+	if (d->advance_ns > ADVANCE_MAX_NS)
+		return err_set(e, "%s: a pause of %" PRIu64 " s, more than a year",
+			       r->channel->name, d->advance_ns / 1000000000);
 	if (tree_copy(&d->states, rec->body + STATES_HEAD_BYTES,
 		      rec->body_bytes - STATES_HEAD_BYTES, e))
 		return err_context(e, "%s: the states", r->channel->name);
@@ -491,15 +499,22 @@ static int load(struct destination *d, struct err *e)
 	if (d->guest->ops->states_load(d->guest, &d->states, advance_ns, e))
 		return err_context(e, "%s", r->channel->name);
 	stats_set(&d->stats->load_us, clock_us() - d->states_at_us);
-	if (!d->cold && writer_record(&d->writer, RECORD_READY, NULL, 0, NULL, 0, e))
-		return -1;
-	if (!d->cold && reader_expect(r, RECORD_GO, &rec, e)) {
-		d->told = rec.type == RECORD_FAILED;
-		return -1;
+	if (d->cold) {
+		stats_add(&d->stats->meta_bytes, r->bytes - before);
+		return 0;
 	}
+	/* From before READY goes out: what the source does by it is later. */
+	d->ready_ns = clock_ns_of(CLOCK_BOOTTIME);
+	channel_set_deadline(r->channel, d->go_ms);
+	if (writer_record(&d->writer, RECORD_READY, NULL, 0, NULL, 0, e))
+		return -1;
+	if (reader_expect(r, RECORD_GO, &rec, e)) {
+		d->told = rec.type == RECORD_FAILED;
+		return err_context(e, "waiting for GO");
+	}
+	channel_set_deadline(r->channel, -1);
 	stats_add(&d->stats->meta_bytes, r->bytes - before);
-	/* The last moment: the source hears FAILED and has the guest again. */
-	return is_stopped(d->stop_fd) ? err_set(e, "cancelled") : 0;
+	return 0;
 }
 
 /* An answer could not be sent: the source has gone, and may have said before why. */
@@ -525,10 +540,15 @@ static void hear_why(struct destination *d, struct err *e)
 	}
 }
 
+/* Also when this side was stopped: once READY was said, it is this by which the source knows that
+ * the guest never runs here. */
 static void tell_failed(struct destination *d, const struct err *e)
 {
-	if (!d->cold)
-		writer_record(&d->writer, RECORD_FAILED, e->text, strlen(e->text), NULL, 0, NULL);
+	if (d->cold)
+		return;
+	channel_set_stop(d->writer.channel, -1);
+	channel_set_deadline(d->writer.channel, HANDOVER_FAILED_MS);
+	writer_record(&d->writer, RECORD_FAILED, e->text, strlen(e->text), NULL, 0, NULL);
 }
 
 int destination_receive(struct destination *d, struct guest *g, struct stats *stats, struct err *e)
@@ -564,15 +584,53 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 	return err_set(e, "%s", first.text);
 }
 
+/*
+ * The last moment to say no, on the owner's thread. A GO that is old may be one that the source has
+ * given up: then a person may have let the guest run there. So is one behind which the connection
+ * was closed. Both are looked at here and not where GO was read, as it may be long since then that
+ * this process, or its owner's thread, stood still.
+ */
+static int may_start(void *arg, struct err *e)
+{
+	struct destination *d = arg;
+	uint64_t age_ms;
+	int rc;
+
+	if (d->commit && d->commit(d->commit_arg, e))
+		return -1;
+	if (d->cold)
+		return 0;
+	age_ms = (clock_ns_of(CLOCK_BOOTTIME) - d->ready_ns) / 1000000;
+	if (age_ms >= (uint64_t)d->go_ms)
+		return err_set(e,
+			       "GO was obeyed too late, %" PRIu64 " ms after READY (%d ms are "
+			       "allowed): the guest does not start here",
+			       age_ms, d->go_ms);
+	channel_set_stop(d->lane[0].reader.channel, -1);
+	rc = channel_wait(d->lane[0].reader.channel, 0, e);
+	if (rc > 0)
+		return err_set(e, "the source has closed the connection, or said more, after GO: "
+				  "the guest does not start here");
+	return rc;
+}
+
 int destination_start(struct destination *d, bool paused, struct err *e)
 {
+	const struct guest_last last = { may_start, d };
 	uint64_t start = clock_us();
-	struct err why;
+	struct err why = { "" };
+	int rc = d->guest->ops->start(d->guest, d->run && !paused, &last, &why);
 
-	if (d->guest->ops->start(d->guest, d->run && !paused, &why)) {
+	if (rc < 0)
 		tell_failed(d, &why);
+	/* It has done something here: only a person can say where it goes on. */
+	if (rc > 0)
+		return err_set(e,
+			       "the guest ran here, and could not go on: %s. The source was told "
+			       "nothing: it keeps the guest, parked",
+			       why.text);
+	if (rc)
 		return err_set(e, "%s", why.text);
-	}
 	stats_set(&d->stats->start_us, clock_us() - start);
 	/* As far as it can be seen from here: without the time that the states were on the wire. */
 	if (!d->cold)

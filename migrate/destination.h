@@ -39,10 +39,17 @@ struct destination {
 	struct hello hello;
 	bool cold; /* a file */
 	int listen_fd, stop_fd;
-	int lanes_ms; /* how long to wait for further connections; tests make it shorter */
+	/* How long to wait for further connections; how old GO may be (handover.h). Tests make them
+	 * shorter. */
+	int lanes_ms, go_ms;
 	struct destination_lane lane[LANES_MAX];
 	unsigned int n_lanes;
 	struct writer writer; /* to the source */
+
+	/* Set by the caller, or NULL: asked on the owner's thread right before the guest is let
+	 * run; -1: it must not be, and from a 0 on nobody can cancel any more. */
+	int (*commit)(void *arg, struct err *e);
+	void *commit_arg;
 
 	struct teller *teller; /* set by the caller; NULL: the guest's agent is told nothing */
 
@@ -51,7 +58,8 @@ struct destination {
 	struct ahead ahead;
 	struct tree states;
 	uint64_t advance_ns, states_at_us;
-	bool run;  /* the guest ran when it was parked */
+	uint64_t ready_ns; /* CLOCK_BOOTTIME, which goes on while the host sleeps: READY was said */
+	bool run;	   /* the guest ran when it was parked */
 	bool tell; /* its agent heard before_migration: when it runs here, after_migration */
 
 	pthread_mutex_t lock;

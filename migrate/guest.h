@@ -25,6 +25,13 @@ struct guest_block {
 /* Pages [first, first + n) of a block. */
 typedef void guest_found_fn(void *arg, unsigned int block, uint64_t first, uint64_t n);
 
+/* The last moment to say no, before a guest that has arrived is let run: -1 with the reason. Called
+ * on the thread that owns the machine. */
+struct guest_last {
+	int (*ask)(void *arg, struct err *e);
+	void *arg;
+};
+
 struct guest_ops {
 	/* The dirty log of one block; see vmm/memory.h. fetch adds to `bits`; those of clear begin
 	 * at page `first`. */
@@ -78,8 +85,11 @@ struct guest_ops {
 	 */
 	uint64_t (*vcpu_dirty_pages)(struct guest *g, unsigned int vcpu);
 
-	/* Source, parked: what the guest wrote to its disks is there, for other hosts to read. */
-	int (*sync)(struct guest *g, struct err *e);
+	/* Source, parked: what the guest wrote to its disks is to be there, for other hosts to
+	 * read. sync_begin begins that; sync_done: 1 it is there, 0 not yet, -1 it cannot be.
+	 * Neither waits for a disk; unpark may come in between. */
+	void (*sync_begin)(struct guest *g);
+	int (*sync_done)(struct guest *g, struct err *e);
 	/* Source, parked: gives up what only one side may hold, so that the other can take it. */
 	void (*release)(struct guest *g);
 
@@ -90,11 +100,16 @@ struct guest_ops {
 	 */
 	int (*agent_open)(struct guest *g, struct err *e);
 
-	/* Destination: takes the states in, the guest's clock advanced by `advance_ns`; then lets
-	 * it run, or leaves it paused. When start fails, the source may have it all again. */
+	/* Destination: takes the states in, the guest's clock advanced by `advance_ns`. */
 	int (*states_load)(struct guest *g, const struct tree *states, uint64_t advance_ns,
 			   struct err *e);
-	int (*start)(struct guest *g, bool run, struct err *e);
+	/*
+	 * Destination: lets it run, or leaves it paused. Where nothing can come in between any
+	 * more, `last` is asked first: -1 there, and nothing was started. 0: every vCPU has run, or
+	 * it is paused. -1: nothing of it has run, and never will: the source may have it all
+	 * again. 1: it has run, and cannot go on.
+	 */
+	int (*start)(struct guest *g, bool run, const struct guest_last *last, struct err *e);
 };
 
 /* Embedded first in each kind's own struct; set up before the migration, then constant. */

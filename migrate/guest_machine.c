@@ -12,9 +12,14 @@
 #include "vmm/machine.h"
 #include "vmm/memory.h"
 
+/* A vCPU that does not run by itself gets so long to show it: RUNNING must be said well before the
+ * source gives up (handover.h). */
+#define ENTRY_MS 8000u
+
 struct call {
 	struct machine *machine;
 	bool run; /* of start: let it run; of share: on */
+	const struct guest_last *last;
 	int rc;
 	struct err *e;
 };
@@ -33,11 +38,24 @@ static void unhold(void *arg)
 	c->rc = machine_unhold(c->machine, c->e);
 }
 
+/* The source is told next, and takes back what was ours for a moment. */
+static void give_back(void *arg)
+{
+	struct call *c = arg;
+
+	machine_park(c->machine);
+	machine_set_status(c->machine, MACHINE_INMIGRATE);
+	machine_release(c->machine);
+}
+
 static void start(void *arg)
 {
 	struct call *c = arg;
 
 	c->rc = machine_acquire(c->machine, c->e);
+	/* After what may take long: who says yes says it of now. */
+	if (!c->rc && c->last)
+		c->rc = c->last->ask(c->last->arg, c->e);
 	if (!c->rc) {
 		machine_set_status(c->machine, MACHINE_PAUSED);
 		if (machine_arrival(c->machine) == ARRIVAL_AS_IT_WAS
@@ -45,11 +63,8 @@ static void start(void *arg)
 			    : machine_arrival(c->machine) == ARRIVAL_RUNNING)
 			c->rc = machine_resume(c->machine, c->e);
 	}
-	if (!c->rc)
-		return;
-	/* The source is told next, and takes back what was ours for a moment. */
-	machine_set_status(c->machine, MACHINE_INMIGRATE);
-	machine_release(c->machine);
+	if (c->rc)
+		give_back(c);
 }
 
 static void share(void *arg)
@@ -183,9 +198,14 @@ static uint64_t guest_vcpu_dirty_pages(struct guest *g, unsigned int vcpu)
 	return machine_vcpu_dirty_pages(machine_of(g), vcpu);
 }
 
-static int guest_sync(struct guest *g, struct err *e)
+static void guest_sync_begin(struct guest *g)
 {
-	return machine_sync(machine_of(g), e);
+	machine_sync_begin(machine_of(g));
+}
+
+static int guest_sync_done(struct guest *g, struct err *e)
+{
+	return machine_sync_done(machine_of(g), e);
 }
 
 static void guest_release(struct guest *g)
@@ -204,9 +224,20 @@ static int guest_states_load(struct guest *g, const struct tree *states, uint64_
 	return machine_states_load(machine_of(g), states, advance_ns, e);
 }
 
-static int guest_start(struct guest *g, bool run, struct err *e)
+static int guest_start(struct guest *g, bool run, const struct guest_last *last, struct err *e)
 {
-	return on_owner(g, start, run, e);
+	struct call c = { .machine = machine_of(g), .run = run, .last = last, .e = e };
+	bool ran = false;
+
+	loop_call(((struct guest_machine *)g)->owner_loop, start, &c);
+	if (c.rc)
+		return -1;
+	if (!run || machine_await_entry(c.machine, ENTRY_MS, &ran, e) == 0)
+		return 0;
+	if (ran)
+		return 1;
+	loop_call(((struct guest_machine *)g)->owner_loop, give_back, &c);
+	return -1;
 }
 
 static const struct guest_ops ops = {
@@ -228,7 +259,8 @@ static const struct guest_ops ops = {
 	.throttle = guest_throttle,
 	.dirty_limit = guest_dirty_limit,
 	.vcpu_dirty_pages = guest_vcpu_dirty_pages,
-	.sync = guest_sync,
+	.sync_begin = guest_sync_begin,
+	.sync_done = guest_sync_done,
 	.release = guest_release,
 	.agent_open = guest_agent_open,
 	.states_load = guest_states_load,

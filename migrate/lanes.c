@@ -61,16 +61,25 @@ static bool has_failed(struct lanes *l)
 	return failed;
 }
 
+/* Bytes a second that may go now; 0: as fast as it can. By force the guest stands, or is about to:
+ * then nothing is held back. */
+static uint64_t rate_now(const struct lanes *l)
+{
+	if (l->force && __atomic_load_n(l->force, __ATOMIC_RELAXED))
+		return 0;
+	return __atomic_load_n(l->rate, __ATOMIC_RELAXED);
+}
+
 /* Sleeps until `bytes` may go; in short naps, since the rate may change meanwhile. */
 static int keep_rate(struct lanes *l, uint64_t bytes, struct err *e)
 {
-	uint64_t rate = __atomic_load_n(l->rate, __ATOMIC_RELAXED), now = clock_us(), wait, until;
+	uint64_t rate = rate_now(l), now = clock_us(), wait, until;
 
 	pthread_mutex_lock(&l->lock);
 	wait = pace_take(&l->pace, now, rate, bytes);
 	pthread_mutex_unlock(&l->lock);
 	for (until = now + wait; now < until; now = clock_us()) {
-		uint64_t actual = __atomic_load_n(l->rate, __ATOMIC_RELAXED);
+		uint64_t actual = rate_now(l);
 
 		if (has_failed(l))
 			return err_set(e, "another connection has failed");
@@ -141,9 +150,7 @@ static void put_head(uint8_t *body, unsigned int block, enum pages_codec codec, 
 /* How many pages may go into one record under the present rate. */
 static uint64_t batch_pages(const struct lanes *l)
 {
-	return pace_batch_bytes(__atomic_load_n(l->rate, __ATOMIC_RELAXED),
-				CHUNK_PAGES * PAGE_SIZE) /
-	       PAGE_SIZE;
+	return pace_batch_bytes(rate_now(l), CHUNK_PAGES * PAGE_SIZE) / PAGE_SIZE;
 }
 
 static int write_batch(struct lane *lane, unsigned int block, enum pages_codec codec, struct err *e)

@@ -66,6 +66,7 @@ struct lanes {
 	struct guest *guest;
 	struct stats *stats;
 	const uint64_t *rate;		  /* atomic: bytes a second over all lanes, 0 = no limit */
+	const bool *force;		  /* atomic: the limit does not hold any more; or NULL */
 	int stop_fd;			  /* readable: give up; -1: none */
 	bool checksums;			  /* of page data: files */
 	uint64_t *sent[GUEST_BLOCKS_MAX]; /* pages that the destination has as other than zero */

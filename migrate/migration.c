@@ -35,7 +35,7 @@ static const char *const names[] = {
 	[MIGRATION_FAILED] = "failed",
 	[MIGRATION_CANCELLING] = "cancelling",
 	[MIGRATION_CANCELLED] = "cancelled",
-	[MIGRATION_UNDECIDED] = "postcopy-paused",
+	[MIGRATION_UNDECIDED] = "x-godwit-undecided",
 };
 
 const char *migration_status_name(enum migration_status s)
@@ -258,6 +258,7 @@ void migration_set_parameters(struct migration *mig, const struct migration_para
 		__atomic_store_n(&mig->limits.downtime_us, p->downtime_ms * 1000, __ATOMIC_RELAXED);
 	mig->parameters = *p;
 	__atomic_store_n(&mig->limits.bandwidth, p->bandwidth, __ATOMIC_RELAXED);
+	__atomic_store_n(&mig->limits.switchover_us, p->switchover_ms * 1000, __ATOMIC_RELAXED);
 	arm_timeout(mig, migration_under_way(mig) && !mig->destination);
 }
 

@@ -6,8 +6,8 @@
  *                 \---------\----------\--> failed, cancelled    (the guest goes on at the source)
  *                                       \--> undecided           (after GO, without RUNNING)
  *
- * The statuses are QEMU's, but for undecided, which QEMU does not know; QMP calls it
- * "postcopy-paused", the status by which management tools know that a person is wanted.
+ * The statuses are QEMU's, but for undecided, which QEMU does not know: QMP calls it
+ * "x-godwit-undecided".
  */
 #ifndef GODWIT_MIGRATE_MIGRATION_H
 #define GODWIT_MIGRATE_MIGRATION_H
@@ -49,6 +49,9 @@ struct migration_events {
 	void (*decision)(void *arg, const char *action, const char *reason);
 	/* The guest is no longer here: `where` names the place. */
 	void (*moved)(void *arg, const char *where);
+	/* A guest has arrived and is about to run: whatever has asked for the end of this VM, and
+	 * was not looked at yet, is to be looked at now (and cancels, if it does). May be NULL. */
+	void (*arrived)(void *arg);
 	void *arg;
 };
 
@@ -56,6 +59,7 @@ struct migration_parameters {
 	/* These may change while it runs. */
 	uint64_t bandwidth; /* bytes a second, 0 = no limit */
 	uint64_t downtime_ms;
+	uint64_t switchover_ms; /* how long the guest may stand before GO; 0: see handover.h */
 	/* Grows when somebody sets it; and whether that was with the present policy or after it:
 	 * then it goes before what the policy begins with. */
 	uint32_t downtime_sets;

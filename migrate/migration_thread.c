@@ -117,6 +117,20 @@ static void on_explain(void *arg, struct err *e)
 	pthread_mutex_unlock(&mig->lock);
 }
 
+/* The same for a guest that has arrived, on the owner's thread. What has ended this VM, but was not
+ * looked at yet, counts: its owner looks now. */
+static int on_arrived(void *arg, struct err *e)
+{
+	struct migration *mig = arg;
+
+	if (mig->events.arrived)
+		mig->events.arrived(mig->events.arg);
+	if (on_commit(mig, e) == 0)
+		return 0;
+	on_explain(mig, e);
+	return -1;
+}
+
 /* -- the migration's thread -- */
 
 struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
@@ -291,6 +305,8 @@ void *migration_in_thread(void *arg)
 	struct err e = { "" };
 	int rc;
 
+	d->commit = on_arrived;
+	d->commit_arg = mig;
 	set_status(mig, MIGRATION_ACTIVE);
 	rc = destination_receive(d, &mig->guest.guest, &mig->stats, &e) ||
 	     destination_start(d, mig->paused, &e);

@@ -4,6 +4,7 @@
  */
 #include "migrate/rounds.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,7 +140,7 @@ static uint64_t clear_pages(const struct source *s)
 {
 	uint64_t rate = bandwidth(s), n;
 
-	if (!rate || s->cold)
+	if (!rate || s->cold || steer_forced(s))
 		return CLEAR_PAGES;
 	n = rate / PAGE_SIZE * STEP_US / 1000000 / CHUNK_PAGES * CHUNK_PAGES;
 	return n < CHUNK_PAGES ? CHUNK_PAGES : n < CLEAR_PAGES ? n : CLEAR_PAGES;
@@ -249,7 +250,7 @@ int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err 
 {
 	struct record rec;
 
-	if (source_expect(s, r, RECORD_ROUND, s->parked ? s->ready_ms : s->round_ms, &rec, e))
+	if (source_expect(s, r, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
 		return -1;
 	if (rec.body_bytes != 4 || get_u32(rec.body) != (uint32_t)round)
 		return err_set(e, "%s: the destination has taken in another round than %llu",

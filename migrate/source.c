@@ -17,6 +17,7 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/codec/page_cache.h"
+#include "migrate/handover.h"
 #include "migrate/policy/switchover.h"
 #include "migrate/rounds.h"
 #include "migrate/teller.h"
@@ -25,18 +26,22 @@
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
 
-/* How long the destination may take to make the machine, to take in what is still on the way at the
- * end of a round, to load it while the guest is parked, and to say that the guest runs. */
+/* How long the destination may take to make the machine, and to take in what is still on the way at
+ * the end of a round, while the guest runs. For what comes after that see handover.h. */
 #define CHECKED_MS 60000
 #define ROUND_MS   120000
-#define READY_MS   60000
-#define RUNNING_MS 30000
+
+/* How often it is asked whether the disks have been synced. */
+#define SYNC_LOOK_MS 1
 
 /* How often it is looked at, while the agent is waited for, whether that still makes sense. */
 #define AGENT_LOOK_MS 100
 
 /* How long the destination may take to say why it failed; the guest runs again by then. */
 #define LAST_WORDS_MS 200u
+
+/* What the sockets on the way may hold beside what is still to be sent. */
+#define SOCKET_BYTES (8u << 20)
 
 static void decide(struct source *s, const char *action, const char *reason)
 {
@@ -102,20 +107,45 @@ static int alloc_pending(struct source *s, struct err *e)
 	return s->touched ? 0 : err_set(e, "out of memory");
 }
 
+/* How long the guest may stand yet, in ms; -1: it does not stand, or is not ours any more. */
+static int pause_left_ms(const struct source *s)
+{
+	uint64_t now = clock_us(), ms;
+
+	if (!s->give_up_us || s->owner != OWNER_SOURCE)
+		return -1;
+	ms = now < s->give_up_us ? (s->give_up_us - now + 999) / 1000 : 0;
+	return ms < INT_MAX ? (int)ms : INT_MAX;
+}
+
+/* 0, or -1 when the guest has stood for as long as it may. */
+static int check_pause(const struct source *s, struct err *e)
+{
+	if (pause_left_ms(s))
+		return 0;
+	return err_set(e,
+		       "the guest has stood for %" PRIu64 " ms, which is as long as it may before "
+		       "it is handed over (switchover-timeout)",
+		       (clock_us() - s->parked_at_us) / 1000);
+}
+
 /* The next record from the destination, whole and within that time. */
 static int read_answer(struct source *s, struct reader *r, struct record *rec, int timeout_ms,
 		       struct err *e)
 {
-	int rc;
+	int left_ms = pause_left_ms(s), rc;
 
-	channel_set_deadline(s->channel, timeout_ms);
+	channel_set_deadline(s->channel,
+			     left_ms >= 0 && left_ms < timeout_ms ? left_ms : timeout_ms);
 	rc = channel_wait(s->channel, -1, e);
-	if (rc == 0)
+	if (rc == 0 && check_pause(s, e) == 0)
 		rc = err_set(e, "%s: no word from the destination within %d s", s->channel->name,
 			     timeout_ms / 1000);
+	else if (rc == 0)
+		rc = -1;
 	else if (rc > 0)
 		rc = reader_record(r, rec, e);
-	channel_set_deadline(s->channel, -1);
+	channel_set_deadline(s->channel, pause_left_ms(s));
 	return rc;
 }
 
@@ -191,6 +221,7 @@ static int open_lanes(struct source *s, struct err *e)
 	for (i = 0; i < s->n_lanes; i++)
 		s->lanes.lane[i].writer = writers[i];
 	s->lanes.checksums = s->cold;
+	s->lanes.force = &s->limits->force;
 	return rc;
 }
 
@@ -224,7 +255,7 @@ static int check_still_there(struct source *s, struct reader *r, struct err *e)
 
 	if (rc <= 0)
 		return rc;
-	if (read_answer(s, r, &rec, s->ready_ms, e) || is_refusal(s, &rec, e))
+	if (read_answer(s, r, &rec, s->running_ms, e) || is_refusal(s, &rec, e))
 		return -1;
 	return err_set(e, "%s: a %s record that was not asked for", s->channel->name,
 		       record_name(rec.type));
@@ -326,6 +357,7 @@ static int park(struct source *s, struct err *e)
 	if (s->guest->ops->park(s->guest, e))
 		return -1;
 	s->parked = true;
+	s->guest->ops->sync_begin(s->guest);
 	stats_set(&s->stats->precopy_bytes,
 		  stats_get(&s->stats->data_bytes) + stats_get(&s->stats->meta_bytes));
 	brake_release(s);
@@ -334,17 +366,28 @@ static int park(struct source *s, struct err *e)
 	return 0;
 }
 
-/* A link that stalls now must not keep the guest parked for ever; by force the pause is long, but
- * what is left takes no more than a multiple of the time that it should. */
+/*
+ * A link that stalls now, or a destination that hangs, must not keep the guest parked. By force the
+ * pause is as long as the data need: then it is asked for anew with each step that was sent.
+ */
 static void limit_pause(struct source *s)
 {
-	uint64_t ms = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED) / 1000;
+	uint64_t rest = stats_get(&s->stats->remaining_pages) * PAGE_SIZE;
+	uint64_t limit = handover_limit_us(
+		__atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED),
+		__atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED),
+		(rest + (steer_forced(s) ? SOCKET_BYTES : 0)) * 1000 / (rounds_rate(s) / 1000 + 1),
+		(uint64_t)s->spare_ms * 1000);
+	bool chosen = __atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED);
+	uint64_t from = steer_forced(s) && !chosen ? clock_us() : s->parked_at_us;
 	unsigned int i;
 
-	ms += 4 * stats_get(&s->stats->remaining_pages) * PAGE_SIZE / (rounds_rate(s) / 1000 + 1);
-	ms = (ms < INT_MAX / 2 ? ms : INT_MAX / 2) + (uint64_t)s->ready_ms;
+	if (limit > HANDOVER_CHOSEN_MAX_MS * 1000ull)
+		limit = HANDOVER_CHOSEN_MAX_MS * 1000ull;
+	if (from + limit > s->give_up_us)
+		s->give_up_us = from + limit;
 	for (i = 0; i < s->n_lanes; i++)
-		channel_set_deadline(s->lanes.lane[i].writer.channel, (int)ms);
+		channel_set_deadline(s->lanes.lane[i].writer.channel, pause_left_ms(s));
 }
 
 /* Why the guest is to be parked before the round is over; NULL: it is not. */
@@ -362,6 +405,11 @@ int source_park_within_round(struct source *s, struct err *e)
 	const char *why = s->parked ? NULL : why_within_round(s);
 	struct switchover_input in;
 
+	if (s->parked && !s->cold) {
+		if (steer_forced(s))
+			limit_pause(s);
+		return check_pause(s, e);
+	}
 	if (!why)
 		return 0;
 	in = switchover_now(s, stats_get(&s->stats->remaining_pages) + s->watch.left_pages);
@@ -446,9 +494,20 @@ static int send_go(struct source *s, struct err *e)
 	return -1;
 }
 
-static int sync_disks(struct source *s, struct err *e)
+/* Until what the guest wrote to its disks is there for the destination to read; a disk that hangs
+ * is not waited for longer than the guest may stand. */
+static int await_sync(struct source *s, struct err *e)
 {
-	return s->guest->ops->sync ? s->guest->ops->sync(s->guest, e) : 0;
+	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
+	int rc;
+
+	while ((rc = s->guest->ops->sync_done(s->guest, e)) == 0) {
+		if (poll(&stop, 1, SYNC_LOOK_MS) > 0)
+			return err_set(e, "cancelled");
+		if (check_pause(s, e))
+			return err_context(e, "waiting for the guest's disks to be synced");
+	}
+	return rc < 0 ? -1 : 0;
 }
 
 /* The guest is parked and everything is on the way: READY, GO, RUNNING. */
@@ -458,7 +517,7 @@ static int hand_over(struct source *s, struct reader *r, uint64_t last_round, st
 	struct record rec;
 
 	/* While the last pages are on their way. */
-	if (sync_disks(s, e))
+	if (await_sync(s, e))
 		return -1;
 	stats_set(&s->stats->sync_us, clock_us() - start);
 	start = clock_us();
@@ -466,11 +525,11 @@ static int hand_over(struct source *s, struct reader *r, uint64_t last_round, st
 		return -1;
 	stats_add(&s->stats->pages_us, clock_us() - start);
 	start = clock_us();
-	if (source_expect(s, r, RECORD_READY, s->ready_ms, &rec, e))
+	if (source_expect(s, r, RECORD_READY, INT_MAX, &rec, e))
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
-	if (check_still_there(s, r, e))
+	if (check_still_there(s, r, e) || check_pause(s, e))
 		return -1;
 	if (s->events.commit && s->events.commit(s->events.arg, e))
 		return -1;
@@ -523,7 +582,7 @@ static int cold(struct source *s, struct err *e)
 	enter(s, SOURCE_SWITCHOVER);
 	if (park(s, e) || rounds_look_ahead(s, e) || rounds_send(s, NULL, 1, e) ||
 	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
-	    source_send_record(s, RECORD_END, NULL, 0, e) || sync_disks(s, e) ||
+	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, e) ||
 	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
 	    channel_finish(s->channel, e))
 		return -1;
@@ -579,6 +638,7 @@ static void undo(struct source *s, struct reader *r, struct err *e)
 {
 	struct err resume;
 
+	s->give_up_us = 0;
 	brake_release(s);
 	unused_done(s);
 	if (s->logging)
@@ -606,8 +666,8 @@ int source_run(struct source *s, struct err *e)
 	e = e ? e : &unwanted;
 	s->checked_ms = s->checked_ms ? s->checked_ms : CHECKED_MS;
 	s->round_ms = s->round_ms ? s->round_ms : ROUND_MS;
-	s->ready_ms = s->ready_ms ? s->ready_ms : READY_MS;
-	s->running_ms = s->running_ms ? s->running_ms : RUNNING_MS;
+	s->spare_ms = s->spare_ms ? s->spare_ms : HANDOVER_SPARE_MS;
+	s->running_ms = s->running_ms ? s->running_ms : HANDOVER_RUNNING_MS;
 	set_owner(s, OWNER_SOURCE);
 	enter(s, SOURCE_SETUP);
 	share(s, true);

@@ -32,7 +32,8 @@ enum source_phase { SOURCE_SETUP, SOURCE_PRECOPY, SOURCE_SWITCHOVER };
 struct source_limits {
 	uint64_t bandwidth; /* bytes a second, 0 = none */
 	uint64_t downtime_us;
-	bool force; /* park the guest now, whatever the pause will be */
+	uint64_t switchover_us; /* how long the guest may stand before GO; 0: see handover.h */
+	bool force;		/* park the guest now, whatever the pause will be */
 };
 
 struct source_events {
@@ -74,10 +75,9 @@ struct source {
 	struct stats *stats;
 	struct source_events events;
 
-	/* For tests; 0 and NULL: what is usual. How long to wait for CHECKED, for ROUND, for READY
-	 * (from the moment that the guest is parked, beside the downtime that is allowed), for
-	 * RUNNING. */
-	int checked_ms, round_ms, ready_ms, running_ms;
+	/* For tests; 0 and NULL: what is usual. How long to wait for CHECKED, for ROUND while the
+	 * guest runs, for RUNNING; and the spare time of the switchover timeout (handover.h). */
+	int checked_ms, round_ms, running_ms, spare_ms;
 	const uint8_t *fixed_id; /* 16 bytes */
 	const char *program;
 
@@ -99,7 +99,7 @@ struct source {
 	uint64_t *pending[GUEST_BLOCKS_MAX];
 	uint64_t *touched; /* of the pages of a step */
 	uint8_t id[16];
-	uint64_t parked_at_us;
+	uint64_t parked_at_us, give_up_us; /* 0: it was not limited yet */
 	bool parked, logging;
 	bool stuck;    /* it has failed, and the guest could not be let run again */
 	bool answered; /* the destination has said why it cannot go on: it is in the error */

@@ -150,11 +150,14 @@ struct device_model {
 	int (*acquire)(struct device *d, struct err *e);
 
 	/*
-	 * What the guest wrote is made last. settle: the guest will soon stand still; begins it,
-	 * without waiting. sync: quiesced; waits, and says so when it cannot be. NULL for most.
+	 * What the guest wrote is made last; nothing here waits for the host's disk. settle: the
+	 * guest will soon stand still; begins it. sync_begin: quiesced; begins it for all that was
+	 * written. sync_done: 1 when that has been done, 0 when not yet, -1 when it cannot be.
+	 * activate may come in between. NULL for most.
 	 */
 	void (*settle)(struct device *d);
-	int (*sync)(struct device *d, struct err *e);
+	void (*sync_begin)(struct device *d);
+	int (*sync_done)(struct device *d, struct err *e);
 
 	/*
 	 * Quiesced for good, the guest runs on another host: programs of this one that talked to

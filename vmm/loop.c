@@ -140,12 +140,17 @@ void loop_remove(struct loop *l, struct loop_watch *w)
 			l->batch[i].data.ptr = NULL;
 }
 
-void loop_run(struct loop *l)
+void loop_adopt(struct loop *l)
 {
 	pthread_mutex_lock(&l->lock);
 	l->thread = pthread_self();
 	l->entered = l->running = true;
 	pthread_mutex_unlock(&l->lock);
+}
+
+void loop_run(struct loop *l)
+{
+	loop_adopt(l);
 
 	while (!__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
 		l->batch_at = 0;

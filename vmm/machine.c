@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
 #include "vmm/base/log.h"
@@ -404,6 +405,31 @@ int machine_resume(struct machine *m, struct err *e)
 		loop_call(&m->io, announce_devices, m);
 	m->announce = false;
 	return 0;
+}
+
+/* How long all are waited for before those that are not known to run are asked. */
+#define ENTRY_LOOK_NS 1000000u
+
+int machine_await_entry(struct machine *m, unsigned int ms, bool *ran, struct err *e)
+{
+	uint64_t now = clock_ns(), end = now + (uint64_t)ms * 1000000;
+	unsigned int i, unknown = 1, failed = 0;
+	int rc;
+
+	for (; unknown && !failed && now < end; now = clock_ns()) {
+		*ran = false;
+		unknown = 0;
+		for (i = 0; i < m->n_vcpus; i++) {
+			vcpu_await_entry(&m->vcpus[i], now + ENTRY_LOOK_NS);
+			rc = vcpu_is_entered(&m->vcpus[i]);
+			failed += rc < 0;
+			*ran |= rc == 1 || rc == -2;
+			unknown += rc == 0;
+			if (rc == 0)
+				vcpu_prove_entry(&m->vcpus[i]);
+		}
+	}
+	return failed ? err_set(e, "KVM cannot run the guest on this host (the log says why)") : 0;
 }
 
 void machine_park(struct machine *m)

@@ -95,6 +95,13 @@ void machine_park(struct machine *m);
 bool machine_stop_for_error(struct machine *m);
 
 /*
+ * After machine_resume, not the owner's thread: waits until KVM has run every vCPU, for `ms` at
+ * most. 0: it has, as far as can be known. -1: one of them cannot run; `*ran` tells whether
+ * anything of the guest has been run. (The machine has asked its owner for REQUEST_FAILED, too.)
+ */
+int machine_await_entry(struct machine *m, unsigned int ms, bool *ran, struct err *e);
+
+/*
  * Parks for a migration: status becomes FINISH_MIGRATE. A reboot that the guest has just asked for
  * is carried out first, so that it is not lost; -1 when the guest has ended, or is about to (and
  * then is not held). machine_unhold goes back to how it was, running or paused (-1: it cannot run,
@@ -119,11 +126,14 @@ int machine_acquire(struct machine *m, struct err *e);
 
 /*
  * What the guest wrote to its disks. Settle, any thread: it will soon be parked, so begin to make
- * it last, without waiting. Sync, parked: it has been made last, for other hosts to read; on -1 it
- * is not, and the machine must not be handed over.
+ * it last, without waiting. Sync, parked: machine_sync_begin begins it, machine_sync_done tells
+ * whether all has been made last, for other hosts to read: 1, or 0: not yet; on -1 it cannot be,
+ * and the machine must not be handed over. Neither waits for a disk, so one that hangs costs the
+ * guest only as long as its owner likes: machine_resume may come at any time.
  */
 void machine_settle(struct machine *m);
-int machine_sync(struct machine *m, struct err *e);
+void machine_sync_begin(struct machine *m);
+int machine_sync_done(struct machine *m, struct err *e);
 
 /* Whether the host's side of the machine is what its tree says, for another host to take it over;
  * the sentence says what to do. Owner's thread. */

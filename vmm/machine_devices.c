@@ -51,21 +51,42 @@ void machine_settle(struct machine *m)
 	loop_call(&m->io, settle_devices, m);
 }
 
-static void sync_devices(void *arg)
+static void begin_syncs(void *arg)
+{
+	struct machine *m = arg;
+	unsigned int i;
+
+	for (i = 0; i < m->n_devices; i++)
+		if (m->devices[i]->model->sync_begin)
+			m->devices[i]->model->sync_begin(m->devices[i]);
+}
+
+void machine_sync_begin(struct machine *m)
+{
+	loop_call(&m->io, begin_syncs, m);
+}
+
+/* 1 when all are, 0 when one is not yet, -1 when one cannot be. */
+static void ask_syncs(void *arg)
 {
 	struct each_device *a = arg;
 	unsigned int i;
+	int rc;
 
-	for (i = 0; i < a->m->n_devices && !a->rc; i++)
-		if (a->m->devices[i]->model->sync)
-			a->rc = a->m->devices[i]->model->sync(a->m->devices[i], a->e);
+	a->rc = 1;
+	for (i = 0; i < a->m->n_devices && a->rc >= 0; i++) {
+		if (!a->m->devices[i]->model->sync_done)
+			continue;
+		rc = a->m->devices[i]->model->sync_done(a->m->devices[i], a->e);
+		a->rc = rc < a->rc ? rc : a->rc;
+	}
 }
 
-int machine_sync(struct machine *m, struct err *e)
+int machine_sync_done(struct machine *m, struct err *e)
 {
 	struct each_device a = { .m = m, .e = e };
 
-	loop_call(&m->io, sync_devices, &a);
+	loop_call(&m->io, ask_syncs, &a);
 	return a.rc;
 }
 

@@ -76,6 +76,9 @@ static void end(struct vm *vm, int exit_code)
 {
 	vm->exit_code = exit_code;
 	vm->ended = true;
+	/* A guest that has not arrived stays where it is: from here on it cannot be let run. */
+	if (vm->receiving)
+		migration_cancel(vm->migration, "the VM that waited for the guest was ended");
 	loop_stop(&vm->loop);
 }
 
@@ -166,6 +169,15 @@ static void on_signal(void *arg, uint32_t events)
 	end(vm, 0);
 }
 
+/* The guest has arrived: signals that came before, but after the loop looked, count. */
+static void on_arrived(void *arg)
+{
+	struct vm *vm = arg;
+
+	if (!vm->ended)
+		on_signal(vm, 0);
+}
+
 /* One guest has come: nobody else can. */
 static void stop_listening(struct vm *vm)
 {
@@ -212,6 +224,11 @@ static void on_migration_status(void *arg, enum migration_status s)
 		migration_query(vm->migration, &r);
 		log_warn("the guest did not arrive: %s", r.error[0] ? r.error : "cancelled");
 		end(vm, 1);
+	}
+	if (vm->ended && s == MIGRATION_UNDECIDED) {
+		log_warn("the VM was ended while it was handed over, and nobody has said whether "
+			 "the guest runs at the destination: this copy of it is gone");
+		vm->exit_code = 1;
 	}
 	if (vm->receiving && s == MIGRATION_COMPLETED) {
 		tell_arrival(vm);
@@ -302,8 +319,9 @@ static int claim_name(struct vm *vm, const struct config *c, const char *name, s
 /* For the machine, or before there is one. */
 static int make_migration(struct vm *vm, struct err *e)
 {
-	const struct migration_events events = { on_migration_status, on_pass, on_decision,
-						 on_moved, vm };
+	const struct migration_events events = { on_migration_status, on_pass,
+						 on_decision,	      on_moved,
+						 on_arrived,	      vm };
 
 	if (vm->migration) {
 		migration_set_machine(vm->migration, vm->machine);
@@ -469,6 +487,8 @@ static int make_arriving(struct vm *vm, const struct config *c, bool own, struct
 	machine_set_status(vm->machine, MACHINE_INMIGRATE);
 	if (destination_answer(d, NULL, e) == 0) {
 		vm->receiving = true;
+		/* Its thread asks this one from its first moment on. */
+		loop_adopt(&vm->loop);
 		return migration_receive(vm->migration, d, c->paused, e);
 	}
 	destination_free(d);

@@ -24,6 +24,9 @@
 
 #define KICK_SIGNAL SIGUSR1
 
+/* Who has been in KVM_RUN for so long, and is well, has been in the guest. */
+#define ENTRY_NS 300000u
+
 #ifndef sigev_notify_thread_id /* the kernel's name; older C libraries do not have it */
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
@@ -83,10 +86,23 @@ static void request(struct vcpu *v, enum machine_request r)
 	v->env->request(v->env->machine, r);
 }
 
+/* KVM has run it, or cannot. */
+static void note_entry(struct vcpu *v, bool entered)
+{
+	pthread_mutex_lock(&v->lock);
+	if (entered)
+		v->entered = true;
+	else
+		v->failed = true;
+	pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->lock);
+}
+
 static void cannot_go_on(struct vcpu *v, const char *why)
 {
 	char where[160];
 
+	note_entry(v, false);
 	arch_vcpu_describe(v, where, sizeof(where));
 	log_warn("vcpu%u cannot go on: %s; %s", v->index, why, where);
 	request(v, REQUEST_FAILED);
@@ -332,9 +348,23 @@ static void end_slice(struct vcpu *v)
 	v->slice_begun = false;
 }
 
+static void note_entering(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->lock);
+	v->entering_ns = clock_ns();
+	pthread_mutex_unlock(&v->lock);
+}
+
+/* An interrupted KVM_RUN may have ended before it reached the guest; not one that took so long. */
+static bool was_inside(const struct vcpu *v)
+{
+	return clock_ns() - v->entering_ns >= ENTRY_NS;
+}
+
 /* Running: until KVM_RUN says EINTR and somebody wants the vCPU parked. */
 static void run(struct vcpu *v)
 {
+	bool entered = false;
 	char why[96];
 
 	/* Before the first start as well: the guest may have run elsewhere. */
@@ -342,12 +372,19 @@ static void run(struct vcpu *v)
 	for (;;) {
 		if (__atomic_load_n(&v->limited, __ATOMIC_ACQUIRE))
 			pace(v);
+		if (!entered)
+			note_entering(v);
 		if (ioctl(v->fd, KVM_RUN, 0) == 0) {
+			/* A processor that refuses has run nothing of the guest. */
+			if (!entered && v->run->exit_reason != KVM_EXIT_FAIL_ENTRY)
+				note_entry(v, entered = true);
 			handle_exit(v);
 			continue;
 		}
 		switch (errno) {
 		case EINTR:
+			if (!entered && was_inside(v))
+				note_entry(v, entered = true);
 			if (!should_run(v))
 				return;
 			break;
@@ -451,7 +488,44 @@ void vcpu_resume(struct vcpu *v)
 {
 	pthread_mutex_lock(&v->lock);
 	v->want_run = true;
+	v->entered = v->failed = false;
+	v->entering_ns = 0;
 	pthread_cond_broadcast(&v->changed);
+	pthread_mutex_unlock(&v->lock);
+}
+
+void vcpu_await_entry(struct vcpu *v, uint64_t end_ns)
+{
+	struct timespec end = clock_timespec(end_ns);
+
+	pthread_mutex_lock(&v->lock);
+	while (v->want_run && !v->entered && !v->failed)
+		if (pthread_cond_timedwait(&v->changed, &v->lock, &end) == ETIMEDOUT)
+			break;
+	pthread_mutex_unlock(&v->lock);
+}
+
+int vcpu_is_entered(struct vcpu *v)
+{
+	int rc;
+
+	pthread_mutex_lock(&v->lock);
+	if (v->failed)
+		rc = v->entered ? -2 : -1;
+	else if (v->want_run)
+		rc = v->entered;
+	else
+		rc = v->entering_ns ? 1 : -1;
+	pthread_mutex_unlock(&v->lock);
+	return rc;
+}
+
+void vcpu_prove_entry(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->lock);
+	/* Without the flag: KVM_RUN goes on at once. */
+	if (!v->parked && !v->entered && v->entering_ns && clock_ns() - v->entering_ns > ENTRY_NS)
+		pthread_kill(v->thread, KICK_SIGNAL);
 	pthread_mutex_unlock(&v->lock);
 }
 

@@ -50,6 +50,9 @@ struct vcpu {
 	unsigned int throttle_permille;
 	uint64_t dirty_bytes_per_s; /* 0: no limit */
 	bool limits_changed;
+	/* Since vcpu_resume: whether KVM has run it, and whether it met what KVM cannot run. */
+	bool entered, failed;
+	uint64_t entering_ns; /* when it went into KVM_RUN for the first time; 0: not yet */
 
 	bool limited; /* atomic: the thread runs in slices, or should begin to */
 
@@ -74,6 +77,16 @@ void vcpu_park(struct vcpu *v);
 
 /* Owner: waits until it is parked and has no job; after vcpu_park() or vcpu_job(). */
 void vcpu_wait(struct vcpu *v);
+
+/*
+ * Any thread, after vcpu_resume(): waits until KVM has run the vCPU, or cannot; until `end_ns`
+ * (clock_ns) at most. Then vcpu_is_entered() tells: 1 KVM has run it, or may have before it was
+ * parked again; 0 not known yet; -1 it never will; -2 it has, and cannot go on.
+ */
+void vcpu_await_entry(struct vcpu *v, uint64_t end_ns);
+int vcpu_is_entered(struct vcpu *v);
+/* Takes one that is not known to be entered out of KVM, which then tells. */
+void vcpu_prove_entry(struct vcpu *v);
 
 /* Owner: gives a parked vCPU's thread something to do; wait with vcpu_wait(). */
 void vcpu_job(struct vcpu *v, void (*job)(struct vcpu *v, void *arg), void *arg);

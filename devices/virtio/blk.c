@@ -162,7 +162,7 @@ static void end_held(struct blk *b)
 	uint8_t status = b->unsynced ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
 	unsigned int i;
 
-	if (!b->n_held)
+	if (!b->n_held || b->settling)
 		return;
 	for (i = 0; i < BLK_REQUESTS; i++)
 		if (b->requests[i].held) {
@@ -183,8 +183,10 @@ static void reap_one(struct blk *b, struct io_uring_cqe *cqe)
 
 	io_uring_cqe_seen(&b->uring, cqe);
 	if (which == SETTLE) {
-		b->settling = false;
-		if (result < 0 && result != -EAGAIN && result != -EINTR && result != -ECANCELED)
+		b->settling--;
+		if (result == -EAGAIN || result == -EINTR || result == -ECANCELED)
+			b->sync_due = true; /* nothing was done; counts only for a sync */
+		else if (result < 0)
 			b->unsynced = -result;
 		end_held(b);
 		return;
@@ -293,41 +295,55 @@ static void blk_stop(struct virtio_device *v)
 
 /* -- what goes with a hand-over; the I/O thread -- */
 
+/* Hands an fdatasync to the kernel that no request asked for; false when it takes none now. */
+static bool settle(struct blk *b)
+{
+	struct io_uring_sqe *sqe;
+
+	if (!has_room(b) || !(sqe = io_uring_get_sqe(&b->uring)))
+		return false;
+	io_uring_prep_fsync(sqe, b->disk.fd, IORING_FSYNC_DATASYNC);
+	io_uring_sqe_set_data64(sqe, SETTLE);
+	b->settling++;
+	submit(b);
+	return true;
+}
+
 /* So that little is left to be written when the guest stands still. */
 static void blk_settle(struct device *dev)
 {
 	struct blk *b = (struct blk *)dev;
-	struct io_uring_sqe *sqe;
 
 	pthread_mutex_lock(&b->v.lock);
-	if (!b->settling && !b->disk.readonly && has_room(b) &&
-	    (sqe = io_uring_get_sqe(&b->uring))) {
-		io_uring_prep_fsync(sqe, b->disk.fd, IORING_FSYNC_DATASYNC);
-		io_uring_sqe_set_data64(sqe, SETTLE);
-		b->settling = true;
-		submit(b);
-	}
+	if (!b->settling && !b->disk.readonly)
+		settle(b);
 	pthread_mutex_unlock(&b->v.lock);
 }
 
-/* Quiesced. */
-static int blk_sync(struct device *dev, struct err *e)
+/* Quiesced. One that is under way already may not cover what was written last. */
+static void blk_sync_begin(struct device *dev)
+{
+	struct blk *b = (struct blk *)dev;
+
+	pthread_mutex_lock(&b->v.lock);
+	b->sync_due = !b->disk.readonly && !settle(b);
+	pthread_mutex_unlock(&b->v.lock);
+}
+
+/* Quiesced: nothing but settles is with the kernel. */
+static int blk_sync_done(struct device *dev, struct err *e)
 {
 	struct blk *b = (struct blk *)dev;
 	struct io_uring_cqe *cqe;
-	int rc = 0;
+	int rc;
 
 	pthread_mutex_lock(&b->v.lock);
-	while (b->settling) {
-		submit(b);
-		if (io_uring_sq_ready(&b->uring))
-			sched_yield();
-		else if (io_uring_wait_cqe(&b->uring, &cqe) == 0)
-			reap_one(b, cqe);
-	}
-	if (!b->disk.readonly && !b->unsynced && fdatasync(b->disk.fd) < 0)
-		b->unsynced = errno;
-	if (b->unsynced)
+	b->sync_due = b->sync_due && !settle(b);
+	submit(b);
+	while (b->settling && io_uring_peek_cqe(&b->uring, &cqe) == 0)
+		reap_one(b, cqe);
+	rc = !b->settling && !b->sync_due;
+	if (rc && b->unsynced)
 		rc = err_errno(e, b->unsynced, "%s: what the guest wrote does not get onto %s",
 			       b->disk.name, b->disk.path);
 	pthread_mutex_unlock(&b->v.lock);
@@ -477,7 +493,8 @@ const struct device_model virtio_blk_model = {
 	.release = blk_release,
 	.acquire = blk_acquire,
 	.settle = blk_settle,
-	.sync = blk_sync,
+	.sync_begin = blk_sync_begin,
+	.sync_done = blk_sync_done,
 	.check_host = blk_check_host,
 	.resize = blk_resize,
 };

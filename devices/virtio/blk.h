@@ -107,8 +107,9 @@ struct blk {
 	uint64_t told_us; /* when the machine was last told of an error that the guest got; 0: never
 			   */
 	bool error_logged;
-	bool settling; /* an fdatasync that no request asked for is with the kernel */
-	int unsynced;  /* errno of one that failed: the guest's next flush must fail, too */
+	unsigned int settling; /* fdatasyncs that no request asked for are with the kernel */
+	bool sync_due;	       /* one is to be handed to it, which it did not take yet */
+	int unsynced;	       /* errno of one that failed: the guest's next flush must fail, too */
 
 	/* I/O thread: the image's lock, and who has it (disk.h). */
 	bool owner;		  /* the guest has run here, or is about to */

@@ -31,7 +31,7 @@ def follow(qmp):
     """The last query-migrate of a migration under way."""
     def over():
         reply = qmp.execute("query-migrate")
-        return reply if reply["status"] in ("completed", "failed", "cancelled", "postcopy-paused") else None
+        return reply if reply["status"] in ("completed", "failed", "cancelled", "x-godwit-undecided") else None
     return wait_until(over, "the end of the migration")
 
 
@@ -441,7 +441,7 @@ def silence_after_go_is_undecided_and_a_person_decides(place):
     target.kill()
     proxy.near.close()
     reply = follow(qmp)
-    check(reply["status"] == "postcopy-paused" and reply["x-godwit-undecided"], str(reply))
+    check(reply["status"] == "x-godwit-undecided" and reply["x-godwit-undecided"], str(reply))
     check(qmp.execute("query-status")["status"] == "finish-migrate", "the source went on by itself")
     qmp.execute("x-godwit-force-resume")
     bare.works_on(vm)

@@ -101,7 +101,7 @@ def migrate(vm, uri, policy=None):
                 continue
             status, at = event["data"]["status"], event["timestamp"]
             times[status] = at["seconds"] + at["microseconds"] / 1e6
-            if status in ("failed", "cancelled", "postcopy-paused"):
+            if status in ("failed", "cancelled", "x-godwit-undecided"):
                 why = qmp.execute("query-migrate").get("error-desc")
                 raise Failed(f"the migration to {uri} has {status}: {why}")
         ram = qmp.execute("query-migrate")["ram"]

@@ -83,10 +83,18 @@ static void *source_thread(void *arg)
 	r->source_rc = source_run(s, &r->source_error);
 	r->sent_bytes = s->channel->bytes;
 	channel_close(s->channel);
+	__atomic_store_n(&r->left, true, __ATOMIC_RELEASE);
 	return NULL;
 }
 
 /* -- the destination's -- */
+
+static int on_arrived(void *arg, struct err *e)
+{
+	struct rig *r = arg;
+
+	return r->on_arrived ? r->on_arrived(r, e) : 0;
+}
 
 static int arrive(struct rig *r, struct tree *machine, struct err *e)
 {
@@ -116,6 +124,8 @@ static void *destination_thread(void *arg)
 	tree_free(&machine);
 	r->destination.teller = r->agent ? &r->destination_teller : NULL;
 	r->destination.lanes_ms = r->lanes_ms;
+	r->destination.commit = on_arrived;
+	r->destination.commit_arg = r;
 	if (destination_answer(&r->destination, r->refusal, e) == 0 && !r->refusal)
 		r->destination_rc = destination_receive(&r->destination, &r->dst->guest,
 							&r->destination_stats, e) ||

@@ -32,6 +32,7 @@ struct rig {
 	int lanes_ms;
 	void (*on_round)(struct rig *r, uint64_t round);
 	int (*on_commit)(struct rig *r, struct err *e);
+	int (*on_arrived)(struct rig *r, struct err *e); /* the destination's last moment */
 
 	struct teller source_teller, destination_teller; /* used if rig_agent was called */
 	struct fake_agent *agent;
@@ -52,6 +53,7 @@ struct rig {
 	pthread_t source_thread, destination_thread;
 	struct destination destination;
 	bool arrived; /* atomic: the destination has accepted */
+	bool left;    /* atomic: the source has closed its connection */
 	struct uri uri;
 	int listen_fd, pair[2];
 	char dir[32];

@@ -319,6 +319,8 @@ static int fake_states_save(struct guest *g, struct tree *states, struct err *e)
 	struct fake *f = fake_of(g);
 
 	f->saves++;
+	if (f->before_save)
+		f->before_save(f);
 	if (f->fail_save)
 		return err_set(e, "%s", f->fail_save);
 	if (tree_init(states, e))
@@ -356,12 +358,18 @@ static uint64_t fake_vcpu_dirty_pages(struct guest *g, unsigned int vcpu)
 	return vcpu ? 0 : __atomic_load_n(&fake_of(g)->writes, __ATOMIC_RELAXED);
 }
 
-static int fake_sync(struct guest *g, struct err *e)
+static void fake_sync_begin(struct guest *g)
+{
+	fake_of(g)->syncs++;
+}
+
+static int fake_sync_done(struct guest *g, struct err *e)
 {
 	struct fake *f = fake_of(g);
 
-	f->syncs++;
-	return f->fail_sync ? err_set(e, "%s", f->fail_sync) : 0;
+	if (f->sync_hangs)
+		return 0;
+	return f->fail_sync ? err_set(e, "%s", f->fail_sync) : 1;
 }
 
 static void fake_release(struct guest *g)
@@ -394,14 +402,22 @@ static int fake_states_load(struct guest *g, const struct tree *states, uint64_t
 	return tree_u32(states, "/vm", "value", &f->value, e);
 }
 
-static int fake_start(struct guest *g, bool run, struct err *e)
+static int fake_start(struct guest *g, bool run, const struct guest_last *last, struct err *e)
 {
 	struct fake *f = fake_of(g);
 
+	if (f->before_start)
+		f->before_start(f);
 	if (f->fail_start)
 		return err_set(e, "%s", f->fail_start);
 	if (take_disk(f, e))
 		return -1;
+	if (last && last->ask(last->arg, e)) {
+		fake_release(g);
+		return -1;
+	}
+	if (f->fail_entry)
+		return err_set(e, "%s", f->fail_entry), 1;
 	f->starts++;
 	if (f->agent)
 		fake_agent_note(f->agent, "start");
@@ -430,7 +446,8 @@ static const struct guest_ops ops = {
 	.share = fake_share,
 	.dirty_limit = fake_dirty_limit,
 	.vcpu_dirty_pages = fake_vcpu_dirty_pages,
-	.sync = fake_sync,
+	.sync_begin = fake_sync_begin,
+	.sync_done = fake_sync_done,
 	.release = fake_release,
 	.agent_open = fake_open_agent,
 	.states_load = fake_states_load,

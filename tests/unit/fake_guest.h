@@ -53,6 +53,12 @@ struct fake {
 	/* What shall go wrong: the sentence, or NULL. */
 	const char *fail_log, *fail_park, *fail_save, *fail_sync, *fail_load, *fail_start;
 	const char *fail_unpark;
+	const char *fail_entry; /* it ran for a moment, and could not go on */
+	bool sync_hangs;	/* a sync never ends */
+
+	/* Called when it is about to be started, or its states to be saved; or NULL. */
+	void (*before_start)(struct fake *f);
+	void (*before_save)(struct fake *f);
 
 	/* Called at the end of each question for touched pages but the first one of a block, which
 	 * is before the first round; or NULL. */

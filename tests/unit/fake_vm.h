@@ -243,7 +243,7 @@ static int fake_force(void *context, json_t *arguments, json_t **result, struct 
 
 	(void)arguments;
 	(void)result;
-	if (strcmp(vm->migrate_status, "postcopy-paused"))
+	if (strcmp(vm->migrate_status, "x-godwit-undecided"))
 		return err_set(e, "there is nothing to force");
 	vm->migrate_status = "failed";
 	if (vm->was_paused) {

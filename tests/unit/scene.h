@@ -44,8 +44,8 @@ static struct {
 #define ACTIVE	  "{\"status\":\"active\",\"total-time\":100," RAM "}"
 #define CANCELLED "{\"status\":\"cancelled\",\"total-time\":300," RAM "}"
 #define FAILED	  "{\"status\":\"failed\",\"error-desc\":\"the link\\u001b is gone\"," RAM "}"
-#define UNDECIDED                                                                     \
-	"{\"status\":\"postcopy-paused\",\"x-godwit-undecided\":true,\"error-desc\":" \
+#define UNDECIDED                                                                        \
+	"{\"status\":\"x-godwit-undecided\",\"x-godwit-undecided\":true,\"error-desc\":" \
 	"\"no RUNNING\"," RAM "}"
 #define COMPLETED                                                           \
 	"{\"status\":\"completed\",\"total-time\":1230,\"downtime\":5," RAM \

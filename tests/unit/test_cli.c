@@ -74,7 +74,7 @@ START_TEST(forced_resume_of_an_undecided_guest_makes_it_run)
 {
 	start();
 	vm.machine.status = MACHINE_FINISH_MIGRATE;
-	vm.migrate_status = "postcopy-paused";
+	vm.migrate_status = "x-godwit-undecided";
 	ck_assert_int_eq(verb("resume", "fake", "--force", NULL), VERB_DONE);
 	ck_assert_int_eq(vm.machine.status, MACHINE_RUNNING);
 	fake_stop(&vm);

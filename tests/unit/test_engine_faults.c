@@ -426,7 +426,7 @@ START_TEST(destination_that_lies_never_costs_the_guest)
 	/* Only where nothing right will come is a short wait enough to know that. */
 	r.source.checked_ms = lie->before_machine == SAY_CHECKED ? 60000 : 100;
 	r.source.round_ms = lie->after_round == SAY_CHECKED ? 60000 : 100;
-	r.source.ready_ms = lie->after_states == SAY_READY ? 60000 : 100;
+	r.source.spare_ms = lie->after_states == SAY_READY ? 60000 : 100;
 	r.source.running_ms = lie->after_go == SAY_RUNNING ? 60000 : 100;
 	r.limits.downtime_us = 10000;
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);

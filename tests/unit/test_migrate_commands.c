@@ -26,7 +26,7 @@ static struct migration mig;
 
 const char *migration_status_name(enum migration_status s)
 {
-	return s == MIGRATION_UNDECIDED ? "postcopy-paused"
+	return s == MIGRATION_UNDECIDED ? "x-godwit-undecided"
 	       : s == MIGRATION_FAILED	? "failed"
 					: "active";
 }
@@ -281,11 +281,11 @@ START_TEST(parameters_are_told_as_they_are_set)
 	json_t *request, *answer, *o;
 	char *text;
 
-	request = json_pack("{s:s,s:{s:i,s:i,s:i,s:s,s:s,s:s}}", "execute",
+	request = json_pack("{s:s,s:{s:i,s:i,s:i,s:i,s:s,s:s,s:s}}", "execute",
 			    "migrate-set-parameters", "arguments", "x-godwit-timeout", 7,
 			    "x-godwit-timeout-per-gib", 800, "x-godwit-progress-timeout", 9,
-			    "x-godwit-timeout-action", "force", "x-godwit-policy", policies[_i],
-			    "x-godwit-bind", "::1");
+			    "x-godwit-switchover-timeout", 700, "x-godwit-timeout-action", "force",
+			    "x-godwit-policy", policies[_i], "x-godwit-bind", "::1");
 	text = json_dumps(request, 0);
 	ck_assert_str_eq(refusal(text), "");
 	answer = ask("{\"execute\":\"query-migrate-parameters\"}");
@@ -355,7 +355,7 @@ START_TEST(undecided_is_told_with_a_status_that_qemu_knows)
 	mig.report.status = MIGRATION_UNDECIDED;
 	answer = ask("{\"execute\":\"query-migrate\"}");
 	o = json_object_get(answer, "return");
-	ck_assert_str_eq(json_string_value(json_object_get(o, "status")), "postcopy-paused");
+	ck_assert_str_eq(json_string_value(json_object_get(o, "status")), "x-godwit-undecided");
 	ck_assert(json_is_true(json_object_get(o, "x-godwit-undecided")));
 	json_decref(answer);
 }

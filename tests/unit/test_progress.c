@@ -43,8 +43,8 @@ static const struct {
 	{ "{\"status\":\"completed\"}", FIGURES_MOVED },
 	{ "{\"status\":\"failed\"}", FIGURES_FAILED },
 	{ "{\"status\":\"cancelled\"}", FIGURES_CANCELLED },
-	{ "{\"status\":\"postcopy-paused\"}", FIGURES_GOES_ON },
-	{ "{\"status\":\"postcopy-paused\",\"x-godwit-undecided\":true}", FIGURES_UNDECIDED },
+	{ "{\"status\":\"x-godwit-undecided\"}", FIGURES_GOES_ON },
+	{ "{\"status\":\"x-godwit-undecided\",\"x-godwit-undecided\":true}", FIGURES_UNDECIDED },
 };
 
 START_TEST(status_tells_whether_it_is_over)
@@ -489,6 +489,7 @@ static const struct {
 	{ "x-godwit-timeout", "7", "x-godwit-timeout", 7, -1 },
 	{ "timeout-per-gib", "800", "x-godwit-timeout-per-gib", 800, -1 },
 	{ "progress-timeout", "150", "x-godwit-progress-timeout", 150, -1 },
+	{ "switchover-timeout", "900", "x-godwit-switchover-timeout", 900, -1 },
 	{ "channels", "1", "multifd-channels", 1, 0 },
 	{ "channels", "16", "multifd-channels", 16, 1 },
 	{ "multifd-channels", "4", "multifd-channels", 4, -1 },

@@ -75,6 +75,18 @@ static int fake_unpark(struct guest *g, struct err *e)
 	return 0;
 }
 
+static void fake_sync_begin(struct guest *g)
+{
+	(void)g;
+}
+
+static int fake_sync_done(struct guest *g, struct err *e)
+{
+	(void)g;
+	(void)e;
+	return 1;
+}
+
 static bool fake_ran(struct guest *g)
 {
 	(void)g;
@@ -94,6 +106,8 @@ static const struct guest_ops fake_ops = {
 	.touched = fake_touched,
 	.park = fake_park,
 	.unpark = fake_unpark,
+	.sync_begin = fake_sync_begin,
+	.sync_done = fake_sync_done,
 	.ran = fake_ran,
 	.states_save = fake_save,
 	.states_load = fake_load,

@@ -274,7 +274,7 @@ static void bad_rest(struct maker *m, int which)
 		break;
 	case 24:
 		maker_round_end(m, 1);
-		maker_states(m, 3601ull * 1000000000);
+		maker_states(m, 366ull * 24 * 3600 * 1000000000);
 		break;
 	case 25:
 		maker_record(m, RECORD_GO, NULL, 0);
@@ -333,7 +333,7 @@ static const char *const bad_rest_errors[] = {
 	"the states came before the end of a round",
 	"a STATES record where the states should be",
 	"the states: not a valid tree",
-	"a pause of more than an hour",
+	"a pause of 31622400 s, more than a year",
 	"a GO record where the states should be",
 	"a END record where the states should be",
 	"a READY record where the states should be",

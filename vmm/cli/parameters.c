@@ -35,7 +35,8 @@ enum { MULTIFD, AUTO_CONVERGE, XBZRLE, DIRTY_LIMIT };
 static const char *const capability_names[PARAMETERS_CAPABILITIES] = { "multifd", "auto-converge",
 								       "xbzrle", "dirty-limit" };
 
-#define YEAR_S 31536000
+#define YEAR_S	 31536000
+#define MONTH_MS (31ull * 24 * 3600 * 1000)
 
 /* The ranges are those that the VM keeps to (migrate/commands.c); a switch has its capability. */
 static const struct row {
@@ -52,6 +53,8 @@ static const struct row {
 	  "s for each GiB of RAM, 0: none" },
 	{ "progress-timeout", "x-godwit-progress-timeout", KIND_NUMBER, 0, YEAR_S,
 	  "s without progress, 0: none" },
+	{ "switchover-timeout", "x-godwit-switchover-timeout", KIND_MS, 0, MONTH_MS,
+	  "ms, 0: it follows from the downtime" },
 	{ "timeout-action", "x-godwit-timeout-action", KIND_ACTION, 0, 0, "abort or force" },
 	{ "auto-converge", "auto-converge", KIND_SWITCH, AUTO_CONVERGE, 0, "on or off" },
 	{ "dirty-limit", "dirty-limit", KIND_SWITCH, DIRTY_LIMIT, 0, "on or off" },
