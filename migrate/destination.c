@@ -586,8 +586,9 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 
 /*
  * The last moment to say no, on the owner's thread. A GO that is old may be one that the source has
- * given up: then a person may have let the guest run there. So is one behind which the connection
- * was closed. Both are looked at here and not where GO was read, as it may be long since then that
+ * given up: then a person may have let the guest run there. The same holds for one behind which the
+ * connection was closed; but that source may also have died, and then this is the only copy: it is
+ * kept, for a person to decide. Both are looked at here and not where GO was read, as it may be long since then that
  * this process, or its owner's thread, stood still.
  */
 static int may_start(void *arg, struct err *e)
@@ -600,18 +601,19 @@ static int may_start(void *arg, struct err *e)
 		return -1;
 	if (d->cold)
 		return 0;
+	channel_set_stop(d->lane[0].reader.channel, -1);
+	rc = channel_wait(d->lane[0].reader.channel, 0, e);
+	d->undecided = rc != 0;
 	age_ms = (clock_ns_of(CLOCK_BOOTTIME) - d->ready_ns) / 1000000;
-	if (age_ms >= (uint64_t)d->go_ms)
+	if (!rc && age_ms >= (uint64_t)d->go_ms)
 		return err_set(e,
 			       "GO was obeyed too late, %" PRIu64 " ms after READY (%d ms are "
 			       "allowed): the guest does not start here",
 			       age_ms, d->go_ms);
-	channel_set_stop(d->lane[0].reader.channel, -1);
-	rc = channel_wait(d->lane[0].reader.channel, 0, e);
-	if (rc > 0)
-		return err_set(e, "the source has closed the connection, or said more, after GO: "
-				  "the guest does not start here");
-	return rc;
+	if (!rc)
+		return 0;
+	return err_set(e, "the source has handed the guest over, and closed the connection before "
+			  "the guest ran here");
 }
 
 int destination_start(struct destination *d, bool paused, struct err *e)
@@ -621,7 +623,7 @@ int destination_start(struct destination *d, bool paused, struct err *e)
 	struct err why = { "" };
 	int rc = d->guest->ops->start(d->guest, d->run && !paused, &last, &why);
 
-	if (rc < 0)
+	if (rc < 0 && !d->undecided)
 		tell_failed(d, &why);
 	/* It has done something here: only a person can say where it goes on. */
 	if (rc > 0)

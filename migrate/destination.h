@@ -67,6 +67,9 @@ struct destination {
 	bool failed;
 	bool complete;	  /* the states are here: no more pages may come */
 	bool told;	  /* main thread: the source has said why it gave up */
+	/* The source has handed the guest over and then closed the connection: whether it runs there
+	 * is not known here, and the source does not know whether it runs here. */
+	bool undecided;
 	struct err error; /* of the first lane that failed */
 };
 
@@ -94,7 +97,8 @@ int destination_answer(struct destination *d, const char *refusal, struct err *e
  */
 int destination_receive(struct destination *d, struct guest *g, struct stats *stats, struct err *e);
 
-/* Starts it (as it was: running, or paused) and says RUNNING, or FAILED if it cannot. */
+/* Starts it (as it was: running, or paused) and says RUNNING, or FAILED if it cannot. On -1 with
+ * d->undecided the guest is whole and parked here, and a person decides. */
 int destination_start(struct destination *d, bool paused, struct err *e);
 
 void destination_free(struct destination *d);

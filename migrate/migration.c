@@ -301,7 +301,7 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 	memset(&mig->source, 0, sizeof(mig->source));
 	memset(&mig->progress, 0, sizeof(mig->progress));
 	mig->error.text[0] = mig->cancel_reason.text[0] = mig->waiting[0] = 0;
-	mig->committed = false;
+	mig->committed = mig->arrived_undecided = false;
 	mig->start_us = clock_us();
 	mig->end_us = 0;
 	mig->status = MIGRATION_SETUP;
@@ -419,6 +419,19 @@ bool migration_cancel(struct migration *mig, const char *why)
 	return true;
 }
 
+/* The same for a guest that has arrived. */
+static int force_arrived(struct migration *mig, struct err *e)
+{
+	machine_set_status(mig->machine, MACHINE_PAUSED);
+	if (mig->arrived_runs && machine_resume(mig->machine, e)) {
+		machine_set_status(mig->machine, MACHINE_INMIGRATE);
+		machine_release(mig->machine);
+		return -1;
+	}
+	migration_enter(mig, MIGRATION_COMPLETED);
+	return 0;
+}
+
 int migration_force_resume(struct migration *mig, struct err *e)
 {
 	if (mig->status != MIGRATION_UNDECIDED)
@@ -428,6 +441,8 @@ int migration_force_resume(struct migration *mig, struct err *e)
 		machine_release(mig->machine);
 		return -1;
 	}
+	if (mig->destination)
+		return force_arrived(mig, e);
 	machine_log_stop(mig->machine);
 	if (machine_unhold(mig->machine, e))
 		return -1;

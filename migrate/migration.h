@@ -118,7 +118,8 @@ int migration_start(struct migration *mig, const char *uri, struct err *e);
  * without effect, when there is none or GO was sent. */
 bool migration_cancel(struct migration *mig, const char *why);
 
-/* Undecided only: a person says that the guest does not run elsewhere, so it goes on here. */
+/* Undecided only, at either end: a person says that the guest does not run at the other, so it goes
+ * on here. */
 int migration_force_resume(struct migration *mig, struct err *e);
 
 /* What query-migrate tells. Times in ms, since the start. */

@@ -40,6 +40,8 @@ struct migration {
 	struct err why_slots; /* why there are none */
 	struct destination *destination;
 	bool paused; /* receiving: do not let it run */
+	/* Receiving, undecided: its thread's until it is over. */
+	bool arrived_undecided, arrived_runs;
 	struct uri check_uri;
 	struct migration_parameters checked; /* by the one under way: constant for its thread */
 	struct check check;		     /* its thread's until it is over */

@@ -278,7 +278,7 @@ static enum migration_status outcome(struct migration *mig, int rc, const struct
 	pthread_mutex_unlock(&mig->lock);
 	if (!rc)
 		return MIGRATION_COMPLETED;
-	if (mig->source.owner == OWNER_NOBODY)
+	if (mig->source.owner == OWNER_NOBODY || mig->arrived_undecided)
 		return MIGRATION_UNDECIDED;
 	return cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED;
 }
@@ -310,6 +310,8 @@ void *migration_in_thread(void *arg)
 	set_status(mig, MIGRATION_ACTIVE);
 	rc = destination_receive(d, &mig->guest.guest, &mig->stats, &e) ||
 	     destination_start(d, mig->paused, &e);
+	mig->arrived_undecided = rc && d->undecided;
+	mig->arrived_runs = d->run && !mig->paused;
 	destination_free(d);
 	set_status(mig, outcome(mig, rc, &e));
 	return NULL;

@@ -230,6 +230,14 @@ static void on_migration_status(void *arg, enum migration_status s)
 			 "the guest runs at the destination: this copy of it is gone");
 		vm->exit_code = 1;
 	}
+	if (vm->receiving && s == MIGRATION_UNDECIDED && !vm->ended) {
+		struct migration_report r;
+
+		migration_query(vm->migration, &r);
+		log_warn("%s: it is undecided where it runs, and it stays here, parked. Look at the "
+			 "source; only if it does not run there: godwit resume %s --force",
+			 r.error, machine_name(vm->machine));
+	}
 	if (vm->receiving && s == MIGRATION_COMPLETED) {
 		tell_arrival(vm);
 		warn_of_root(vm);

@@ -13,7 +13,7 @@ MEMORY = ("--memory", "64M")
 WORDS = "fill=24 zero=4 write=16"
 
 
-def destination(place, source, *args, listen="tcp:127.0.0.1:0"):
+def destination(place, source, *args, listen="tcp:127.0.0.1:0", name=None):
     """A waiting `godwit receive` for that source's guest, and the URI to reach it."""
     vm = place.vm("receive", "--listen", listen, "--same-paths", *args, console="unix")
     match = vm.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S)

@@ -10,6 +10,7 @@ import checks  # noqa: E402,F401
 import converge  # noqa: E402,F401
 import damage  # noqa: E402,F401
 import devices  # noqa: E402,F401
+import faults  # noqa: E402,F401
 import handover  # noqa: E402,F401
 import host  # noqa: E402,F401
 import life  # noqa: E402,F401

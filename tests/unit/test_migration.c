@@ -61,6 +61,12 @@ int machine_unhold(struct machine *m, struct err *e)
 	return err_set(e, "not held");
 }
 
+int machine_resume(struct machine *m, struct err *e)
+{
+	(void)m;
+	return err_set(e, "nobody has arrived");
+}
+
 int machine_acquire(struct machine *m, struct err *e)
 {
 	(void)m;
