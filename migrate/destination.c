@@ -588,8 +588,8 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
  * The last moment to say no, on the owner's thread. A GO that is old may be one that the source has
  * given up: then a person may have let the guest run there. The same holds for one behind which the
  * connection was closed; but that source may also have died, and then this is the only copy: it is
- * kept, for a person to decide. Both are looked at here and not where GO was read, as it may be long since then that
- * this process, or its owner's thread, stood still.
+ * kept, for a person to decide. Both are looked at here and not where GO was read, as it may be
+ * long since then that this process, or its owner's thread, stood still.
  */
 static int may_start(void *arg, struct err *e)
 {
