@@ -769,9 +769,13 @@ static int run_verb(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	int code;
+
 	process_fill_descriptors();
-	if (argc >= 2)
-		return verb_finish(argv[1], run_verb(argc, argv));
-	help_print(NULL);
-	return VERB_USAGE;
+	if (argc < 2) {
+		help_print(NULL);
+		return VERB_USAGE;
+	}
+	code = run_verb(argc, argv);
+	return verb_output_lost(argv[1]) && code == VERB_DONE ? VERB_FAILED : code;
 }

@@ -44,7 +44,7 @@ static const char overview[] =
 	"godwit VERB --help tells the options of a verb, godwit --version the version.\n"
 	"Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cancelled, 4 undecided (migrate).\n"
 	"Errors are one sentence on stderr. Output that cannot be written is an error (1; of\n"
-	"migrate the code stays, as it tells where the guest is).\n";
+	"migrate and save the code stays, as it tells where the guest is).\n";
 
 #define COMING_OPTIONS                                                                            \
 	"  --disk ID=PATH      where the disk called ID is here; may be repeated\n"               \

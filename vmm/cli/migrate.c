@@ -463,6 +463,8 @@ int verb_migrate(int argc, char **argv)
 		code = m.help ? help_print("migrate") : move(&m, &e);
 	if (code)
 		verb_fail(&e, code);
+	else if (!m.help && !m.check)
+		verb_output_lost("migrate");
 	if (m.client.interrupt_fd >= 0)
 		close(m.client.interrupt_fd);
 	client_close(&m.client);

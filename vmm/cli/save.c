@@ -139,10 +139,12 @@ static int save_vm(struct client *c, const struct verb_args *args, struct err *e
 		}
 	}
 	close(fd);
-	if (rc == VERB_DONE)
+	if (rc == VERB_DONE) {
 		print_done(c, path);
-	else
+		verb_output_lost("save");
+	} else {
 		verb_fail(e, rc);
+	}
 	client_close(c);
 	return rc;
 

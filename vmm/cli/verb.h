@@ -36,11 +36,11 @@ const struct verb *verb_find(const char *name);
 int verb_fail(const struct err *e, int code);
 
 /*
- * At the end of the program: writes out what was printed. The exit code to end with: `code`, or 1
- * in place of 0 when output was lost, and then a sentence was printed. migrate's code says where
- * the guest is, and stays.
+ * Writes out what was printed; true, with a sentence, when some of it was lost. The program does so
+ * at its end, and then ends with 1. A verb whose exit code says where the guest is does so itself,
+ * and keeps its code.
  */
-int verb_finish(const char *verb, int code);
+bool verb_output_lost(const char *verb);
 
 /* What was typed after a client verb; a verb names the options that it has. */
 struct verb_args {

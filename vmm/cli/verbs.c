@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -40,18 +41,23 @@ int verb_fail(const struct err *e, int code)
 	return code;
 }
 
-int verb_finish(const char *verb, int code)
+bool verb_output_lost(const char *verb)
 {
 	struct err e;
+	int why;
 
 	errno = 0;
 	if (fflush(stdout) == 0 && !ferror(stdout))
-		return code;
-	if (errno)
-		err_errno(&e, errno, "%s: output was lost: cannot write to stdout", verb);
-	else
-		err_set(&e, "%s: output was lost: cannot write to stdout", verb);
-	return verb_fail(&e, code == VERB_DONE && strcmp(verb, "migrate") ? VERB_FAILED : code);
+		return false;
+	why = errno;
+	/* Said once, and not tried again. */
+	__fpurge(stdout);
+	clearerr(stdout);
+	err_set(&e, "%s: output was lost, stdout cannot be written to", verb);
+	if (why)
+		err_errno(&e, why, "%s: output was lost, cannot write to stdout", verb);
+	verb_fail(&e, VERB_FAILED);
+	return true;
 }
 
 int verb_absolute_path(const char *file, char *path, size_t size, struct err *e)
