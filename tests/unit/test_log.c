@@ -7,12 +7,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "vmm/base/clock.h"
@@ -130,6 +132,25 @@ START_TEST(a_socket_may_be_stderr)
 	reader = ends[0];
 	be_stderr(ends[1]);
 	log_into_what_is_full();
+}
+END_TEST
+
+START_TEST(a_stopped_terminal_holds_nobody_up)
+{
+	char bytes[300] = { 0 };
+	int slave, i;
+
+	ck_assert_int_eq(openpty(&reader, &slave, NULL, NULL, NULL), 0);
+	ck_assert_int_eq(tcflow(slave, TCOOFF), 0);
+	be_stderr(slave);
+	log_open();
+	for (i = 0; i < 3000; i++)
+		log_warn("line %d", i);
+	log_close();
+	/* Nor where it cannot be opened anew. */
+	for (i = 0; i < 300; i++)
+		(void)!output_write(STDERR_FILENO, OUTPUT_POLLED, bytes, sizeof(bytes));
+	ck_assert_int_eq(tcflow(STDERR_FILENO, TCOON), 0);
 }
 END_TEST
 
@@ -295,6 +316,7 @@ int main(void)
 	suite_add_tcase(s, t);
 	tcase_add_test(t, who_logs_never_waits_for_the_reader_and_lost_lines_are_counted);
 	tcase_add_test(t, a_socket_may_be_stderr);
+	tcase_add_test(t, a_stopped_terminal_holds_nobody_up);
 	tcase_add_test(t, a_pipe_that_cannot_be_opened_anew_is_never_waited_for);
 	tcase_add_test(t, the_end_waits_a_bounded_moment_for_the_reader);
 	tcase_add_test(t, a_reader_that_is_gone_is_no_harm);
