@@ -88,19 +88,16 @@ int arch_tree_probe(struct tree *t, const struct kvm *kvm, struct err *e)
 {
 	struct cpuid_table *supported = malloc(2 * sizeof(*supported));
 	struct cpuid_table *guest = supported + 1;
-	uint32_t n_cpus;
-	int khz, rc = -1;
+	uint32_t n_cpus, khz;
+	int rc = -1;
 
 	if (!supported)
 		return err_set(e, "out of memory");
-	/* Works on the VM's fd since Linux 5.18; before, the guest finds its frequency by kvmclock.
-	 */
-	khz = kvm_ioctl(kvm, kvm->vm_fd, KVM_GET_TSC_KHZ, NULL);
+	khz = x86_tsc_host_khz(kvm);
 	if (tree_u32(t, "/cpus", "count", &n_cpus, e) || cpuid_supported(kvm, supported, e))
 		goto out;
-	cpuid_for_guest(supported, n_cpus, khz > 0 ? (uint32_t)khz : 0, guest);
-	if (cpuid_to_tree(guest, t, e) ||
-	    tree_set_u32(t, "/cpus", "tsc-khz", khz > 0 ? (uint32_t)khz : 0, e))
+	cpuid_for_guest(supported, n_cpus, khz, guest);
+	if (cpuid_to_tree(guest, t, e) || tree_set_u32(t, "/cpus", "tsc-khz", khz, e))
 		goto out;
 	rc = 0;
 out:
@@ -135,6 +132,11 @@ int arch_init(struct arch **out, struct kvm *kvm, const struct tree *t, struct e
 	if (!a)
 		return err_set(e, "out of memory");
 	a->kvm = kvm;
+	a->agreed_offset = calloc(1, sizeof(*a->agreed_offset));
+	if (!a->agreed_offset) {
+		err_set(e, "out of memory");
+		goto fail;
+	}
 	if (cpuid_from_tree(t, &a->cpuid, e) || tree_u32(t, "/cpus", "tsc-khz", &a->tsc_khz, e) ||
 	    check_cpuid(a, e))
 		goto fail;
@@ -163,6 +165,8 @@ fail:
 
 void arch_free(struct arch *a)
 {
+	if (a)
+		free(a->agreed_offset);
 	free(a);
 }
 

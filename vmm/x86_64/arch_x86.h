@@ -21,14 +21,15 @@
 struct arch {
 	struct kvm *kvm;
 	struct cpuid_table cpuid; /* the guest's, from the tree */
-	uint32_t tsc_khz;	  /* the guest's, from the tree; 0: as the host's */
-	uint32_t host_khz;	  /* what this host's TSC ticks at; 0: KVM does not say */
-	bool tsc_scaled;	  /* they differ, and KVM scales */
-	uint32_t n_msrs;	  /* those that KVM saves and this CPU can read */
+	uint32_t tsc_khz;  /* the guest's, from the tree; 0: the guest does not count on it */
+	uint32_t host_khz; /* what this host's TSC ticks at; 0: KVM does not say */
+	bool tsc_scaled;   /* they differ, and KVM scales */
+	uint32_t n_msrs;   /* those that KVM saves and this CPU can read */
 	uint32_t msrs[X86_MSRS_MAX];
 	uint32_t xsave_bytes;
 	bool msrs_known;
-	bool tsc_offset; /* KVM_VCPU_TSC_OFFSET is there */
+	bool tsc_offset;	 /* KVM_VCPU_TSC_OFFSET is there */
+	uint64_t *agreed_offset; /* atomic; if it is not: of all vCPUs, as they measured it */
 };
 
 /* vcpu_state.c: as ioctl(2) on the vCPU's fd. */
@@ -45,7 +46,9 @@ int x86_msrs_get(const struct arch *a, struct vcpu *v, uint64_t *values, struct 
 int x86_msrs_set(struct vcpu *v, const uint32_t *numbers, const uint64_t *values, uint32_t n,
 		 struct err *e);
 
-/* tsc.c: lets the vCPU's TSC tick as the tree says. */
+/* tsc.c: what this host's TSC ticks at; 0: KVM does not tell. */
+uint32_t x86_tsc_host_khz(const struct kvm *kvm);
+/* Lets the vCPU's TSC tick as the tree says. */
 int x86_tsc_init(struct arch *a, struct vcpu *v, struct err *e);
 /* What it showed at that moment; and makes it have shown `tsc` then, advanced as the moment is. */
 int x86_tsc_save(const struct arch *a, struct vcpu *v, const struct arch_moment *now, uint64_t *tsc,

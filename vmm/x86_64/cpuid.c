@@ -291,6 +291,21 @@ static void set_maximum(struct cpuid_table *c, uint32_t base)
 	c->entries[top].eax = max;
 }
 
+/*
+ * A guest that moves to a host of another frequency must then not notice: no invariant TSC, no
+ * deadline timer, which counts in its ticks.
+ */
+static void hide_constant_tsc(struct cpuid_table *c)
+{
+	int at = find(c, 1, 0);
+
+	if (at >= 0)
+		c->entries[at].ecx &= ~BIT(24);
+	at = find(c, 0x80000007, 0);
+	if (at >= 0)
+		c->entries[at].edx &= ~BIT(8);
+}
+
 void cpuid_for_guest(const struct cpuid_table *supported, uint32_t n_cpus, uint32_t tsc_khz,
 		     struct cpuid_table *out)
 {
@@ -320,6 +335,8 @@ void cpuid_for_guest(const struct cpuid_table *supported, uint32_t n_cpus, uint3
 	if (tsc_khz)
 		add(out, (struct kvm_cpuid_entry2){
 				 .function = LEAF_HV_TIMING, .eax = tsc_khz, .ebx = APIC_BUS_KHZ });
+	else
+		hide_constant_tsc(out);
 	set_maximum(out, 0);
 	set_maximum(out, LEAF_KVM);
 	set_maximum(out, LEAF_EXTENDED);

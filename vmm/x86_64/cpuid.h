@@ -22,12 +22,18 @@ struct cpuid_table {
 	struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
 };
 
+enum cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
+
+/* One register of a leaf; 0 when it is not there. */
+uint32_t cpuid_word(const struct cpuid_table *c, uint32_t function, uint32_t index,
+		    enum cpuid_reg reg);
+
 /* What KVM supports here (KVM_GET_SUPPORTED_CPUID on the /dev/kvm fd). */
 int cpuid_supported(const struct kvm *kvm, struct cpuid_table *out, struct err *e);
 
 /* The table for a new guest of `n_cpus`: supported features, hypervisor bit, TSC deadline, x2APIC,
  * topology leaves (1, 4, 0xb, 0x1f, 0x80000008, 0x8000001d, 0x8000001e), 0x40000010 (tsc_khz).
- * Pure. */
+ * tsc_khz 0: not known, so the guest is not told that it can count on its TSC. Pure. */
 void cpuid_for_guest(const struct cpuid_table *supported, uint32_t n_cpus, uint32_t tsc_khz,
 		     struct cpuid_table *out);
 

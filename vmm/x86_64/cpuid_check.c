@@ -16,70 +16,68 @@
 #include "vmm/base/err.h"
 #include "vmm/x86_64/cpuid.h"
 
-enum reg { EAX, EBX, ECX, EDX };
-
 /* One word of feature bits. */
 struct word {
 	uint32_t function, index;
-	enum reg reg;
+	enum cpuid_reg reg;
 	uint32_t ignored;
 	const char *names; /* from bit 0 on; "-" or the end: no name, told by its number */
 };
 
 static const struct word words[] = {
-	{ 0x1, 0, ECX, 1u << 21 | 1u << 24 | 1u << 27 | 1u << 31,
+	{ 0x1, 0, CPUID_ECX, 1u << 21 | 1u << 24 | 1u << 27 | 1u << 31,
 	  "pni pclmulqdq dtes64 monitor ds_cpl vmx smx est tm2 ssse3 cid sdbg fma cx16 xtpr pdcm "
 	  "- pcid dca sse4_1 sse4_2 x2apic movbe popcnt tsc_deadline_timer aes xsave osxsave avx "
 	  "f16c rdrand hypervisor" },
-	{ 0x1, 0, EDX, 1u << 28,
+	{ 0x1, 0, CPUID_EDX, 1u << 28,
 	  "fpu vme de pse tsc msr pae mce cx8 apic - sep mtrr pge mca cmov "
 	  "pat pse36 pn clflush - dts acpi mmx fxsr sse sse2 ss ht tm ia64 pbe" },
-	{ 0x6, 0, EAX, 0, "dtherm ida arat" },
-	{ 0x7, 0, EBX, 0,
+	{ 0x6, 0, CPUID_EAX, 0, "dtherm ida arat" },
+	{ 0x7, 0, CPUID_EBX, 0,
 	  "fsgsbase tsc_adjust sgx bmi1 hle avx2 fdp_excptn_only smep bmi2 erms invpcid rtm cqm "
 	  "zero_fcs_fds mpx rdt_a avx512f avx512dq rdseed adx smap avx512ifma - clflushopt clwb "
 	  "intel_pt avx512pf avx512er avx512cd sha_ni avx512bw avx512vl" },
-	{ 0x7, 0, ECX, 1u << 4,
+	{ 0x7, 0, CPUID_ECX, 1u << 4,
 	  "prefetchwt1 avx512vbmi umip pku ospke waitpkg avx512_vbmi2 shstk gfni vaes vpclmulqdq "
 	  "avx512_vnni avx512_bitalg tme avx512_vpopcntdq - la57 - - - - - rdpid - "
 	  "bus_lock_detect cldemote - movdiri movdir64b enqcmd sgx_lc pks" },
-	{ 0x7, 0, EDX, 0,
+	{ 0x7, 0, CPUID_EDX, 0,
 	  "- - avx512_4vnniw avx512_4fmaps fsrm - - - avx512_vp2intersect - md_clear - - - "
 	  "serialize - tsxldtrk - pconfig arch_lbr ibt - amx_bf16 avx512_fp16 amx_tile amx_int8 "
 	  "ibrs stibp flush_l1d arch_capabilities - ssbd" },
-	{ 0x7, 1, EAX, 0,
+	{ 0x7, 1, CPUID_EAX, 0,
 	  "sha512 sm3 sm4 - avx_vnni avx512_bf16 - cmpccxadd - - fzrm fsrs fsrc - - - - fred lkgs "
 	  "wrmsrns - amx_fp16 - avx_ifma - - lam" },
-	{ 0x7, 1, EBX, 0, "" },
-	{ 0x7, 1, EDX, 0, "- - - - avx_vnni_int8 avx_ne_convert" },
-	{ 0x7, 2, EDX, 0, "" },
-	{ 0xd, 0, EAX, 0,
+	{ 0x7, 1, CPUID_EBX, 0, "" },
+	{ 0x7, 1, CPUID_EDX, 0, "- - - - avx_vnni_int8 avx_ne_convert" },
+	{ 0x7, 2, CPUID_EDX, 0, "" },
+	{ 0xd, 0, CPUID_EAX, 0,
 	  "xstate_x87 xstate_sse xstate_avx xstate_bndregs xstate_bndcsr xstate_opmask "
 	  "xstate_zmm_hi256 xstate_hi16_zmm - xstate_pkru" },
-	{ 0xd, 0, EDX, 0, "" },
-	{ 0xd, 1, EAX, 0, "xsaveopt xsavec xgetbv1 xsaves xfd" },
-	{ 0xd, 1, ECX, 0, "" },
-	{ 0xd, 1, EDX, 0, "" },
-	{ 0x40000001, 0, EAX, 0,
+	{ 0xd, 0, CPUID_EDX, 0, "" },
+	{ 0xd, 1, CPUID_EAX, 0, "xsaveopt xsavec xgetbv1 xsaves xfd" },
+	{ 0xd, 1, CPUID_ECX, 0, "" },
+	{ 0xd, 1, CPUID_EDX, 0, "" },
+	{ 0x40000001, 0, CPUID_EAX, 0,
 	  "kvmclock_old kvm_nopiodelay kvm_mmu kvmclock kvm_asyncpf kvm_steal_time kvm_pv_eoi "
 	  "kvm_pv_unhalt - kvm_pv_tlb_flush kvm_asyncpf_vmexit kvm_pv_ipi kvm_poll_control "
 	  "kvm_pv_sched_yield kvm_asyncpf_int kvm_msi_ext_dest_id kvm_hc_map_gpa_range "
 	  "kvm_migration_control - - - - - - kvmclock_stable_bit" },
 	/* CmpLegacy is ours. */
-	{ 0x80000001, 0, ECX, 1u << 1,
+	{ 0x80000001, 0, CPUID_ECX, 1u << 1,
 	  "lahf_lm cmp_legacy svm extapic cr8_legacy abm sse4a misalignsse 3dnowprefetch osvw ibs "
 	  "xop skinit wdt - lwp fma4 tce - nodeid_msr - tbm topoext perfctr_core perfctr_nb - "
 	  "bpext ptsc perfctr_llc mwaitx" },
 	/* AMD repeats leaf 1 here: those bits were compared there. */
-	{ 0x80000001, 0, EDX, 0x0183f3ff,
+	{ 0x80000001, 0, CPUID_EDX, 0x0183f3ff,
 	  "- - - - - - - - - - - syscall - - - - - - - mp nx - mmxext - - fxsr_opt pdpe1gb rdtscp "
 	  "- lm 3dnowext 3dnow" },
-	{ 0x80000007, 0, EDX, 0, "- - - - - - - - nonstop_tsc" },
-	{ 0x80000008, 0, EBX, 0,
+	{ 0x80000007, 0, CPUID_EDX, 0, "- - - - - - - - nonstop_tsc" },
+	{ 0x80000008, 0, CPUID_EBX, 0,
 	  "clzero irperf xsaveerptr - rdpru - - - - wbnoinvd - - ibpb - ibrs stibp - "
 	  "stibp_always_on - - - - - amd_ppin ssbd virt_ssbd ssb_no" },
-	{ 0x80000021, 0, EAX, 0, "" },
-	{ 0x80000021, 0, ECX, 0, "" },
+	{ 0x80000021, 0, CPUID_EAX, 0, "" },
+	{ 0x80000021, 0, CPUID_ECX, 0, "" },
 };
 
 /* The word number `bit` of the names; its length, 0 when there is none. */
@@ -132,21 +130,25 @@ static const struct kvm_cpuid_entry2 *find(const struct cpuid_table *c, uint32_t
 	return NULL;
 }
 
-static uint32_t value(const struct cpuid_table *c, uint32_t function, uint32_t index, enum reg reg)
+uint32_t cpuid_word(const struct cpuid_table *c, uint32_t function, uint32_t index,
+		    enum cpuid_reg reg)
 {
 	const struct kvm_cpuid_entry2 *l = find(c, function, index);
 
 	if (!l)
 		return 0;
-	return reg == EAX ? l->eax : reg == EBX ? l->ebx : reg == ECX ? l->ecx : l->edx;
+	return reg == CPUID_EAX	  ? l->eax
+	       : reg == CPUID_EBX ? l->ebx
+	       : reg == CPUID_ECX ? l->ecx
+				  : l->edx;
 }
 
 static void check_word(const struct word *w, const struct cpuid_table *c,
 		       const struct cpuid_table *supported, struct list *missing)
 {
 	static const char regs[4][4] = { "eax", "ebx", "ecx", "edx" };
-	uint32_t bits = value(c, w->function, w->index, w->reg) &
-			~value(supported, w->function, w->index, w->reg) & ~w->ignored;
+	uint32_t bits = cpuid_word(c, w->function, w->index, w->reg) &
+			~cpuid_word(supported, w->function, w->index, w->reg) & ~w->ignored;
 	const char *name;
 	int len;
 
@@ -187,7 +189,7 @@ static void check_levels(const struct cpuid_table *c, const struct cpuid_table *
 	static const uint32_t bases[] = { 0, 0x80000000 };
 
 	for (unsigned int k = 0; k < sizeof(bases) / sizeof(bases[0]); k++) {
-		uint32_t wanted = 0, here = value(supported, bases[k], 0, EAX);
+		uint32_t wanted = 0, here = cpuid_word(supported, bases[k], 0, CPUID_EAX);
 
 		for (uint32_t i = 0; i < c->n && i < CPUID_ENTRIES_MAX; i++) {
 			uint32_t f = c->entries[i].function;
@@ -204,8 +206,8 @@ static void check_levels(const struct cpuid_table *c, const struct cpuid_table *
 static void check_address_bits(const struct cpuid_table *c, const struct cpuid_table *supported,
 			       struct list *missing)
 {
-	uint32_t wanted = value(c, 0x80000008, 0, EAX);
-	uint32_t here = value(supported, 0x80000008, 0, EAX);
+	uint32_t wanted = cpuid_word(c, 0x80000008, 0, CPUID_EAX);
+	uint32_t here = cpuid_word(supported, 0x80000008, 0, CPUID_EAX);
 
 	if ((wanted & 0xff) > (here & 0xff))
 		list_add(missing, "%u bits of physical address (here %u)", wanted & 0xff,
@@ -218,7 +220,8 @@ static void check_address_bits(const struct cpuid_table *c, const struct cpuid_t
 /* "GenuineIntel" and the like; never anything but printable text, whatever the table holds. */
 static void vendor(const struct cpuid_table *c, char text[13])
 {
-	const uint32_t v[3] = { value(c, 0, 0, EBX), value(c, 0, 0, EDX), value(c, 0, 0, ECX) };
+	const uint32_t v[3] = { cpuid_word(c, 0, 0, CPUID_EBX), cpuid_word(c, 0, 0, CPUID_EDX),
+				cpuid_word(c, 0, 0, CPUID_ECX) };
 
 	memcpy(text, v, 12);
 	text[12] = 0;
