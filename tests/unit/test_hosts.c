@@ -238,10 +238,33 @@ START_TEST(counter_is_loaded_as_of_its_moment)
 }
 END_TEST
 
+/* -- interrupts -- */
+
+START_TEST(interrupts_go_to_the_ioapic_alone)
+{
+	struct arch *a;
+	struct vcpu v;
+
+	make_tree(&here);
+	check_built(&here, &a, &v);
+	ck_assert_uint_eq(here.n_routes, KVM_IOAPIC_NUM_PINS);
+	for (uint32_t i = 0; i < here.n_routes; i++) {
+		const struct kvm_irq_routing_entry *r = &here.routes[i];
+
+		ck_assert_uint_eq(r->gsi, i);
+		ck_assert_uint_eq(r->type, KVM_IRQ_ROUTING_IRQCHIP);
+		ck_assert_uint_eq(r->u.irqchip.irqchip, KVM_IRQCHIP_IOAPIC);
+		ck_assert_uint_eq(r->u.irqchip.pin, i);
+	}
+	arch_free(a);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("hosts");
 	TCase *tsc = tcase_create("time stamp counter");
+	TCase *interrupts = tcase_create("interrupts");
 	SRunner *r = srunner_create(s);
 	int failed;
 
@@ -254,6 +277,9 @@ int main(void)
 	tcase_add_loop_test(tsc, counter_is_saved_as_of_the_moment_of_the_park, 0, 2);
 	tcase_add_loop_test(tsc, counter_is_loaded_as_of_its_moment, 0, 2);
 	suite_add_tcase(s, tsc);
+	tcase_add_checked_fixture(interrupts, set_up, tear_down);
+	tcase_add_test(interrupts, interrupts_go_to_the_ioapic_alone);
+	suite_add_tcase(s, interrupts);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);

@@ -122,10 +122,48 @@ static int check_cpuid(const struct arch *a, struct err *e)
 	return rc ? err_context(e, "/cpus") : 0;
 }
 
-int arch_init(struct arch **out, struct kvm *kvm, const struct tree *t, struct err *e)
+/*
+ * KVM's own routing gives each of the first 16 lines to the 8259s as well. Nobody sets those up,
+ * and they then interrupt with vectors that are exceptions: a Linux before 5.4 leaves LINT0 open.
+ */
+static int route_to_ioapic(const struct kvm *kvm, struct err *e)
+{
+	struct kvm_irq_routing *routing = calloc(
+		1, sizeof(*routing) + KVM_IOAPIC_NUM_PINS * sizeof(routing->entries[0]));
+	int rc;
+
+	if (!routing)
+		return err_set(e, "out of memory");
+	routing->nr = KVM_IOAPIC_NUM_PINS;
+	for (uint32_t pin = 0; pin < routing->nr; pin++)
+		routing->entries[pin] = (struct kvm_irq_routing_entry){
+			.gsi = pin,
+			.type = KVM_IRQ_ROUTING_IRQCHIP,
+			.u.irqchip = { .irqchip = KVM_IRQCHIP_IOAPIC, .pin = pin },
+		};
+	rc = kvm_vm_ioctl(kvm, KVM_SET_GSI_ROUTING, routing, "KVM_SET_GSI_ROUTING", e);
+	free(routing);
+	return rc < 0 ? -1 : 0;
+}
+
+static int make_chips(const struct kvm *kvm, struct err *e)
 {
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
 	uint64_t identity = X86_KVM_IDENTITY_GPA;
+
+	/* Pages that Intel hosts need for real mode; others ignore them. */
+	if (kvm_vm_ioctl(kvm, KVM_SET_IDENTITY_MAP_ADDR, &identity, "KVM_SET_IDENTITY_MAP_ADDR",
+			 e) < 0 ||
+	    kvm_vm_ioctl(kvm, KVM_SET_TSS_ADDR, (void *)X86_KVM_TSS_GPA, "KVM_SET_TSS_ADDR", e) <
+		    0 ||
+	    kvm_vm_ioctl(kvm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", e) < 0 ||
+	    kvm_vm_ioctl(kvm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", e) < 0)
+		return -1;
+	return route_to_ioapic(kvm, e);
+}
+
+int arch_init(struct arch **out, struct kvm *kvm, const struct tree *t, struct err *e)
+{
 	struct arch *a = calloc(1, sizeof(*a));
 	int xsave;
 
@@ -138,15 +176,7 @@ int arch_init(struct arch **out, struct kvm *kvm, const struct tree *t, struct e
 		goto fail;
 	}
 	if (cpuid_from_tree(t, &a->cpuid, e) || tree_u32(t, "/cpus", "tsc-khz", &a->tsc_khz, e) ||
-	    check_cpuid(a, e))
-		goto fail;
-	/* Pages that Intel hosts need for real mode; others ignore them. */
-	if (kvm_vm_ioctl(kvm, KVM_SET_IDENTITY_MAP_ADDR, &identity, "KVM_SET_IDENTITY_MAP_ADDR",
-			 e) < 0 ||
-	    kvm_vm_ioctl(kvm, KVM_SET_TSS_ADDR, (void *)X86_KVM_TSS_GPA, "KVM_SET_TSS_ADDR", e) <
-		    0 ||
-	    kvm_vm_ioctl(kvm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", e) < 0 ||
-	    kvm_vm_ioctl(kvm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", e) < 0)
+	    check_cpuid(a, e) || make_chips(kvm, e))
 		goto fail;
 	xsave = kvm_has(kvm, KVM_CAP_XSAVE2);
 	a->xsave_bytes = xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave
