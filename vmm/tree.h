@@ -7,7 +7,7 @@
  *   /            compatible = "godwit,x86_64", name
  *   /chosen      bootargs
  *   /memory@GPA  reg = <u64 gpa, u64 size>
- *   /cpus        count, and what the architecture adds (x86_64: cpuid, tsc-khz)
+ *   /cpus        count, and what the architecture adds (x86_64: cpuid, tsc-khz, feature-msrs, msrs)
  *   /devices/X   model = "serial-8250" "power" "virtio-blk" ...: which device model it is
  *                id    = what the user calls it: "disk0", "net0"
  *                port = <u32 base, u32 size> or reg = <u64 gpa, u64 size>, interrupts = <u32 gsi>

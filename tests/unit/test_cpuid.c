@@ -217,6 +217,21 @@ START_TEST(topology_is_one_package_of_single_threaded_cores)
 }
 END_TEST
 
+START_TEST(arch_capabilities_are_intels_alone)
+{
+	struct cpuid_table host, g;
+
+	amd_host(&host);
+	get(&host, 7, 0)->edx |= 1u << 29;
+	cpuid_for_guest(&host, 2, 2600000, &g);
+	ck_assert_uint_eq(get(&g, 7, 0)->edx & 1u << 29, 0);
+	intel_host(&host);
+	get(&host, 7, 0)->edx |= 1u << 29;
+	cpuid_for_guest(&host, 2, 2600000, &g);
+	ck_assert_uint_eq(get(&g, 7, 0)->edx & 1u << 29, 1u << 29);
+}
+END_TEST
+
 START_TEST(host_that_made_a_table_can_keep_it)
 {
 	struct cpuid_table host, g, v;
@@ -363,6 +378,7 @@ int main(void)
 	tcase_add_test(tc, xsave_area_holds_the_guests_components_only);
 	tcase_add_test(tc, guest_is_told_it_runs_under_kvm);
 	tcase_add_test(tc, topology_is_one_package_of_single_threaded_cores);
+	tcase_add_test(tc, arch_capabilities_are_intels_alone);
 	tcase_add_test(tc, host_that_made_a_table_can_keep_it);
 	tcase_add_test(tc, missing_features_are_named);
 	tcase_add_test(tc, other_vendor_is_refused);

@@ -260,11 +260,348 @@ START_TEST(interrupts_go_to_the_ioapic_alone)
 }
 END_TEST
 
+/* -- a move of one vCPU -- */
+
+/* From `here` to `there`, as an encoded tree; -1: it was refused. */
+static int move_and(struct arch **there_arch, struct vcpu *there_vcpu,
+		    void (*change)(struct tree *states))
+{
+	const struct arch_moment now = { .host_counter = __rdtsc() };
+	struct arch *a;
+	struct vcpu v;
+	struct tree t;
+	void *st;
+	int rc;
+
+	check_built(&here, &a, &v);
+	here.ran = true;
+	st = save(a, &v, &now, &t);
+	arch_free(a);
+	if (change)
+		change(&t);
+	check_built(&there, there_arch, there_vcpu);
+	memset(st, 0xff, arch_vcpu_state.size);
+	rc = state_load(&t, "/cpus/cpu@0", &arch_vcpu_state, st, &err) ||
+			     arch_vcpu_load(*there_arch, there_vcpu, &now, st, &err)
+		     ? -1
+		     : 0;
+	tree_free(&t);
+	free(st);
+	return rc;
+}
+
+static void move(void)
+{
+	struct arch *a;
+	struct vcpu v;
+
+	ck_assert_msg(move_and(&a, &v, NULL) == 0, "%s", err.text);
+	arch_free(a);
+}
+
+static void check_move_refused(const char *word)
+{
+	struct arch *a;
+	struct vcpu v;
+
+	ck_assert_int_eq(move_and(&a, &v, NULL), -1);
+	ck_assert_msg(strstr(err.text, word) != NULL, "no '%s' in: %s", word, err.text);
+	arch_free(a);
+}
+
+/* As versions before this one made it. */
+static void make_old_tree(struct fake_kvm *host)
+{
+	struct tree t;
+
+	make_tree(host);
+	ck_assert(tree_init(&t, &err) == 0);
+	for (unsigned int i = 0; i < 3; i++) {
+		static const char *const kept[] = { "count", "cpuid", "tsc-khz" };
+		const void *bytes;
+		size_t len;
+
+		ck_assert(tree_bytes(&tree, "/cpus", kept[i], &bytes, &len, &err) == 0);
+		ck_assert(tree_set_bytes(&t, "/cpus", kept[i], bytes, len, &err) == 0);
+	}
+	tree_free(&tree);
+	tree = t;
+}
+
+START_TEST(machine_moves_between_kernels)
+{
+	if (_i & 1)
+		fake_kvm_init_5_10(&here);
+	if (_i & 2)
+		fake_kvm_init_5_10(&there);
+	here.regs.rip = 0x1234;
+	here.lapic.regs[7] = 42;
+	make_tree(&here);
+	move();
+	ck_assert_uint_eq(there.regs.rip, 0x1234);
+	ck_assert_int_eq(there.lapic.regs[7], 42);
+}
+END_TEST
+
+/* -- faults of the CPU -- */
+
+START_TEST(faults_that_the_guest_does_not_expect_are_named)
+{
+	make_tree(&here);
+	fake_msr_set(&there.features, 0x10a, 0x0a);
+	REFUSED(&there, "/cpus: ", "RDCL_NO, MDS_NO", "relies on");
+	fake_msr_drop(&there.features, 0x10a);
+	REFUSED(&there, "RDCL_NO, IBRS_ALL, MDS_NO");
+}
+END_TEST
+
+START_TEST(faults_of_high_numbers_are_named)
+{
+	fake_msr_set(&here.features, 0x10a, 1ull << 62 | 1ull << 26 | 1ull << 8 | 1ull << 40);
+	fake_msr_set(&here.features, 0xc0011029, 2);
+	make_tree(&here);
+	REFUSED(&there, "TAA_NO, GDS_NO, bit 40 of MSR 0x10a, ITS_NO, LFENCE_SERIALIZE");
+}
+END_TEST
+
+START_TEST(guest_keeps_its_view_of_its_cpus_faults)
+{
+	struct arch *a;
+	struct vcpu v;
+
+	make_tree(&here);
+	/* A better CPU, one with more weaknesses of other kinds told, another microcode. */
+	fake_msr_set(&there.features, 0x10a, 0x2b | 1u << 8 | 1u << 19);
+	fake_msr_set(&there.features, 0x8b, 0x700000000);
+	fake_msr_set(&there.msrs, 0x10a, 0x2b | 1u << 8 | 1u << 19);
+	check_built(&there, &a, &v);
+	ck_assert_uint_eq(fake_msr(&there.values, 0x10a), 0x2b);
+	arch_free(a);
+	move();
+	ck_assert_uint_eq(fake_msr(&there.values, 0x10a), 0x2b);
+}
+END_TEST
+
+START_TEST(machine_of_an_older_version_is_checked_when_it_arrives)
+{
+	make_old_tree(&here);
+	fake_msr_set(&there.features, 0x10a, 0x0a);
+	fake_msr_set(&there.msrs, 0x10a, 0x0a);
+	check_move_refused("RDCL_NO, MDS_NO");
+}
+END_TEST
+
+START_TEST(machine_of_an_older_version_can_be_reset_after_it_ran)
+{
+	const struct arch_moment now = { .host_counter = __rdtsc() };
+	void *pristine;
+	struct tree t;
+	struct arch *a;
+	struct vcpu v;
+
+	make_old_tree(&here);
+	fake_msr_set(&there.features, 0x10a, 0x12b);
+	fake_msr_set(&there.msrs, 0x10a, 0x12b);
+	check_built(&there, &a, &v);
+	pristine = save(a, &v, &now, &t);
+	fake_msr_set(&there.values, 0x10a, 0x2b); /* as its state has it */
+	there.ran = true;
+	ck_assert_msg(arch_vcpu_load(a, &v, &now, pristine, &err) == 0, "%s", err.text);
+	arch_free(a);
+	tree_free(&t);
+	free(pristine);
+}
+END_TEST
+
+START_TEST(odd_features_in_a_tree_are_refused)
+{
+	static const uint8_t unknown[12] = { 0, 0, 1, 0 };
+
+	make_tree(&here);
+	ck_assert(tree_set_bytes(&tree, "/cpus", "feature-msrs", unknown, 12, &err) == 0);
+	REFUSED(&here, "MSR 0x100");
+	ck_assert(tree_set_bytes(&tree, "/cpus", "feature-msrs", unknown, 11, &err) == 0);
+	REFUSED(&here, "11 bytes");
+	ck_assert(tree_set_bytes(&tree, "/cpus", "feature-msrs", NULL, 0, &err) == 0);
+	ck_assert(tree_set_bytes(&tree, "/cpus", "msrs", unknown, 10, &err) == 0);
+	REFUSED(&here, "10 bytes");
+}
+END_TEST
+
+/* -- what does not fit -- */
+
+START_TEST(msrs_of_hidden_features_are_not_carried)
+{
+	if (_i) {
+		/* Nor taken from a stream that has them. */
+		make_old_tree(&here);
+	} else {
+		make_tree(&here);
+	}
+	fake_msr_set(&here.msrs, 0xc0000104, 1ull << 32);
+	fake_msr_drop(&there.msrs, 0x345);
+	fake_msr_drop(&there.msrs, 0x480);
+	move();
+}
+END_TEST
+
+static void add_hidden_msrs(struct tree *states)
+{
+	const uint8_t numbers[] = { 0, 0, 1, 0x74, 0, 0, 3, 0x45 };
+	const uint8_t values[] = { 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0x20, 0 };
+	const char *path = "/cpus/cpu@0";
+
+	ck_assert(!tree_set_bytes(states, path, "msr-numbers", numbers, sizeof(numbers), &err));
+	ck_assert(!tree_set_bytes(states, path, "msr-values", values, sizeof(values), &err));
+}
+
+START_TEST(msrs_of_hidden_features_in_an_old_stream_are_left_out)
+{
+	struct arch *a;
+	struct vcpu v;
+
+	make_old_tree(&here);
+	fake_msr_drop(&there.msrs, 0x345);
+	ck_assert_msg(move_and(&a, &v, add_hidden_msrs) == 0, "%s", err.text);
+	ck_assert_uint_eq(fake_msr(&there.values, 0x174), 5);
+	arch_free(a);
+}
+END_TEST
+
+START_TEST(msr_that_holds_something_is_not_lost)
+{
+	fake_msr_set(&here.msrs, 0x1fc, 7);
+	make_tree(&here);
+	check_move_refused("does not take MSR 0x1fc with value 0x7");
+	fake_msr_set(&here.msrs, 0x1fc, 0);
+	move();
+	/* As after a reset, on a KVM without SMM. */
+	fake_msr_set(&here.msrs, 0x9e, 0x30000);
+	move();
+}
+END_TEST
+
+START_TEST(counters_that_are_found_without_cpuid_are_refused_by_name)
+{
+	struct arch *a;
+	struct vcpu v;
+
+	fake_msr_set(&here.msrs, 0xc0010000, 0);
+	make_tree(&here);
+	REFUSED(&there, "MSR 0xc0010000", "enable_pmu");
+	/* A KVM that has it and does not list it. */
+	fake_msr_set(&there.unlisted, 0xc0010000, 0);
+	check_built(&there, &a, &v);
+	arch_free(a);
+}
+END_TEST
+
+START_TEST(extended_state_is_the_guests_and_not_the_hosts)
+{
+	const uint64_t foreign = 1ull << 18 | 7;
+
+	here.xsave2 = 11008;
+	here.xfeatures |= 1u << 18;
+	memcpy(here.xsave + 512, &foreign, sizeof(foreign));
+	here.xsave[2695] = 9;
+	here.xsave[9000] = 1; /* of a component that the guest cannot use */
+	make_tree(&here);
+	move();
+	ck_assert_uint_eq(there.xsave[512], 7);
+	ck_assert_uint_eq(there.xsave[514], 0);
+	ck_assert_uint_eq(there.xsave[2695], 9);
+}
+END_TEST
+
+static void make_xsave_longer(struct tree *states)
+{
+	const char *path = "/cpus/cpu@0";
+	uint8_t longer[5000] = { 0 };
+	const void *bytes;
+	size_t len;
+
+	ck_assert(!tree_bytes(states, path, "xsave", &bytes, &len, &err));
+	memcpy(longer, bytes, len);
+	ck_assert(!tree_set_bytes(states, path, "xsave", longer, sizeof(longer), &err));
+}
+
+START_TEST(longer_state_of_an_older_version_is_taken_if_it_holds_no_more)
+{
+	struct arch *a;
+	struct vcpu v;
+
+	make_tree(&here);
+	ck_assert_msg(move_and(&a, &v, make_xsave_longer) == 0, "%s", err.text);
+	arch_free(a);
+}
+END_TEST
+
+START_TEST(extended_state_that_is_too_large_is_refused_in_set_up)
+{
+	struct cpuid_table c;
+
+	make_tree(&here);
+	ck_assert(cpuid_from_tree(&tree, &c, &err) == 0);
+	for (uint32_t i = 0; i < c.n; i++)
+		if (c.entries[i].function == 0xd && c.entries[i].index == 0)
+			c.entries[i].ecx = 5000;
+	ck_assert(cpuid_to_tree(&c, &tree, &err) == 0);
+	REFUSED(&there, "/cpus: ", "5000 bytes", "4096");
+}
+END_TEST
+
+/* -- rare states -- */
+
+START_TEST(pending_triple_fault_arrives)
+{
+	make_tree(&here);
+	here.events.triple_fault.pending = 1;
+	here.events.flags = KVM_VCPUEVENT_VALID_SHADOW;
+	move();
+	ck_assert_uint_eq(there.events.triple_fault.pending, 1);
+	fake_kvm_init_5_10(&there);
+	check_move_refused("triple fault");
+	/* None is pending: not told, and one that is pending there is gone. */
+	fake_kvm_init(&there);
+	here.events.triple_fault.pending = 0;
+	there.events.triple_fault.pending = 1;
+	move();
+	ck_assert_uint_eq(there.events.triple_fault.pending, 0);
+	ck_assert_uint_eq(there.events.flags & KVM_VCPUEVENT_VALID_SHADOW,
+			  KVM_VCPUEVENT_VALID_SHADOW);
+}
+END_TEST
+
+START_TEST(page_directory_pointers_of_a_pae_guest_arrive)
+{
+	here.sregs.cr0 = 0x80000011;
+	here.sregs.cr4 = 0x20;
+	here.sregs.cr3 = 0x5000;
+	here.pdptrs[3] = 0x6001;
+	make_tree(&here);
+	move();
+	ck_assert(there.pdptrs_set);
+	ck_assert_uint_eq(there.pdptrs[3], 0x6001);
+	ck_assert_uint_eq(there.sregs.cr3, 0x5000);
+	/* A guest that has none, or a KVM that takes none. */
+	here.sregs.efer = 0x500;
+	there.pdptrs_set = false;
+	move();
+	ck_assert(!there.pdptrs_set);
+	ck_assert_uint_eq(there.sregs.efer, 0x500);
+	here.sregs.efer = 0;
+	fake_kvm_init_5_10(&there);
+	move();
+	ck_assert_uint_eq(there.sregs.cr3, 0x5000);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("hosts");
 	TCase *tsc = tcase_create("time stamp counter");
-	TCase *interrupts = tcase_create("interrupts");
+	TCase *state = tcase_create("states");
+	TCase *faults = tcase_create("features");
 	SRunner *r = srunner_create(s);
 	int failed;
 
@@ -277,9 +614,29 @@ int main(void)
 	tcase_add_loop_test(tsc, counter_is_saved_as_of_the_moment_of_the_park, 0, 2);
 	tcase_add_loop_test(tsc, counter_is_loaded_as_of_its_moment, 0, 2);
 	suite_add_tcase(s, tsc);
-	tcase_add_checked_fixture(interrupts, set_up, tear_down);
-	tcase_add_test(interrupts, interrupts_go_to_the_ioapic_alone);
-	suite_add_tcase(s, interrupts);
+
+	tcase_add_checked_fixture(faults, set_up, tear_down);
+	tcase_add_test(faults, interrupts_go_to_the_ioapic_alone);
+	tcase_add_test(faults, faults_that_the_guest_does_not_expect_are_named);
+	tcase_add_test(faults, faults_of_high_numbers_are_named);
+	tcase_add_test(faults, guest_keeps_its_view_of_its_cpus_faults);
+	tcase_add_test(faults, machine_of_an_older_version_is_checked_when_it_arrives);
+	tcase_add_test(faults, machine_of_an_older_version_can_be_reset_after_it_ran);
+	tcase_add_test(faults, odd_features_in_a_tree_are_refused);
+	suite_add_tcase(s, faults);
+
+	tcase_add_checked_fixture(state, set_up, tear_down);
+	tcase_add_loop_test(state, machine_moves_between_kernels, 0, 4);
+	tcase_add_loop_test(state, msrs_of_hidden_features_are_not_carried, 0, 2);
+	tcase_add_test(state, msrs_of_hidden_features_in_an_old_stream_are_left_out);
+	tcase_add_test(state, msr_that_holds_something_is_not_lost);
+	tcase_add_test(state, counters_that_are_found_without_cpuid_are_refused_by_name);
+	tcase_add_test(state, extended_state_is_the_guests_and_not_the_hosts);
+	tcase_add_test(state, longer_state_of_an_older_version_is_taken_if_it_holds_no_more);
+	tcase_add_test(state, extended_state_that_is_too_large_is_refused_in_set_up);
+	tcase_add_test(state, pending_triple_fault_arrives);
+	tcase_add_test(state, page_directory_pointers_of_a_pae_guest_arrive);
+	suite_add_tcase(s, state);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);

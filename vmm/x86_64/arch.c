@@ -84,6 +84,17 @@ int arch_tree_place(struct tree *t, const char *path, struct err *e)
 		       : 0;
 }
 
+static int probe_msrs(struct tree *t, const struct kvm *kvm, const struct cpuid_table *guest,
+		      struct err *e)
+{
+	struct x86_features host, features;
+
+	if (x86_features_of_host(kvm, &host, e))
+		return -1;
+	x86_features_for_guest(&host, guest, &features);
+	return x86_features_to_tree(&features, t, e) || x86_msrs_to_tree(kvm, guest, t, e) ? -1 : 0;
+}
+
 int arch_tree_probe(struct tree *t, const struct kvm *kvm, struct err *e)
 {
 	struct cpuid_table *supported = malloc(2 * sizeof(*supported));
@@ -97,7 +108,8 @@ int arch_tree_probe(struct tree *t, const struct kvm *kvm, struct err *e)
 	if (tree_u32(t, "/cpus", "count", &n_cpus, e) || cpuid_supported(kvm, supported, e))
 		goto out;
 	cpuid_for_guest(supported, n_cpus, khz, guest);
-	if (cpuid_to_tree(guest, t, e) || tree_set_u32(t, "/cpus", "tsc-khz", khz, e))
+	if (cpuid_to_tree(guest, t, e) || tree_set_u32(t, "/cpus", "tsc-khz", khz, e) ||
+	    probe_msrs(t, kvm, guest, e))
 		goto out;
 	rc = 0;
 out:
@@ -110,15 +122,23 @@ uint32_t arch_max_vcpus(const struct kvm *kvm)
 	return kvm->max_vcpus < X86_CPUS_MAX ? kvm->max_vcpus : X86_CPUS_MAX;
 }
 
-static int check_cpuid(const struct arch *a, struct err *e)
+static int check_cpu(struct arch *a, struct err *e)
 {
 	struct cpuid_table *supported = malloc(sizeof(*supported));
+	uint32_t xsave = cpuid_word(&a->cpuid, 0xd, 0, CPUID_ECX);
 	int rc;
 
 	if (!supported)
 		return err_set(e, "out of memory");
-	rc = cpuid_supported(a->kvm, supported, e) || cpuid_check(&a->cpuid, supported, e);
+	rc = cpuid_supported(a->kvm, supported, e) || cpuid_check(&a->cpuid, supported, e) ||
+	     x86_features_of_host(a->kvm, &a->host_features, e) ||
+	     x86_features_check(&a->features, &a->host_features, e);
 	free(supported);
+	if (!rc && xsave > a->xsave_bytes)
+		rc = err_set(e,
+			     "the guest's extended state is of %" PRIu32
+			     " bytes, this host's KVM keeps %" PRIu32,
+			     xsave, a->xsave_bytes);
 	return rc ? err_context(e, "/cpus") : 0;
 }
 
@@ -162,10 +182,26 @@ static int make_chips(const struct kvm *kvm, struct err *e)
 	return route_to_ioapic(kvm, e);
 }
 
+/* What this KVM can do that older ones cannot. */
+static int find_abilities(struct arch *a, struct err *e)
+{
+	struct kvm_enable_cap triple = { .cap = KVM_CAP_X86_TRIPLE_FAULT_EVENT, .args[0] = 1 };
+	int xsave = kvm_has(a->kvm, KVM_CAP_XSAVE2);
+
+	a->xsave_bytes = xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave
+							       : sizeof(struct kvm_xsave);
+	if (a->xsave_bytes > X86_XSAVE_MAX)
+		return err_set(e, "/cpus: the extended state of this CPU is %u bytes, more than %d",
+			       a->xsave_bytes, X86_XSAVE_MAX);
+	a->sregs2 = kvm_has(a->kvm, KVM_CAP_SREGS2);
+	a->triple_fault = kvm_has(a->kvm, KVM_CAP_X86_TRIPLE_FAULT_EVENT) &&
+			  kvm_ioctl(a->kvm, a->kvm->vm_fd, KVM_ENABLE_CAP, &triple) == 0;
+	return 0;
+}
+
 int arch_init(struct arch **out, struct kvm *kvm, const struct tree *t, struct err *e)
 {
 	struct arch *a = calloc(1, sizeof(*a));
-	int xsave;
 
 	if (!a)
 		return err_set(e, "out of memory");
@@ -175,17 +211,10 @@ int arch_init(struct arch **out, struct kvm *kvm, const struct tree *t, struct e
 		err_set(e, "out of memory");
 		goto fail;
 	}
-	if (cpuid_from_tree(t, &a->cpuid, e) || tree_u32(t, "/cpus", "tsc-khz", &a->tsc_khz, e) ||
-	    check_cpuid(a, e) || make_chips(kvm, e))
+	if (cpuid_from_tree(t, &a->cpuid, e) || x86_features_from_tree(t, &a->features, e) ||
+	    x86_msrs_from_tree(t, a, e) || tree_u32(t, "/cpus", "tsc-khz", &a->tsc_khz, e) ||
+	    find_abilities(a, e) || check_cpu(a, e) || make_chips(kvm, e))
 		goto fail;
-	xsave = kvm_has(kvm, KVM_CAP_XSAVE2);
-	a->xsave_bytes = xsave > (int)sizeof(struct kvm_xsave) ? (uint32_t)xsave
-							       : sizeof(struct kvm_xsave);
-	if (a->xsave_bytes > X86_XSAVE_MAX) {
-		err_set(e, "/cpus: the extended state of this CPU is %u bytes, more than %d",
-			a->xsave_bytes, X86_XSAVE_MAX);
-		goto fail;
-	}
 	*out = a;
 	return 0;
 fail:
@@ -239,10 +268,13 @@ int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e)
 {
 	if (x86_tsc_init(a, v, e) || set_cpuid(a, v, e) || enter_apic_map(v, e))
 		return -1;
+	/* As CPUID: what the CPU is, also after a reset. */
+	if (x86_msrs_set(a, v, a->features.numbers, a->features.values, a->features.n, e))
+		return err_context(e, "/cpus");
 	if (a->msrs_known)
 		return 0;
 	a->msrs_known = true;
-	return x86_msrs_find(a, v, e);
+	return x86_msrs_find(a, v, e) || x86_msrs_check(a, v, e) ? -1 : 0;
 }
 
 static int find_power_port(const struct tree *t, uint32_t *port, struct err *e)

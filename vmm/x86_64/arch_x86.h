@@ -9,6 +9,7 @@
 
 #include "vmm/arch.h"
 #include "vmm/x86_64/cpuid.h"
+#include "vmm/x86_64/features.h"
 
 #define X86_MSRS_MAX  512
 #define X86_XSAVE_MAX 16384
@@ -26,8 +27,13 @@ struct arch {
 	bool tsc_scaled;   /* they differ, and KVM scales */
 	uint32_t n_msrs;   /* those that KVM saves and this CPU can read */
 	uint32_t msrs[X86_MSRS_MAX];
-	uint32_t xsave_bytes;
+	struct x86_features features;	   /* the guest's, from the tree */
+	struct x86_features host_features; /* what this host could give */
+	uint32_t xsave_bytes;		   /* of KVM's area here */
 	bool msrs_known;
+	bool sregs2, triple_fault; /* KVM knows PDPTRs; pending triple faults */
+	uint32_t n_born_with;	   /* MSRs where the VM was born, from the tree; 0: not known */
+	uint32_t born_with[X86_MSRS_MAX];
 	bool tsc_offset;	 /* KVM_VCPU_TSC_OFFSET is there */
 	uint64_t *agreed_offset; /* atomic; if it is not: of all vCPUs, as they measured it */
 };
@@ -41,10 +47,24 @@ int x86_vcpu_ioctl_named(const struct vcpu *v, unsigned long request, const void
 
 /* msrs.c: fills a->msrs with what vCPU `v` can really read. */
 int x86_msrs_find(struct arch *a, struct vcpu *v, struct err *e);
+/*
+ * The MSRs that the guest's machine was born with: into its tree (/cpus `msrs`), and from there.
+ * Check refuses a host without one that this guest may use although its CPUID does not tell of it.
+ */
+int x86_msrs_to_tree(const struct kvm *kvm, const struct cpuid_table *guest, struct tree *t,
+		     struct err *e);
+int x86_msrs_from_tree(const struct tree *t, struct arch *a, struct err *e);
+int x86_msrs_check(const struct arch *a, struct vcpu *v, struct err *e);
 /* The values of a->msrs, in their order. */
 int x86_msrs_get(const struct arch *a, struct vcpu *v, uint64_t *values, struct err *e);
-int x86_msrs_set(struct vcpu *v, const uint32_t *numbers, const uint64_t *values, uint32_t n,
-		 struct err *e);
+/* Those that this guest does not see are left out. */
+int x86_msrs_set(const struct arch *a, struct vcpu *v, const uint32_t *numbers,
+		 const uint64_t *values, uint32_t n, struct err *e);
+/*
+ * Whether MSR `number` is of something that this CPUID hides from its guest: it is neither saved
+ * nor loaded then, since another host's may hold something else. Pure.
+ */
+bool x86_msr_is_hidden(const struct cpuid_table *c, uint32_t number);
 
 /* tsc.c: what this host's TSC ticks at; 0: KVM does not tell. */
 uint32_t x86_tsc_host_khz(const struct kvm *kvm);

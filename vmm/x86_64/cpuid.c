@@ -121,7 +121,7 @@ static void cache_leaf(struct kvm_cpuid_entry2 *l, uint32_t n_cpus, bool amd)
 		l->eax |= (cores < 63 ? cores : 63) << 26;
 }
 
-static void leaf_7(struct kvm_cpuid_entry2 *l)
+static void leaf_7(struct kvm_cpuid_entry2 *l, bool amd)
 {
 	if (l->index == 0) {
 		/* SGX, PQM, PQE, PT */
@@ -132,6 +132,10 @@ static void leaf_7(struct kvm_cpuid_entry2 *l)
 		/* UINTR, PCONFIG, LBR, CET branch tracking, AMX (3), core capabilities */
 		l->edx &= ~(BIT(5) | BIT(18) | BIT(19) | BIT(20) | BIT(22) | BIT(24) | BIT(25) |
 			    BIT(30));
+		/* ARCH_CAPABILITIES is Intel's: on AMD some KVMs make it up, younger ones do not.
+		 */
+		if (amd)
+			l->edx &= ~BIT(29);
 	} else if (l->index == 1) {
 		/* architectural PerfMon, AMX-FP16, HRESET */
 		l->eax &= ~(BIT(8) | BIT(21) | BIT(22));
@@ -202,7 +206,7 @@ static bool guest_leaf(struct kvm_cpuid_entry2 *l, uint32_t n_cpus, bool amd)
 		l->ebx = l->ecx = l->edx = 0;
 		return true;
 	case 7:
-		leaf_7(l);
+		leaf_7(l, amd);
 		return true;
 	case 0xd:
 		return leaf_d(l);

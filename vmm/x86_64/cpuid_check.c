@@ -7,14 +7,13 @@
  * hypervisor bit), the CPU's family and name, and numbers that only inform (caches, TLBs).
  */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "vmm/base/err.h"
 #include "vmm/x86_64/cpuid.h"
+#include "vmm/x86_64/names.h"
 
 /* One word of feature bits. */
 struct word {
@@ -80,46 +79,6 @@ static const struct word words[] = {
 	{ 0x80000021, 0, CPUID_ECX, 0, "" },
 };
 
-/* The word number `bit` of the names; its length, 0 when there is none. */
-static int name_of(const char *names, unsigned int bit, const char **name)
-{
-	int len;
-
-	while (bit--) {
-		names += strcspn(names, " ");
-		names += strspn(names, " ");
-	}
-	len = (int)strcspn(names, " ");
-	*name = names;
-	return len == 1 && *names == '-' ? 0 : len;
-}
-
-/* A list in words that ends, when it gets too long, with how many are not named. */
-struct list {
-	char text[360];
-	size_t len;
-	unsigned int unnamed;
-};
-
-static void list_add(struct list *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void list_add(struct list *l, const char *fmt, ...)
-{
-	char item[96];
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	vsnprintf(item, sizeof(item), fmt, ap);
-	va_end(ap);
-	if (l->len + strlen(item) + 3 > sizeof(l->text)) {
-		l->unnamed++;
-		return;
-	}
-	n = snprintf(l->text + l->len, sizeof(l->text) - l->len, "%s%s", l->len ? ", " : "", item);
-	l->len += (size_t)n;
-}
-
 static const struct kvm_cpuid_entry2 *find(const struct cpuid_table *c, uint32_t function,
 					   uint32_t index)
 {
@@ -144,7 +103,7 @@ uint32_t cpuid_word(const struct cpuid_table *c, uint32_t function, uint32_t ind
 }
 
 static void check_word(const struct word *w, const struct cpuid_table *c,
-		       const struct cpuid_table *supported, struct list *missing)
+		       const struct cpuid_table *supported, struct x86_names *missing)
 {
 	static const char regs[4][4] = { "eax", "ebx", "ecx", "edx" };
 	uint32_t bits = cpuid_word(c, w->function, w->index, w->reg) &
@@ -155,20 +114,20 @@ static void check_word(const struct word *w, const struct cpuid_table *c,
 	for (unsigned int i = 0; i < 32; i++) {
 		if (!(bits >> i & 1))
 			continue;
-		len = name_of(w->names, i, &name);
+		len = x86_name_of(w->names, i, &name);
 		if (len)
-			list_add(missing, "%.*s", len, name);
+			x86_names_add(missing, "%.*s", len, name);
 		else if (w->function == 0x7 || w->function == 0xd)
-			list_add(missing, "cpuid %x.%u %s bit %u", w->function, w->index,
-				 regs[w->reg], i);
+			x86_names_add(missing, "cpuid %x.%u %s bit %u", w->function, w->index,
+				      regs[w->reg], i);
 		else
-			list_add(missing, "cpuid %x %s bit %u", w->function, regs[w->reg], i);
+			x86_names_add(missing, "cpuid %x %s bit %u", w->function, regs[w->reg], i);
 	}
 }
 
 /* The areas of XSAVE components lie where the CPU puts them: an image moves only between equals. */
 static void check_xsave(const struct cpuid_table *c, const struct cpuid_table *supported,
-			struct list *missing)
+			struct x86_names *missing)
 {
 	for (uint32_t i = 0; i < c->n && i < CPUID_ENTRIES_MAX; i++) {
 		const struct kvm_cpuid_entry2 *l = &c->entries[i], *h;
@@ -177,14 +136,15 @@ static void check_xsave(const struct cpuid_table *c, const struct cpuid_table *s
 			continue;
 		h = find(supported, 0xd, l->index);
 		if (h && (h->eax != l->eax || h->ebx != l->ebx))
-			list_add(missing, "XSAVE component %u of %u bytes at %u (here %u at %u)",
-				 l->index, l->eax, l->ebx, h->eax, h->ebx);
+			x86_names_add(missing,
+				      "XSAVE component %u of %u bytes at %u (here %u at %u)",
+				      l->index, l->eax, l->ebx, h->eax, h->ebx);
 	}
 }
 
 /* Leaves above what this host knows; topology and timing are made by us, wherever the guest is. */
 static void check_levels(const struct cpuid_table *c, const struct cpuid_table *supported,
-			 struct list *missing)
+			 struct x86_names *missing)
 {
 	static const uint32_t bases[] = { 0, 0x80000000 };
 
@@ -199,22 +159,22 @@ static void check_levels(const struct cpuid_table *c, const struct cpuid_table *
 				wanted = f;
 		}
 		if (wanted > here)
-			list_add(missing, "cpuid level 0x%x (here 0x%x)", wanted, here);
+			x86_names_add(missing, "cpuid level 0x%x (here 0x%x)", wanted, here);
 	}
 }
 
 static void check_address_bits(const struct cpuid_table *c, const struct cpuid_table *supported,
-			       struct list *missing)
+			       struct x86_names *missing)
 {
 	uint32_t wanted = cpuid_word(c, 0x80000008, 0, CPUID_EAX);
 	uint32_t here = cpuid_word(supported, 0x80000008, 0, CPUID_EAX);
 
 	if ((wanted & 0xff) > (here & 0xff))
-		list_add(missing, "%u bits of physical address (here %u)", wanted & 0xff,
-			 here & 0xff);
+		x86_names_add(missing, "%u bits of physical address (here %u)", wanted & 0xff,
+			      here & 0xff);
 	if ((wanted >> 8 & 0xff) > (here >> 8 & 0xff))
-		list_add(missing, "%u bits of linear address (here %u)", wanted >> 8 & 0xff,
-			 here >> 8 & 0xff);
+		x86_names_add(missing, "%u bits of linear address (here %u)", wanted >> 8 & 0xff,
+			      here >> 8 & 0xff);
 }
 
 /* "GenuineIntel" and the like; never anything but printable text, whatever the table holds. */
@@ -233,8 +193,8 @@ static void vendor(const struct cpuid_table *c, char text[13])
 
 int cpuid_check(const struct cpuid_table *c, const struct cpuid_table *supported, struct err *e)
 {
-	struct list missing = { .len = 0 };
-	char theirs[13], ours[13], more[32] = "";
+	struct x86_names missing = { .len = 0 };
+	char theirs[13], ours[13], more[32];
 
 	vendor(c, theirs);
 	vendor(supported, ours);
@@ -248,8 +208,6 @@ int cpuid_check(const struct cpuid_table *c, const struct cpuid_table *supported
 	check_address_bits(c, supported, &missing);
 	if (!missing.len)
 		return 0;
-	if (missing.unnamed)
-		snprintf(more, sizeof(more), " and %u more", missing.unnamed);
 	return err_set(e, "the guest uses CPU features that this host lacks: %s%s", missing.text,
-		       more);
+		       x86_names_more(&missing, more));
 }

@@ -20,6 +20,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/kvm.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +32,8 @@
 #include "vmm/x86_64/arch_x86.h"
 #include "vmm/x86_64/boot.h"
 
+#define XCR0_ALWAYS 3 /* x87, SSE */
+
 #define N_SEGMENTS 8 /* cs ds es fs gs ss tr ldt */
 
 /* Plain; the areas whose form KVM's or the processor's manual fixes are kept as they are. */
@@ -39,6 +43,8 @@ struct vcpu_state {
 	struct kvm_dtable gdt, idt;
 	uint64_t cr0, cr2, cr3, cr4, cr8, efer, apic_base;
 	uint64_t interrupt_bitmap[4];
+	uint8_t pdptrs_valid; /* 0: not a PAE guest, or KVM did not tell */
+	uint64_t pdptrs[4];
 	uint64_t xcr0;
 	uint64_t db[4], dr6, dr7;
 	uint32_t mp_state;
@@ -75,6 +81,7 @@ static void vcpu_fields(struct state *s, void *p)
 	static const char *const regs[] = { "rax", "rbx", "rcx", "rdx", "rsi", "rdi",
 					    "rsp", "rbp", "r8",	 "r9",	"r10", "r11",
 					    "r12", "r13", "r14", "r15", "rip", "rflags" };
+	static const char *const pdptrs[] = { "pdptr0", "pdptr1", "pdptr2", "pdptr3" };
 	static const char *const dbs[] = { "db0", "db1", "db2", "db3" };
 	struct vcpu_state *st = p;
 	uint32_t four = 4;
@@ -95,6 +102,9 @@ static void vcpu_fields(struct state *s, void *p)
 	state_u64(s, "efer", &st->efer);
 	state_u64(s, "apic-base", &st->apic_base);
 	state_u64_array(s, "interrupt-bitmap", st->interrupt_bitmap, &four, 4);
+	state_u8_optional(s, "pdptrs-valid", &st->pdptrs_valid, 0);
+	for (i = 0; i < 4; i++)
+		state_u64_optional(s, pdptrs[i], &st->pdptrs[i], 0);
 	state_u64(s, "xcr0", &st->xcr0);
 	for (i = 0; i < 4; i++)
 		state_u64(s, dbs[i], &st->db[i]);
@@ -151,10 +161,10 @@ static int save_msrs(const struct arch *a, struct vcpu *v, struct vcpu_state *st
 }
 
 /* Those from `from` up to `to`. */
-static int load_msrs(struct vcpu *v, const struct vcpu_state *st, uint32_t from, uint32_t to,
-		     struct err *e)
+static int load_msrs(const struct arch *a, struct vcpu *v, const struct vcpu_state *st,
+		     uint32_t from, uint32_t to, struct err *e)
 {
-	return x86_msrs_set(v, st->msrs + from, st->values + from, to - from, e);
+	return x86_msrs_set(a, v, st->msrs + from, st->values + from, to - from, e);
 }
 
 static void regs_to_state(const struct kvm_regs *r, uint64_t out[18])
@@ -208,33 +218,124 @@ static struct kvm_sregs state_to_sregs(const struct vcpu_state *st)
 	return r;
 }
 
+#define XSTATE_BV_AT 512 /* in the area: the components that are not as after a reset */
+
+/* Of the components that this guest can use: a host may keep others for itself. */
+static void clear_foreign_components(const struct arch *a, uint8_t *area)
+{
+	uint64_t mine = cpuid_word(&a->cpuid, 0xd, 0, CPUID_EAX) |
+			(uint64_t)cpuid_word(&a->cpuid, 0xd, 0, CPUID_EDX) << 32 | XCR0_ALWAYS;
+	uint64_t there;
+
+	memcpy(&there, area + XSTATE_BV_AT, sizeof(there));
+	there &= mine;
+	memcpy(area + XSTATE_BV_AT, &there, sizeof(there));
+}
+
+/* As much as the guest's components need, which is the same on all hosts. */
 static int save_xsave(const struct arch *a, struct vcpu *v, struct vcpu_state *st, struct err *e)
 {
-	st->xsave_bytes = a->xsave_bytes;
+	uint32_t mine = cpuid_word(&a->cpuid, 0xd, 0, CPUID_ECX);
+	int rc;
+
 	if (a->xsave_bytes > sizeof(struct kvm_xsave))
-		return VCPU_IOCTL(v, KVM_GET_XSAVE2, st->xsave, e);
-	return VCPU_IOCTL(v, KVM_GET_XSAVE, st->xsave, e);
+		rc = VCPU_IOCTL(v, KVM_GET_XSAVE2, st->xsave, e);
+	else
+		rc = VCPU_IOCTL(v, KVM_GET_XSAVE, st->xsave, e);
+	st->xsave_bytes = mine > sizeof(struct kvm_xsave) ? mine : sizeof(struct kvm_xsave);
+	clear_foreign_components(a, st->xsave);
+	return rc;
+}
+
+static bool all_zero(const uint8_t *bytes, uint32_t n)
+{
+	while (n && !*bytes)
+		bytes++, n--;
+	return !n;
 }
 
 static int load_xsave(const struct arch *a, struct vcpu *v, const struct vcpu_state *st,
 		      struct err *e)
 {
 	/* KVM reads as much as this host's area has, whatever the other host's had. */
+	uint32_t here = a->xsave_bytes;
 	uint8_t *area;
 	int rc;
 
-	if (st->xsave_bytes > a->xsave_bytes)
+	if (st->xsave_bytes > here && !all_zero(st->xsave + here, st->xsave_bytes - here))
 		return err_set(e,
 			       "vCPU %u: an extended state of %" PRIu32
 			       " bytes, this host's has %" PRIu32,
-			       v->index, st->xsave_bytes, a->xsave_bytes);
-	area = calloc(1, a->xsave_bytes);
+			       v->index, st->xsave_bytes, here);
+	area = calloc(1, here);
 	if (!area)
 		return err_set(e, "out of memory");
-	memcpy(area, st->xsave, st->xsave_bytes);
+	memcpy(area, st->xsave, st->xsave_bytes < here ? st->xsave_bytes : here);
+	clear_foreign_components(a, area);
 	rc = VCPU_IOCTL(v, KVM_SET_XSAVE, area, e);
 	free(area);
 	return rc;
+}
+
+/* A 32-bit guest with PAE may have changed its page-directory pointers in memory since it loaded
+ * them: the CPU goes on with those it has. */
+static int save_pdptrs(const struct arch *a, struct vcpu *v, struct vcpu_state *st, struct err *e)
+{
+	struct kvm_sregs2 s = { 0 };
+
+	if (!a->sregs2)
+		return 0;
+	if (VCPU_IOCTL(v, KVM_GET_SREGS2, &s, e) < 0)
+		return -1;
+	st->pdptrs_valid = s.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID ? 1 : 0;
+	if (st->pdptrs_valid)
+		memcpy(st->pdptrs, s.pdptrs, sizeof(st->pdptrs));
+	return 0;
+}
+
+static int load_sregs(const struct arch *a, struct vcpu *v, const struct vcpu_state *st,
+		      struct err *e)
+{
+	const struct kvm_sregs sregs = state_to_sregs(st);
+	struct kvm_sregs2 s = { .flags = KVM_SREGS2_FLAGS_PDPTRS_VALID };
+
+	if (!st->pdptrs_valid || !a->sregs2)
+		return VCPU_IOCTL(v, KVM_SET_SREGS, &sregs, e);
+	_Static_assert(offsetof(struct kvm_sregs2, flags) ==
+			       offsetof(struct kvm_sregs, interrupt_bitmap),
+		       "both begin with the same registers");
+	/* The bitmap says again what the events say. */
+	memcpy(&s, &sregs, offsetof(struct kvm_sregs2, flags));
+	memcpy(s.pdptrs, st->pdptrs, sizeof(s.pdptrs));
+	return VCPU_IOCTL(v, KVM_SET_SREGS2, &s, e);
+}
+
+/* Not told unless there is one, so that KVMs and versions that do not know it take the rest. */
+static int save_events(struct vcpu *v, struct vcpu_state *st, struct err *e)
+{
+	if (VCPU_IOCTL(v, KVM_GET_VCPU_EVENTS, &st->events, e) < 0)
+		return -1;
+	if (!st->events.triple_fault.pending)
+		st->events.flags &= ~(uint32_t)KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+	return 0;
+}
+
+static int load_events(const struct arch *a, struct vcpu *v, const struct vcpu_state *st,
+		       struct err *e)
+{
+	struct kvm_vcpu_events events = st->events;
+
+	if (!(events.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT))
+		events.triple_fault.pending = 0;
+	if (events.triple_fault.pending && !a->triple_fault)
+		return err_set(e,
+			       "vCPU %u: a triple fault is pending, which this host's KVM does not "
+			       "take (KVM_CAP_X86_TRIPLE_FAULT_EVENT)",
+			       v->index);
+	events.flags &= ~(uint32_t)KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+	if (a->triple_fault)
+		events.flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+	return VCPU_IOCTL(v, KVM_SET_VCPU_EVENTS, &events, e);
 }
 
 int arch_vcpu_save(const struct arch *a, struct vcpu *v, const struct arch_moment *now, void *p,
@@ -252,10 +353,9 @@ int arch_vcpu_save(const struct arch *a, struct vcpu *v, const struct arch_momen
 	 * events: that of a pending page fault or debug exception puts its address into CR2, or
 	 * DR6.
 	 */
-	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &mp, e) < 0 ||
-	    VCPU_IOCTL(v, KVM_GET_VCPU_EVENTS, &st->events, e) < 0 ||
+	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &mp, e) < 0 || save_events(v, st, e) ||
 	    VCPU_IOCTL(v, KVM_GET_REGS, &regs, e) < 0 ||
-	    VCPU_IOCTL(v, KVM_GET_SREGS, &sregs, e) < 0 ||
+	    VCPU_IOCTL(v, KVM_GET_SREGS, &sregs, e) < 0 || save_pdptrs(a, v, st, e) ||
 	    VCPU_IOCTL(v, KVM_GET_XCRS, &xcrs, e) < 0 || save_xsave(a, v, st, e) < 0 ||
 	    save_msrs(a, v, st, e) || x86_tsc_save(a, v, now, &st->tsc, e) ||
 	    VCPU_IOCTL(v, KVM_GET_LAPIC, &st->lapic, e) < 0 ||
@@ -275,7 +375,6 @@ int arch_vcpu_load(const struct arch *a, struct vcpu *v, const struct arch_momen
 		   const void *p, struct err *e)
 {
 	const struct vcpu_state *st = p;
-	struct kvm_sregs sregs = state_to_sregs(st);
 	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs[0].value = st->xcr0 };
 	struct kvm_mp_state mp = { .mp_state = st->mp_state }, before = { 0 };
 	struct kvm_debugregs debug = { .dr6 = st->dr6, .dr7 = st->dr7 };
@@ -286,14 +385,12 @@ int arch_vcpu_load(const struct arch *a, struct vcpu *v, const struct arch_momen
 	memcpy(debug.db, st->db, sizeof(st->db));
 	if (last && st->msrs[last - 1] == X86_MSR_TSC_DEADLINE)
 		last--;
-	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &before, e) < 0 ||
-	    VCPU_IOCTL(v, KVM_SET_SREGS, &sregs, e) < 0 ||
+	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &before, e) < 0 || load_sregs(a, v, st, e) < 0 ||
 	    (st->xcr0 && VCPU_IOCTL(v, KVM_SET_XCRS, &xcrs, e) < 0) ||
-	    load_xsave(a, v, st, e) < 0 || load_msrs(v, st, 0, last, e) ||
+	    load_xsave(a, v, st, e) < 0 || load_msrs(a, v, st, 0, last, e) ||
 	    VCPU_IOCTL(v, KVM_SET_LAPIC, &st->lapic, e) < 0 ||
-	    x86_tsc_load(a, v, now, st->tsc, e) || load_msrs(v, st, last, st->n_msrs, e) ||
-	    VCPU_IOCTL(v, KVM_SET_REGS, &regs, e) < 0 ||
-	    VCPU_IOCTL(v, KVM_SET_VCPU_EVENTS, &st->events, e) < 0 ||
+	    x86_tsc_load(a, v, now, st->tsc, e) || load_msrs(a, v, st, last, st->n_msrs, e) ||
+	    VCPU_IOCTL(v, KVM_SET_REGS, &regs, e) < 0 || load_events(a, v, st, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_SET_MP_STATE, &mp, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_SET_DEBUGREGS, &debug, e) < 0)
 		return -1;
