@@ -238,6 +238,51 @@ START_TEST(counter_is_loaded_as_of_its_moment)
 }
 END_TEST
 
+/* -- the CPU's name -- */
+
+static void guests_brand(char brand[49])
+{
+	struct cpuid_table guest;
+	uint32_t *words = (uint32_t *)brand;
+
+	ck_assert_int_eq(cpuid_from_tree(&tree, &guest, &err), 0);
+	for (uint32_t i = 0; i < 12; i++)
+		words[i] = cpuid_word(&guest, 0x80000002 + i / 4, 0, (enum cpuid_reg)(i % 4));
+	brand[48] = 0;
+}
+
+/* Of a KVM that gives one. */
+static void add_name(struct fake_kvm *host)
+{
+	char name[16] = "another";
+	struct kvm_cpuid_entry2 *l = &host->cpuid.entries[host->cpuid.n++];
+
+	*l = (struct kvm_cpuid_entry2){ .function = 0x80000002 };
+	memcpy(&l->eax, name, sizeof(name));
+}
+
+START_TEST(cpu_has_a_name)
+{
+	_Alignas(4) char brand[49];
+	struct arch *a;
+	struct vcpu v;
+
+	make_tree(&here);
+	guests_brand(brand);
+	ck_assert_uint_gt(strlen(brand), 3);
+	for (const char *c = brand; *c; c++)
+		ck_assert(*c >= ' ' && *c <= '~');
+	/* It is the guest's, whatever the other host is called. */
+	add_name(&there);
+	check_built(&there, &a, &v);
+	arch_free(a);
+	tree_free(&tree);
+	make_tree(&there);
+	guests_brand(brand);
+	ck_assert_str_eq(brand, "another");
+}
+END_TEST
+
 /* -- interrupts -- */
 
 START_TEST(interrupts_go_to_the_ioapic_alone)
@@ -616,6 +661,7 @@ int main(void)
 	suite_add_tcase(s, tsc);
 
 	tcase_add_checked_fixture(faults, set_up, tear_down);
+	tcase_add_test(faults, cpu_has_a_name);
 	tcase_add_test(faults, interrupts_go_to_the_ioapic_alone);
 	tcase_add_test(faults, faults_that_the_guest_does_not_expect_are_named);
 	tcase_add_test(faults, faults_of_high_numbers_are_named);

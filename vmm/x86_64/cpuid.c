@@ -13,10 +13,12 @@
  */
 #include "vmm/x86_64/cpuid.h"
 
+#include <cpuid.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "vmm/base/err.h"
@@ -29,7 +31,8 @@
 #define LEAF_KVM_FEATURES 0x40000001u
 #define LEAF_HV_TIMING	  0x40000010u
 #define LEAF_EXTENDED	  0x80000000u
-#define APIC_BUS_KHZ	  1000000u /* KVM's APIC timer ticks at 1 GHz */
+#define LEAF_BRAND	  0x80000002u /* and two more */
+#define APIC_BUS_KHZ	  1000000u    /* KVM's APIC timer ticks at 1 GHz */
 
 /* One entry in the machine tree: big endian cells. */
 #define CELLS 7
@@ -45,6 +48,46 @@ static int find(const struct cpuid_table *c, uint32_t function, uint32_t index)
 			return (int)i;
 	}
 	return -1;
+}
+
+/* An entry of zeros says the same as none. */
+static bool is_empty(const struct kvm_cpuid_entry2 *l)
+{
+	return !(l->eax | l->ebx | l->ecx | l->edx);
+}
+
+static void add(struct cpuid_table *c, struct kvm_cpuid_entry2 l)
+{
+	if (c->n < CPUID_ENTRIES_MAX)
+		c->entries[c->n++] = l;
+}
+
+/* The CPU's name: KVM leaves it to us, and a guest's users look for it. */
+static void add_brand(struct cpuid_table *c)
+{
+	uint32_t brand[3][4] = { { 0 } };
+
+	if (find(c, LEAF_BRAND, 0) >= 0 && !is_empty(&c->entries[find(c, LEAF_BRAND, 0)]))
+		return;
+	for (uint32_t i = 0; i < 3; i++)
+		if (!__get_cpuid(LEAF_BRAND + i, &brand[i][0], &brand[i][1], &brand[i][2],
+				 &brand[i][3]))
+			break;
+	if (!brand[0][0])
+		snprintf((char *)brand, sizeof(brand), "godwit virtual CPU");
+	for (uint32_t i = 0; i < 3; i++) {
+		const struct kvm_cpuid_entry2 l = { .function = LEAF_BRAND + i,
+						    .eax = brand[i][0],
+						    .ebx = brand[i][1],
+						    .ecx = brand[i][2],
+						    .edx = brand[i][3] };
+		int at = find(c, l.function, 0);
+
+		if (at >= 0)
+			c->entries[at] = l;
+		else
+			add(c, l);
+	}
 }
 
 int cpuid_supported(const struct kvm *kvm, struct cpuid_table *out, struct err *e)
@@ -64,19 +107,8 @@ int cpuid_supported(const struct kvm *kvm, struct cpuid_table *out, struct err *
 	memset(out, 0, sizeof(*out));
 	out->n = c.head.nent;
 	memcpy(out->entries, c.head.entries, out->n * sizeof(out->entries[0]));
+	add_brand(out);
 	return 0;
-}
-
-/* An entry of zeros says the same as none. */
-static bool is_empty(const struct kvm_cpuid_entry2 *l)
-{
-	return !(l->eax | l->ebx | l->ecx | l->edx);
-}
-
-static void add(struct cpuid_table *c, struct kvm_cpuid_entry2 l)
-{
-	if (c->n < CPUID_ENTRIES_MAX)
-		c->entries[c->n++] = l;
 }
 
 static bool is_amd(const struct cpuid_table *c)
@@ -185,9 +217,9 @@ static bool guest_leaf(struct kvm_cpuid_entry2 *l, uint32_t n_cpus, bool amd)
 	case 2: /* cache descriptors */
 	case LEAF_KVM:
 	case LEAF_EXTENDED:
-	case 0x80000002: /* the CPU's name */
-	case 0x80000003:
-	case 0x80000004:
+	case LEAF_BRAND:
+	case LEAF_BRAND + 1:
+	case LEAF_BRAND + 2:
 	case 0x80000005: /* AMD's caches and TLBs */
 	case 0x80000006:
 	case 0x80000019:

@@ -28,7 +28,8 @@ enum cpuid_reg { CPUID_EAX, CPUID_EBX, CPUID_ECX, CPUID_EDX };
 uint32_t cpuid_word(const struct cpuid_table *c, uint32_t function, uint32_t index,
 		    enum cpuid_reg reg);
 
-/* What KVM supports here (KVM_GET_SUPPORTED_CPUID on the /dev/kvm fd). */
+/* What KVM supports here (KVM_GET_SUPPORTED_CPUID on the /dev/kvm fd), with the CPU's name, which
+ * KVM does not give. */
 int cpuid_supported(const struct kvm *kvm, struct cpuid_table *out, struct err *e);
 
 /* The table for a new guest of `n_cpus`: supported features, hypervisor bit, TSC deadline, x2APIC,
