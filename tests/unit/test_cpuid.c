@@ -273,6 +273,10 @@ START_TEST(missing_features_are_named)
 	ck_assert_int_eq(cpuid_check(&g, &host, &e), -1);
 	ck_assert_ptr_nonnull(
 		strstr(e.text, "lacks: cpuid 7.0 ecx bit 21, cpuid 80000021 eax bit 31"));
+	get(&host, 0x80000021, 0)->eax &= ~(1u << 2);
+	get(&g, 0x80000021, 0)->eax |= 1u << 27;
+	ck_assert_int_eq(cpuid_check(&g, &host, &e), -1);
+	ck_assert_ptr_nonnull(strstr(e.text, "lfence_rdtsc, sbpb, cpuid 80000021 eax bit 31"));
 
 	amd_host(&host);
 	cpuid_for_guest(&host, 2, 0, &g);

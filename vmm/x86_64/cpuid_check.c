@@ -75,7 +75,9 @@ static const struct word words[] = {
 	{ 0x80000008, 0, CPUID_EBX, 0,
 	  "clzero irperf xsaveerptr - rdpru - - - - wbnoinvd - - ibpb - ibrs stibp - "
 	  "stibp_always_on - - - - - amd_ppin ssbd virt_ssbd ssb_no" },
-	{ 0x80000021, 0, CPUID_EAX, 0, "" },
+	{ 0x80000021, 0, CPUID_EAX, 0,
+	  "no_nested_data_bp - lfence_rdtsc - - - null_sel_clr_base - autoibrs no_smm_ctl_msr - - "
+	  "- - - - - - - - - - - - - - - sbpb ibpb_brtype srso_no srso_user_kernel_no" },
 	{ 0x80000021, 0, CPUID_ECX, 0, "" },
 };
 
