@@ -194,7 +194,8 @@ static uint64_t number(struct state *s, const char *name, uint64_t v, unsigned i
 		return v;
 	if (!s->loading) {
 		to_big_endian(out, v, width);
-		put(s, name, out, width);
+		if (!missing || v != *missing) /* else older versions take it too */
+			put(s, name, out, width);
 		return v;
 	}
 	bytes = take_field(s, name, &len);

@@ -42,6 +42,8 @@ void state_u16(struct state *s, const char *name, uint16_t *v);
 void state_u32(struct state *s, const char *name, uint32_t *v);
 void state_u64(struct state *s, const char *name, uint64_t *v);
 void state_bool(struct state *s, const char *name, bool *v);
+/* Added later: not written while it has the value that it is loaded with when it is not there, so
+ * that versions which do not know it take the rest. */
 void state_u8_optional(struct state *s, const char *name, uint8_t *v, uint8_t missing);
 void state_u32_optional(struct state *s, const char *name, uint32_t *v, uint32_t missing);
 void state_u64_optional(struct state *s, const char *name, uint64_t *v, uint64_t missing);

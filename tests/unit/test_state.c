@@ -102,6 +102,22 @@ START_TEST(loaded_state_equals_saved_state)
 }
 END_TEST
 
+START_TEST(optional_field_is_written_only_if_it_says_something)
+{
+	struct thing t = sample(), u;
+	struct tree states = saved(&t);
+
+	ck_assert(tree_has(&states, path, "later"));
+	tree_free(&states);
+	t.later = 77;
+	states = saved(&t);
+	ck_assert(!tree_has(&states, path, "later"));
+	ck_assert_int_eq(state_load(&states, path, &desc, &u, NULL), 0);
+	ck_assert_uint_eq(u.later, 77);
+	tree_free(&states);
+}
+END_TEST
+
 /* Each property of the node, and of one sub-node, in turn: gone, one byte shorter, one longer. */
 static void damage_each(const char *node_path, const char *optional)
 {
@@ -198,6 +214,7 @@ int main(void)
 	SRunner *r = srunner_create(s);
 	int failed;
 
+	tcase_add_test(c, optional_field_is_written_only_if_it_says_something);
 	tcase_add_test(c, loaded_state_equals_saved_state);
 	tcase_add_test(c, missing_or_misshapen_fields_are_refused_by_name);
 	tcase_add_test(c, unknown_fields_and_parts_are_refused);
