@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "migrate/codec/zero.h"
+#include "migrate/expect.h"
 #include "migrate/guest_log.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
@@ -169,10 +170,23 @@ static int look_at_guest(struct check *c, struct err *e)
 	return rc ? -1 : 0;
 }
 
+/* What loading costs over there is not known before a machine is made: as much as collecting. */
+static void rehearse(struct check *c)
+{
+	struct expect x = { 0 };
+	struct guest_costs here;
+
+	if (!c->guest->ops->rehearse || c->guest->ops->rehearse(c->guest, &here, NULL))
+		return;
+	expect_rehearsed(&x, &here);
+	c->in.fixed_us = expect_fixed_us(&x, c->link.rate_bytes);
+}
+
 int check_run(struct check *c, struct err *e)
 {
 	if (probe_measure(c->channel, c->bandwidth, c->stop_fd, &c->link, e) || look_at_guest(c, e))
 		return -1;
+	rehearse(c);
 	c->in.rate_bytes = c->link.rate_bytes;
 	c->in.round_trip_us = c->link.round_trip_us;
 	predict_make(&c->in, &c->prediction);

@@ -128,7 +128,7 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 	json_object_set_new(o, "status", json_string(migration_status_name(r.status)));
 	json_object_set_new(o, "total-time", number(r.total_ms));
 	json_object_set_new(o, "setup-time", number(r.stats.setup_us / 1000));
-	json_object_set_new(o, "expected-downtime", number(r.stats.expected_us / 1000));
+	json_object_set_new(o, "expected-downtime", number((r.stats.expected_us + 999) / 1000));
 	if (r.status == MIGRATION_COMPLETED && r.stats.downtime_us)
 		json_object_set_new(o, "downtime", number((r.stats.downtime_us + 999) / 1000));
 	if (r.stats.throttle_permille)

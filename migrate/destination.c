@@ -47,9 +47,11 @@ static void init(struct destination *d, int stop_fd)
 {
 	unsigned int i;
 
-	*d = (struct destination){
-		.listen_fd = -1, .stop_fd = stop_fd, .lanes_ms = LANES_MS, .go_ms = HANDOVER_GO_MS
-	};
+	*d = (struct destination){ .listen_fd = -1,
+				   .stop_fd = stop_fd,
+				   .lanes_ms = LANES_MS,
+				   .go_ms = HANDOVER_GO_MS,
+				   .heard_us = clock_us() };
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->changed, NULL);
 	for (i = 0; i < LANES_MAX; i++)
@@ -105,6 +107,25 @@ void destination_set_stop(struct destination *d, int stop_fd)
 	channel_set_stop(d->lane[0].reader.channel, stop_fd);
 }
 
+void destination_set_costs(struct destination *d, uint64_t load_us, uint64_t start_us)
+{
+	d->costs_known = true;
+	d->costs.load_us = (uint32_t)(load_us < UINT32_MAX ? load_us : UINT32_MAX);
+	d->costs.start_us = (uint32_t)(start_us < UINT32_MAX ? start_us : UINT32_MAX);
+}
+
+/* All is well, and what the pause costs here, to a source that understands it. */
+static int say_costs(struct destination *d, struct err *e)
+{
+	uint64_t build_us = clock_us() - d->heard_us;
+	uint8_t body[CHECKED_COSTS_BYTES];
+	size_t len = d->costs_known && d->hello.features & HELLO_HEARS_COSTS ? sizeof(body) : 0;
+
+	d->costs.build_us = (uint32_t)(build_us < UINT32_MAX ? build_us : UINT32_MAX);
+	checked_encode(&d->costs, body);
+	return writer_record(&d->writer, RECORD_CHECKED, body, len, NULL, 0, e);
+}
+
 int destination_answer(struct destination *d, const char *refusal, struct err *e)
 {
 	struct writer *w = &d->writer;
@@ -113,8 +134,9 @@ int destination_answer(struct destination *d, const char *refusal, struct err *e
 		return 0;
 	if (refusal && !*refusal) /* an empty one would say that all is well */
 		refusal = "it does not say why";
-	return writer_record(w, RECORD_CHECKED, refusal ? refusal : "",
-			     refusal ? strnlen(refusal, 500) : 0, NULL, 0, e);
+	if (refusal)
+		return writer_record(w, RECORD_CHECKED, refusal, strnlen(refusal, 500), NULL, 0, e);
+	return say_costs(d, e);
 }
 
 /* -- lanes -- */

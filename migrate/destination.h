@@ -45,6 +45,9 @@ struct destination {
 	struct destination_lane lane[LANES_MAX];
 	unsigned int n_lanes;
 	struct writer writer; /* to the source */
+	uint64_t heard_us;    /* when MACHINE was here */
+	bool costs_known;     /* destination_set_costs */
+	struct checked_costs costs;
 
 	/* Set by the caller, or NULL: asked on the owner's thread right before the guest is let
 	 * run; -1: it must not be, and from a 0 on nobody can cancel any more. */
@@ -86,6 +89,9 @@ int destination_open(struct destination *d, struct channel *ch, bool cold, int s
 
 /* What stops the waits from here on. */
 void destination_set_stop(struct destination *d, int stop_fd);
+
+/* What loading the states and starting the vCPUs takes here, as rehearsed: for the next answer. */
+void destination_set_costs(struct destination *d, uint64_t load_us, uint64_t start_us);
 
 /* Tells the source what became of its machine: NULL for built, else why not. */
 int destination_answer(struct destination *d, const char *refusal, struct err *e);

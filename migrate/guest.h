@@ -22,6 +22,15 @@ struct guest_block {
 	uint64_t pages;
 };
 
+/* What parts of a pause cost on one host; 0: not known. */
+struct guest_costs {
+	uint64_t park_us;      /* source: vCPUs stop */
+	uint64_t save_us;      /* source: the states are collected */
+	uint64_t states_bytes; /* that are sent then */
+	uint64_t load_us;      /* destination: they are checked and loaded */
+	uint64_t start_us;     /* destination: vCPUs start */
+};
+
 /* Pages [first, first + n) of a block. */
 typedef void guest_found_fn(void *arg, unsigned int block, uint64_t first, uint64_t n);
 
@@ -65,6 +74,12 @@ struct guest_ops {
 	/* Parked only: the states; and whether the guest ran before park. */
 	int (*states_save)(struct guest *g, struct tree *states, struct err *e);
 	bool (*ran)(struct guest *g);
+
+	/*
+	 * Source, while the guest runs: what the parts of a pause cost on this host, measured now
+	 * or when the guest was made. NULL, or -1: nothing is known.
+	 */
+	int (*rehearse)(struct guest *g, struct guest_costs *out, struct err *e);
 
 	/* Source: a migration to another host begins; or it is over, and the guest still here. */
 	void (*share)(struct guest *g, bool on);

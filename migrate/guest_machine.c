@@ -173,6 +173,16 @@ static bool guest_ran(struct guest *g)
 	return machine_runs_after_hold(machine_of(g));
 }
 
+static int guest_rehearse(struct guest *g, struct guest_costs *out, struct err *e)
+{
+	struct machine_costs c;
+
+	if (machine_rehearse(machine_of(g), &c, e))
+		return -1;
+	*out = (struct guest_costs){ c.park_us, c.save_us, c.states_bytes, c.load_us, c.start_us };
+	return 0;
+}
+
 static void guest_share(struct guest *g, bool on)
 {
 	on_owner(g, share, on, NULL);
@@ -254,6 +264,7 @@ static const struct guest_ops ops = {
 	.unpark = guest_unpark,
 	.states_save = guest_states_save,
 	.ran = guest_ran,
+	.rehearse = guest_rehearse,
 	.share = guest_share,
 	.settle = guest_settle,
 	.throttle = guest_throttle,

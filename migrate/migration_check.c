@@ -50,7 +50,7 @@ static void *check_thread(void *arg)
 		.stop_fd = mig->stop_fd,
 		.bandwidth = p->bandwidth,
 		.in = { .limit_us = p->downtime_ms * 1000,
-			.fixed_us = SOURCE_FIXED_US,
+			.fixed_us = EXPECT_UNKNOWN_US,
 			.throttle = migration_may_throttle(p) || p->dirty_limit,
 			.compression = migration_may_use_xbzrle(p) || p->compression != CODEC_PLAIN,
 			.by_limit = p->dirty_limit,

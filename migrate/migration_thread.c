@@ -240,6 +240,7 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.compression = mig->used.compression,
 		.level = (int)(mig->used.compression == CODEC_ZLIB ? mig->used.zlib_level
 								   : mig->used.zstd_level),
+		.patient = timeout_is_set(&mig->used.timeout),
 		.teller = &mig->teller,
 		.guest_events = p && p->guest_events && mig->uri.kind != URI_FILE,
 		.stats = &mig->stats,

@@ -52,6 +52,7 @@ static uint64_t bandwidth(const struct source *s)
 
 int rounds_fetch(struct source *s, uint64_t *count, struct err *e)
 {
+	uint64_t start = clock_us();
 	unsigned int i;
 
 	*count = 0;
@@ -60,6 +61,7 @@ int rounds_fetch(struct source *s, uint64_t *count, struct err *e)
 		return -1;
 	for (i = 0; i < s->guest->n_blocks; i++)
 		*count += bitmap_count(s->pending[i], s->guest->blocks[i].pages);
+	s->expect.fetch_us = clock_us() - start;
 	return 0;
 }
 
@@ -248,6 +250,7 @@ int rounds_look_ahead(struct source *s, struct err *e)
 /* The destination has taken in the round: nothing of it is on the way any more. */
 int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err *e)
 {
+	uint64_t start = clock_us();
 	struct record rec;
 
 	if (source_expect(s, r, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
@@ -255,6 +258,7 @@ int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err 
 	if (rec.body_bytes != 4 || get_u32(rec.body) != (uint32_t)round)
 		return err_set(e, "%s: the destination has taken in another round than %llu",
 			       s->channel->name, (unsigned long long)round);
+	expect_answered(&s->expect, clock_us() - start);
 	return 0;
 }
 

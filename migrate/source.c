@@ -17,6 +17,7 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/codec/page_cache.h"
+#include "migrate/expect.h"
 #include "migrate/handover.h"
 #include "migrate/policy/switchover.h"
 #include "migrate/rounds.h"
@@ -36,6 +37,9 @@
 
 /* How often it is looked at, while the agent is waited for, whether that still makes sense. */
 #define AGENT_LOOK_MS 100
+
+/* How long a round waits for the next if the pause would be too long whatever is sent. */
+#define LIMIT_LOOK_MS 50
 
 /* How long the destination may take to say why it failed; the guest runs again by then. */
 #define LAST_WORDS_MS 200u
@@ -64,7 +68,9 @@ static void set_owner(struct source *s, enum owner o)
 
 static int send_hello(struct source *s, struct writer *w, enum hello_role role, struct err *e)
 {
-	struct hello h = { .role = role, .lanes = s->n_lanes };
+	struct hello h = { .role = role,
+			   .lanes = s->n_lanes,
+			   .features = s->cold ? 0 : HELLO_HEARS_COSTS };
 	uint64_t before = w->channel->bytes;
 
 	if (s->program)
@@ -154,7 +160,7 @@ static bool is_refusal(struct source *s, const struct record *rec, struct err *e
 {
 	char text[400];
 
-	if (rec->type != RECORD_FAILED && (rec->type != RECORD_CHECKED || !rec->body_bytes))
+	if (rec->type != RECORD_FAILED && (rec->type != RECORD_CHECKED || !checked_refuses(rec)))
 		return false;
 	record_text(rec, text, sizeof(text));
 	s->answered = true;
@@ -225,10 +231,31 @@ static int open_lanes(struct source *s, struct err *e)
 	return rc;
 }
 
+/* What the pause costs here; the guest runs. If that is not known nothing is lost but the figure.
+ */
+static void rehearse(struct source *s)
+{
+	struct guest_costs here;
+
+	if (!s->cold && s->guest->ops->rehearse && !s->guest->ops->rehearse(s->guest, &here, NULL))
+		expect_rehearsed(&s->expect, &here);
+}
+
+/* The destination has made the machine, and says what the pause costs there. */
+static int await_checked(struct source *s, struct reader *r, struct err *e)
+{
+	uint64_t start = clock_us();
+	struct record rec;
+
+	if (source_expect(s, r, RECORD_CHECKED, s->checked_ms, &rec, e))
+		return -1;
+	expect_checked(&s->expect, &rec, clock_us() - start);
+	return 0;
+}
+
 static int set_up(struct source *s, struct reader *r, struct err *e)
 {
 	struct writer *w = lanes_main(&s->lanes);
-	struct record rec;
 
 	w->channel = s->channel;
 	w->n_vcpus = s->guest->n_vcpus;
@@ -236,10 +263,11 @@ static int set_up(struct source *s, struct reader *r, struct err *e)
 		memcpy(s->id, s->fixed_id, sizeof(s->id));
 	else if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
 		return err_errno(e, errno, "no random numbers");
+	rehearse(s);
 	if (alloc_pending(s, e) || watch_init(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
 	    send_tree(s, RECORD_MACHINE, s->guest->tree, e))
 		return -1;
-	if (!s->cold && source_expect(s, r, RECORD_CHECKED, s->checked_ms, &rec, e))
+	if (!s->cold && await_checked(s, r, e))
 		return -1;
 	return open_lanes(s, e);
 }
@@ -290,8 +318,9 @@ static struct switchover_input switchover_now(const struct source *s, uint64_t r
 		.remaining_bytes = remaining_pages * PAGE_SIZE,
 		.previous_remaining_bytes = UINT64_MAX,
 		.rate_bytes = rounds_rate(s),
-		.fixed_us = SOURCE_FIXED_US,
+		.fixed_us = steer_fixed_us(s),
 		.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED),
+		.patient = steer_decides(s),
 	};
 }
 
@@ -300,12 +329,23 @@ static void say_switchover(struct source *s, const char *why, const struct switc
 	uint64_t us = switchover_decide(in).expected_us;
 	char reason[256];
 
+	stats_set(&s->stats->expected_us, us);
 	snprintf(reason, sizeof(reason),
 		 "%s: %" PRIu64 " KiB remain and %" PRIu64
 		 " MiB/s are sent, a pause of about %" PRIu64 " ms; %" PRIu64 " ms are allowed",
 		 why, in->remaining_bytes >> 10, in->rate_bytes >> 20, (us + 999) / 1000,
 		 in->limit_us / 1000);
 	decide(s, "switchover", reason);
+}
+
+/* No round makes the pause shorter, and somebody else decides what is done about it. */
+static int await_decision(struct source *s, struct reader *r, struct err *e)
+{
+	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
+
+	if (poll(&stop, 1, LIMIT_LOOK_MS) > 0)
+		return err_set(e, "cancelled");
+	return check_still_there(s, r, e);
 }
 
 /* Rounds until the guest can be parked. */
@@ -315,6 +355,7 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 	struct switchover_verdict v;
 	struct switchover_input in;
 
+	steer_say_unkeepable(s);
 	for (round = 1;; round++) {
 		if (s->guest->ops->settle)
 			s->guest->ops->settle(s->guest);
@@ -332,6 +373,9 @@ static int precopy(struct source *s, struct reader *r, struct err *e)
 		in = switchover_now(s, dirty);
 		in.previous_remaining_bytes = previous;
 		v = switchover_decide(&in);
+		steer_say_unkeepable(s);
+		if (v.unkeepable && !v.stop && await_decision(s, r, e))
+			return -1;
 		if (!v.stop && steer_round(s, clock_us() - start, &in, &v, e))
 			return -1;
 		stats_set(&s->stats->expected_us, v.expected_us);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "migrate/brake.h"
+#include "migrate/expect.h"
 #include "migrate/guest.h"
 #include "migrate/lanes.h"
 #include "migrate/stats.h"
@@ -22,9 +23,6 @@ struct teller;
 
 /* Who owns the guest. */
 enum owner { OWNER_SOURCE, OWNER_NOBODY, OWNER_DESTINATION };
-
-/* What the pause costs beside pages, before it was ever measured. */
-#define SOURCE_FIXED_US 5000u
 
 enum source_phase { SOURCE_SETUP, SOURCE_PRECOPY, SOURCE_SWITCHOVER };
 
@@ -67,6 +65,7 @@ struct source {
 	bool dirty_limit;	      /* as auto_converge, by a limit of what each vCPU dirties */
 	uint64_t least_dirty_bytes;   /* that each may dirty in a second in any case */
 	struct converge_bounds throttle;
+	bool patient;	       /* a timeout decides if the downtime limit cannot be kept */
 	struct teller *teller; /* NULL: the guest's agent is told nothing */
 	bool guest_events;     /* it is told of this migration */
 	uint64_t xbzrle_cache_bytes;
@@ -85,6 +84,7 @@ struct source {
 	enum owner owner;
 
 	/* The migration's thread. */
+	struct expect expect;
 	struct steer steer; /* steer_begin before source_run; zero: no policy */
 	struct lanes lanes;
 	struct watch watch;

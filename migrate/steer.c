@@ -9,6 +9,7 @@
 
 #include "migrate/policy/forecast.h"
 #include "migrate/policy/switchover.h"
+#include "migrate/rounds.h"
 #include "migrate/source.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
@@ -27,6 +28,31 @@ static void set_limit(struct source *s, uint64_t us)
 bool steer_forced(const struct source *s)
 {
 	return __atomic_load_n(&s->limits->force, __ATOMIC_RELAXED);
+}
+
+uint64_t steer_fixed_us(const struct source *s)
+{
+	return expect_fixed_us(&s->expect, rounds_rate(s));
+}
+
+bool steer_decides(const struct source *s)
+{
+	return s->steer.policy || s->patient;
+}
+
+void steer_say_unkeepable(struct source *s)
+{
+	uint64_t limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+	const char *then = "it is moved all the same once hardly anything is left (a policy or a "
+			   "timeout would decide otherwise)";
+	char reason[512];
+
+	if (steer_decides(s))
+		then = s->steer.policy ? "the policy decides what becomes of it"
+				       : "the timeout decides what becomes of it";
+	if (expect_unkeepable(&s->expect, rounds_rate(s), limit_us, s->guest->n_vcpus, then, reason,
+			      sizeof(reason)))
+		decide(s, "downtime-limit", reason);
 }
 
 void steer_begin(struct source *s, const struct policy *p)

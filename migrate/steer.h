@@ -34,6 +34,16 @@ void steer_begin(struct source *s, const struct policy *p);
 int steer_round(struct source *s, uint64_t round_us, struct switchover_input *in,
 		struct switchover_verdict *v, struct err *e);
 
+/* What the pause takes beside the pages that are left, as it is expected by now. */
+uint64_t steer_fixed_us(const struct source *s);
+
+/* Whether a policy or a timeout decides if the downtime limit cannot be kept. */
+bool steer_decides(const struct source *s);
+
+/* If it cannot be kept however little is left, that is a decision of its own, "downtime-limit":
+ * once for each limit, before the guest is parked. */
+void steer_say_unkeepable(struct source *s);
+
 #define STEER_BY_FORCE "by force: the time is over"
 
 /* Whether the guest is to be parked at once, however long the pause will be. */

@@ -187,11 +187,11 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 	/* As the pause is estimated: pages that were found zero say nothing about the link. */
 	uint64_t rate = (stats_data_pages(s->stats) - w->from_data_pages) * PAGE_SIZE * 1000000 /
 			(round_us + 1);
+	uint64_t fixed = steer_fixed_us(s);
 	char reason[256];
 
-	if (limit > SOURCE_FIXED_US)
-		sample.fit_bytes = (uint64_t)((unsigned __int128)(limit - SOURCE_FIXED_US) * rate /
-					      1000000);
+	if (limit > fixed)
+		sample.fit_bytes = (uint64_t)((unsigned __int128)(limit - fixed) * rate / 1000000);
 	w->converge.bounds.least_bytes = s->least_dirty_bytes *
 					 (s->brake.writers ? s->brake.writers : 1);
 	if (!converge_add(&w->converge, &sample, reason, sizeof(reason)))
@@ -218,9 +218,10 @@ static void take_rate(struct watch *w, struct stats *stats, uint64_t left, uint6
 bool watch_fits_raised_limit(const struct source *s)
 {
 	uint64_t limit = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+	uint64_t fixed = steer_fixed_us(s);
 
-	return limit > s->watch.round_limit_us && limit > SOURCE_FIXED_US &&
-	       s->watch.rest_us <= limit - SOURCE_FIXED_US;
+	return limit > s->watch.round_limit_us && limit > fixed &&
+	       s->watch.rest_us <= limit - fixed;
 }
 
 static uint64_t send_us(const struct source *s, uint64_t pages)

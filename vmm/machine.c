@@ -187,7 +187,7 @@ int machine_launch(struct machine *m, struct err *e)
 	for (i = 0; i < m->n_vcpus; i++)
 		if (vcpu_start(&m->vcpus[i], e))
 			return -1;
-	if (machine_snapshot_take(m, &m->pristine, e) || loop_start(&m->io, "io", e))
+	if (machine_first_snapshot(m, e) || loop_start(&m->io, "io", e))
 		return -1;
 	m->io_started = true;
 	return 0;

@@ -184,6 +184,19 @@ int machine_states_save(struct machine *m, struct tree *states, struct err *e);
 int machine_states_load(struct machine *m, const struct tree *states, uint64_t advance_ns,
 			struct err *e);
 
+/* What the parts of a pause cost on this host, as rehearsed; 0: not known. */
+struct machine_costs {
+	uint64_t park_us, start_us; /* all vCPUs have heard that they are to stand, or to run */
+	uint64_t save_us, load_us;  /* the states are collected, or checked and loaded */
+	uint64_t states_bytes;	    /* of their tree */
+};
+
+/*
+ * Rehearses what can be while the guest runs, and says what it all costs: load_us only of a machine
+ * that was built as `incoming`. While no states are saved or loaded; any thread.
+ */
+int machine_rehearse(struct machine *m, struct machine_costs *out, struct err *e);
+
 /*
  * A connection to the guest's end of the channel of that name, as programs of this host have it by
  * the channel's socket: a non-blocking socket, which the caller closes. -1: there is no such

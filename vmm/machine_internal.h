@@ -57,6 +57,7 @@ struct machine {
 	 * is touched for the first time costs more than what is done with it. */
 	struct snapshot moved;
 	size_t states_bytes; /* of the last tree of states, and some more; 0: there was none */
+	struct machine_costs costs; /* of taking the pristine one, and of loading it again */
 
 	/* Owner's thread. */
 	enum machine_status status;
@@ -77,6 +78,10 @@ struct machine {
 };
 
 /* -- machine_states.c -- */
+
+/* The pristine snapshot, at launch. What it costs is measured, and of a machine whose guest will
+ * come from elsewhere also what loading costs, by loading what it is anyway. */
+int machine_first_snapshot(struct machine *m, struct err *e);
 
 /* All of it as it is now, into what a snapshot has already, or into a new one; the caller frees it.
  */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/machine_internal.h"
 #include "vmm/states.h"
@@ -118,16 +119,23 @@ int machine_snapshot_take(struct machine *m, struct snapshot *s, struct err *e)
 	return 0;
 }
 
-int machine_snapshot_apply(struct machine *m, struct snapshot *s, uint64_t advance_ns,
-			   struct err *e)
+/* What KVM has. */
+static int apply_to_kvm(struct machine *m, struct snapshot *s, uint64_t advance_ns, struct err *e)
 {
 	struct arch_moment now;
-	unsigned int i;
 
 	if (arch_moment_now(&m->kvm, &now, e))
 		return -1;
 	now.advance_ns = advance_ns;
-	if (all_vcpus(m, s, &now, true, e) || arch_vm_load(m->arch, &now, s->vm, e))
+	return all_vcpus(m, s, &now, true, e) || arch_vm_load(m->arch, &now, s->vm, e) ? -1 : 0;
+}
+
+int machine_snapshot_apply(struct machine *m, struct snapshot *s, uint64_t advance_ns,
+			   struct err *e)
+{
+	unsigned int i;
+
+	if (apply_to_kvm(m, s, advance_ns, e))
 		return -1;
 	for (i = 0; i < m->n_devices; i++)
 		if (s->devices[i])
@@ -169,6 +177,21 @@ static struct state_thing *new_things(const struct machine *m, struct err *e)
 	return t;
 }
 
+/* An owner of memory that is not touched yet pays for that when it is: now, and not in a pause. */
+static int make_moved(struct machine *m, struct err *e)
+{
+	struct snapshot *s = &m->moved;
+	unsigned int i;
+
+	if (s->vm)
+		return 0;
+	if (snapshot_alloc(m, s, e))
+		return -1;
+	for (i = 0; i < m->n_vcpus; i++)
+		memset(s->vcpus[i], 0, arch_vcpu_state.size);
+	return 0;
+}
+
 static int encode(struct machine *m, const struct snapshot *s, struct tree *states, struct err *e)
 {
 	struct state_thing *things = new_things(m, e);
@@ -187,7 +210,10 @@ int machine_states_save(struct machine *m, struct tree *states, struct err *e)
 {
 	if (m->running)
 		return err_set(e, "the machine is running");
-	return machine_snapshot_take(m, &m->moved, e) || encode(m, &m->moved, states, e) ? -1 : 0;
+	return make_moved(m, e) || machine_snapshot_take(m, &m->moved, e) ||
+			       encode(m, &m->moved, states, e)
+		       ? -1
+		       : 0;
 }
 
 /* A state that fits no device as it is here, the network of another size say. */
@@ -221,11 +247,77 @@ int machine_states_load(struct machine *m, const struct tree *states, uint64_t a
 {
 	if (m->running)
 		return err_set(e, "the machine is running");
-	if (!m->moved.vm && snapshot_alloc(m, &m->moved, e))
+	if (make_moved(m, e))
 		return -1;
 	m->used = true;
 	return decode(m, states, &m->moved, e) ||
 			       machine_snapshot_apply(m, &m->moved, advance_ns, e)
 		       ? -1
 		       : 0;
+}
+
+static void no_work(struct vcpu *v, void *arg)
+{
+	(void)v;
+	(void)arg;
+}
+
+static void wake_all_vcpus(struct machine *m)
+{
+	unsigned int i;
+
+	for (i = 0; i < m->n_vcpus; i++)
+		vcpu_job(&m->vcpus[i], no_work, NULL);
+	for (i = 0; i < m->n_vcpus; i++)
+		vcpu_wait(&m->vcpus[i]);
+}
+
+/* The devices are left as they are: what they load is plain memory. */
+static int rehearse_load(struct machine *m, struct err *e)
+{
+	struct state_thing *things;
+	struct tree states;
+	uint64_t start;
+	int rc;
+
+	if (make_moved(m, e) || encode(m, &m->pristine, &states, e))
+		return -1;
+	start = clock_us();
+	things = new_things(m, e);
+	rc = !things || states_read(&states, things, list_things(m, &m->moved, things), NULL, e) ||
+	     apply_to_kvm(m, &m->moved, 0, e);
+	m->costs.load_us = clock_us() - start;
+	free(things);
+	tree_free(&states);
+	return rc ? err_context(e, "a rehearsal of loading the states") : 0;
+}
+
+int machine_first_snapshot(struct machine *m, struct err *e)
+{
+	uint64_t start = clock_us();
+
+	wake_all_vcpus(m);
+	m->costs.park_us = m->costs.start_us = clock_us() - start;
+	start = clock_us();
+	if (machine_snapshot_take(m, &m->pristine, e))
+		return -1;
+	m->costs.save_us = clock_us() - start;
+	return m->env.incoming ? rehearse_load(m, e) : 0;
+}
+
+int machine_rehearse(struct machine *m, struct machine_costs *out, struct err *e)
+{
+	uint64_t start;
+	struct tree states;
+
+	if (make_moved(m, e))
+		return -1;
+	start = clock_us();
+	if (encode(m, &m->pristine, &states, e))
+		return -1;
+	*out = m->costs;
+	out->save_us += clock_us() - start;
+	out->states_bytes = tree_bytes_used(&states);
+	tree_free(&states);
+	return 0;
 }

@@ -483,6 +483,7 @@ static int make_arriving(struct vm *vm, const struct config *c, bool own, struct
 			 struct err *e)
 {
 	struct destination *d = &vm->destination;
+	struct machine_costs costs;
 	int rc = config_admit_tree(c, own, t, e) || config_override_tree(c, t, e) ||
 		 make_machine(vm, c, t, d->cold ? ORIGIN_FILE : ORIGIN_INCOMING, e);
 
@@ -493,6 +494,8 @@ static int make_arriving(struct vm *vm, const struct config *c, bool own, struct
 		return -1;
 	}
 	machine_set_status(vm->machine, MACHINE_INMIGRATE);
+	if (!d->cold && machine_rehearse(vm->machine, &costs, NULL) == 0)
+		destination_set_costs(d, costs.load_us, costs.start_us);
 	if (destination_answer(d, NULL, e) == 0) {
 		vm->receiving = true;
 		/* Its thread asks this one from its first moment on. */

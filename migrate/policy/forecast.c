@@ -156,6 +156,9 @@ void forecast_say_yes(const struct forecast_input *in, bool compression, struct 
 	forecast_say_rates(in, f);
 	put(f, "; about %.1f s from now on, with a pause of %" PRIu64 " ms",
 	    (double)f->total_us / 1e6, (f->pause_us + 999) / 1000);
+	if (f->pause_us > in->limit_us)
+		put(f, " (%" PRIu64 " ms are allowed, but no round makes it shorter)",
+		    in->limit_us / 1000);
 	if (f->throttle_pct)
 		put(f, ", at a throttle of %u %%", f->throttle_pct);
 	if (compression)

@@ -19,8 +19,10 @@
 #define PARTS 128
 
 /* As watch.c; and as rounds.c: before so much is sent nothing is left for the second round. */
-#define LOOK_US	     100000.0
-#define SAMPLE_BYTES (16.0 * (1 << 20))
+#define LOOK_US 100000.0
+/* Rounds that could do nothing for the pause, taken together. */
+#define UNKEEPABLE_US 1000000.0
+#define SAMPLE_BYTES  (16.0 * (1 << 20))
 
 /* A curve that has grown by no more than this, in percent, between its last two looks is flat. */
 #define FLAT_PCT 2
@@ -371,8 +373,7 @@ static bool follow_policy(struct course *c, uint64_t remaining)
 /* Nothing was gained for so long that nothing ever will be. */
 static bool is_hopeless(const struct course *c)
 {
-	bool otherwise = c->in->policy || c->in->timeout.total_s || c->in->timeout.per_gib_s ||
-			 c->in->timeout.progress_s;
+	bool otherwise = c->in->policy || timeout_is_set(&c->in->timeout);
 	unsigned int enough = c->in->throttle ? 4 * STALLED_ROUNDS : STALLED_ROUNDS;
 
 	return c->round >= ROUNDS_MAX || c->now > US_MAX || (!otherwise && c->stalled >= enough);
@@ -383,7 +384,8 @@ static void decide(struct course *c, uint64_t *previous)
 {
 	struct switchover_input s = { .previous_remaining_bytes = *previous,
 				      .rate_bytes = c->in->rate_bytes,
-				      .fixed_us = c->in->fixed_us };
+				      .fixed_us = c->in->fixed_us + 2 * c->in->round_trip_us,
+				      .patient = c->in->policy || timeout_is_set(&c->in->timeout) };
 	double again = count_again(c);
 	struct switchover_verdict v;
 
@@ -393,12 +395,16 @@ static void decide(struct course *c, uint64_t *previous)
 	s.remaining_bytes = (uint64_t)again;
 	s.limit_us = c->limit_us;
 	v = switchover_decide(&s);
-	if (!v.stop && follow_policy(c, s.remaining_bytes)) {
+	if (v.unkeepable && !v.stop) { /* until the policy or the time decides, as stalled rounds */
+		pass(c, UNKEEPABLE_US);
+		check_time(c, again);
+	}
+	if (!v.stop && !c->answer && follow_policy(c, s.remaining_bytes)) {
 		s.limit_us = c->limit_us;
 		v = switchover_decide(&s);
 	}
 	if (v.stop) {
-		end(c, PREDICT_CONVERGES, (double)(v.expected_us + 2 * c->in->round_trip_us));
+		end(c, PREDICT_CONVERGES, (double)v.expected_us);
 		c->sent += again;
 	}
 	c->stalled = c->round > 1 && again > 0.95 * c->lowest_bytes ? c->stalled + 1 : 0;

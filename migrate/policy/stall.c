@@ -12,9 +12,11 @@ bool stall_add(struct stall *s, uint64_t round_us, uint64_t remaining_bytes)
 	if (s->short_us < STALL_ROUND_US)
 		return false;
 	s->short_us = 0;
+	/* If there was once nothing left, it is no longer memory that keeps the guest here. */
 	stalled = s->any &&
-		  remaining_bytes > s->lowest_bytes / 100 * (100 - STALL_PCT) +
-					    s->lowest_bytes % 100 * (100 - STALL_PCT) / 100;
+		  (!s->lowest_bytes ||
+		   remaining_bytes > s->lowest_bytes / 100 * (100 - STALL_PCT) +
+					     s->lowest_bytes % 100 * (100 - STALL_PCT) / 100);
 	if (!s->any || remaining_bytes < s->lowest_bytes)
 		s->lowest_bytes = remaining_bytes;
 	s->any = true;

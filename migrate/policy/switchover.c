@@ -24,9 +24,10 @@ struct switchover_verdict switchover_decide(const struct switchover_input *in)
 	uint64_t transfer = send_us(in->remaining_bytes, in->rate_bytes);
 	struct switchover_verdict v = { .expected_us = transfer + in->fixed_us };
 
-	if (in->fixed_us > in->limit_us && transfer <= NEGLIGIBLE_US) {
+	if (v.expected_us > in->limit_us && transfer <= NEGLIGIBLE_US) {
 		/* Rounds can do nothing about the rest. */
-		v.stop = true;
+		v.unkeepable = true;
+		v.stop = !in->patient;
 		v.reason = "hardly anything is left, and no round makes the pause fit the limit";
 	} else if (v.expected_us > in->limit_us) {
 		v.reason = "the pause would be longer than the limit";

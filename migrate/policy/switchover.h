@@ -14,10 +14,14 @@ struct switchover_input {
 	uint64_t rate_bytes;		   /* a second, as achieved */
 	uint64_t fixed_us;		   /* of the pause: states, their load, round trips */
 	uint64_t limit_us;		   /* the downtime the user allows */
+	/* A policy or a timeout decides what happens if no round can make the pause fit; else the
+	 * guest is parked when there is nothing left that a round could do. */
+	bool patient;
 };
 
 struct switchover_verdict {
 	bool stop;
+	bool unkeepable;      /* hardly anything is left, and the pause is too long all the same */
 	uint64_t expected_us; /* the pause if the guest were parked now */
 	const char *reason;
 };

@@ -27,6 +27,11 @@ int timeout_action_find(const char *name)
 	return -1;
 }
 
+bool timeout_is_set(const struct timeout_limits *l)
+{
+	return l->total_s || l->per_gib_s || l->progress_s;
+}
+
 static uint64_t seconds(const struct timeout_limits *l, uint64_t ram_bytes)
 {
 	uint64_t gib = ram_bytes / GIB + (ram_bytes % GIB != 0), s = UINT64_MAX;

@@ -42,6 +42,8 @@ struct timeout {
 	uint64_t fell_at_us;   /* when there was less than before; 0: never yet */
 };
 
+bool timeout_is_set(const struct timeout_limits *l);
+
 /* The time for the whole, in us from the start; UINT64_MAX: for ever. */
 uint64_t timeout_total_us(const struct timeout_limits *l, uint64_t ram_bytes);
 

@@ -83,6 +83,30 @@ static void copy_text(char *out, const void *from, size_t len)
 	word_printable(out, len + 1, text);
 }
 
+void checked_encode(const struct checked_costs *c, uint8_t out[CHECKED_COSTS_BYTES])
+{
+	put_u32(out, 0);
+	put_u32(out + 4, c->build_us);
+	put_u32(out + 8, c->load_us);
+	put_u32(out + 12, c->start_us);
+}
+
+bool checked_decode(const struct record *r, struct checked_costs *out)
+{
+	if (r->body_bytes != CHECKED_COSTS_BYTES || get_u32(r->body))
+		return false;
+	*out = (struct checked_costs){ get_u32(r->body + 4), get_u32(r->body + 8),
+				       get_u32(r->body + 12) };
+	return true;
+}
+
+bool checked_refuses(const struct record *r)
+{
+	struct checked_costs c;
+
+	return r->body_bytes && !checked_decode(r, &c);
+}
+
 uint32_t record_body_max(uint16_t type, uint32_t n_vcpus)
 {
 	if (type != RECORD_STATES)
@@ -112,6 +136,7 @@ void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES])
 	put_u32(out + 28, h->role);
 	memcpy(out + 32, h->id, 16);
 	memcpy(out + 48, h->program, strnlen(h->program, 11));
+	out[59] = h->features;
 	put_u32(out + 60, h->lanes);
 }
 
@@ -137,6 +162,7 @@ int hello_decode(const struct record *r, struct hello *out, struct err *e)
 		return err_set(e, "a connection in the unknown role %" PRIu32, out->role);
 	memcpy(out->id, b + 32, 16);
 	copy_text(out->program, b + 48, sizeof(out->program) - 1);
+	out->features = b[59];
 	out->lanes = get_u32(b + 60);
 	if (out->page_bytes != PAGE_SIZE)
 		return err_set(e, "made with pages of %" PRIu32 " bytes, here they have %u",

@@ -139,8 +139,11 @@ struct hello {
 	uint32_t page_bytes;
 	uint8_t id[16];	  /* random: which migration */
 	char program[12]; /* version of the program, for messages */
+	uint8_t features; /* of the source: */
 	uint32_t lanes;	  /* connections of this migration, the main one included */
 };
+
+#define HELLO_HEARS_COSTS 1u /* CHECKED may bring what the pause costs at the destination */
 
 /* Whether a stream begins like this. */
 bool record_begins_stream(const uint8_t first[RECORD_HEAD_BYTES + HELLO_BYTES]);
@@ -148,6 +151,22 @@ bool record_begins_stream(const uint8_t first[RECORD_HEAD_BYTES + HELLO_BYTES]);
 void hello_encode(const struct hello *h, uint8_t out[HELLO_BYTES]);
 /* Refuses what is no godwit stream, a newer version, another architecture or page size. */
 int hello_decode(const struct record *r, struct hello *out, struct err *e);
+
+/*
+ * CHECKED, to a source that hears costs: u32 0 (no text begins so), and three u32, each us: what
+ * the machine took to be made, what its states take to be loaded, and its vCPUs to be started.
+ */
+#define CHECKED_COSTS_BYTES 16u
+
+struct checked_costs {
+	uint32_t build_us, load_us, start_us;
+};
+
+void checked_encode(const struct checked_costs *c, uint8_t out[CHECKED_COSTS_BYTES]);
+/* False: there are none in it. */
+bool checked_decode(const struct record *r, struct checked_costs *out);
+/* Whether it is a refusal, with a text. */
+bool checked_refuses(const struct record *r);
 
 /* STATES: u64 ns since the guest was parked (0 in a file: time stood still), u64 bits, then the
  * tree. */

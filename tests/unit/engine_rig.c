@@ -37,7 +37,11 @@ static void on_decision(void *arg, const char *action, const char *reason)
 {
 	struct rig *r = arg;
 
-	(void)action;
+	if (!strcmp(action, "downtime-limit")) {
+		snprintf(r->limit_reason, sizeof(r->limit_reason), "%s", reason);
+		r->limit_in_time = !r->src->parks;
+		return;
+	}
 	snprintf(r->reason, sizeof(r->reason), "%s", reason);
 }
 
@@ -126,6 +130,8 @@ static void *destination_thread(void *arg)
 	r->destination.lanes_ms = r->lanes_ms;
 	r->destination.commit = on_arrived;
 	r->destination.commit_arg = r;
+	if (r->load_us)
+		destination_set_costs(&r->destination, r->load_us, r->start_us);
 	if (destination_answer(&r->destination, r->refusal, e) == 0 && !r->refusal)
 		r->destination_rc = destination_receive(&r->destination, &r->dst->guest,
 							&r->destination_stats, e) ||

@@ -30,6 +30,7 @@ struct rig {
 	bool paused;	     /* the destination is told not to let it run */
 	bool idle;	     /* the guest is paused already */
 	int lanes_ms;
+	uint64_t load_us, start_us; /* that the destination says it takes; 0: it says nothing */
 	void (*on_round)(struct rig *r, uint64_t round);
 	int (*on_commit)(struct rig *r, struct err *e);
 	int (*on_arrived)(struct rig *r, struct err *e); /* the destination's last moment */
@@ -48,6 +49,8 @@ struct rig {
 	uint64_t rounds, sent_bytes;
 	enum source_phase phase; /* atomic */
 	char reason[128];
+	char limit_reason[512]; /* that the downtime limit cannot be kept */
+	bool limit_in_time;	/* it was said before the guest was parked */
 
 	/* Its own. */
 	pthread_t source_thread, destination_thread;

@@ -323,6 +323,7 @@ static int fake_states_save(struct guest *g, struct tree *states, struct err *e)
 		f->before_save(f);
 	if (f->fail_save)
 		return err_set(e, "%s", f->fail_save);
+	usleep(f->save_takes_us);
 	if (tree_init(states, e))
 		return -1;
 	if (tree_set_u32(states, "/vm", "value", f->value, e)) {
@@ -331,6 +332,15 @@ static int fake_states_save(struct guest *g, struct tree *states, struct err *e)
 	}
 	tree_pack(states);
 	return 0;
+}
+
+static int fake_rehearse(struct guest *g, struct guest_costs *out, struct err *e)
+{
+	struct fake *f = fake_of(g);
+
+	f->rehearsals++;
+	*out = f->costs;
+	return f->costs.save_us ? 0 : err_set(e, "the fake does not know");
 }
 
 static bool fake_ran(struct guest *g)
@@ -397,6 +407,7 @@ static int fake_states_load(struct guest *g, const struct tree *states, uint64_t
 
 	if (f->fail_load)
 		return err_set(e, "%s", f->fail_load);
+	usleep(f->load_takes_us);
 	f->loads++;
 	f->advance_ns = advance_ns;
 	return tree_u32(states, "/vm", "value", &f->value, e);
@@ -443,6 +454,7 @@ static const struct guest_ops ops = {
 	.unpark = fake_unpark,
 	.states_save = fake_states_save,
 	.ran = fake_ran,
+	.rehearse = fake_rehearse,
 	.share = fake_share,
 	.dirty_limit = fake_dirty_limit,
 	.vcpu_dirty_pages = fake_vcpu_dirty_pages,

@@ -50,6 +50,11 @@ struct fake {
 	uint32_t value;
 	uint64_t advance_ns;
 
+	/* What it says that a pause costs, if save_us is not 0; and what it really does. */
+	struct guest_costs costs;
+	unsigned int rehearsals;
+	unsigned int save_takes_us, load_takes_us;
+
 	/* What shall go wrong: the sentence, or NULL. */
 	const char *fail_log, *fail_park, *fail_save, *fail_sync, *fail_load, *fail_start;
 	const char *fail_unpark;

@@ -3,6 +3,8 @@
  * machine, golden/stream-v1-live.bin what a connection carried to the destination) must load for
  * as long as version 1 is read, and the same guest must give the same bytes for as long as it is
  * written. Whoever changes the stream makes a new version, with golden streams of its own.
+ * (golden/stream-v1-live-costs.bin is of a source that says in HELLO that it hears costs, which
+ * stream-v1-live.bin, of an older one, does not.)
  *
  * GODWIT_GOLDEN=write in the environment writes the files anew.
  */
@@ -22,17 +24,26 @@
 static const uint64_t pages[] = { 14, 5 };
 static const uint8_t id[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 
-static const char *path(bool live)
+/* The first two are written today. */
+enum { COLD, LIVE, LIVE_BEFORE_COSTS, N_GOLDEN };
+
+static const char *path(int which)
 {
-	return live ? "tests/unit/golden/stream-v1-live.bin" : "tests/unit/golden/stream-v1.bin";
+	static const char *const paths[] = {
+		[COLD] = "tests/unit/golden/stream-v1.bin",
+		[LIVE] = "tests/unit/golden/stream-v1-live-costs.bin",
+		[LIVE_BEFORE_COSTS] = "tests/unit/golden/stream-v1-live.bin",
+	};
+
+	return paths[which];
 }
 
-static uint8_t *golden(bool live, size_t *len)
+static uint8_t *golden(int which, size_t *len)
 {
-	FILE *f = fopen(path(live), "rb");
+	FILE *f = fopen(path(which), "rb");
 	uint8_t *bytes = malloc(1u << 20);
 
-	ck_assert_msg(f != NULL, "%s: run this from the top of the source tree", path(live));
+	ck_assert_msg(f != NULL, "%s: run this from the top of the source tree", path(which));
 	*len = fread(bytes, 1, 1u << 20, f);
 	fclose(f);
 	return bytes;
@@ -191,13 +202,14 @@ START_TEST(golden_stream_loads)
 	uint8_t *bytes = golden(_i, &len);
 	struct err e;
 
-	if (_i)
+	if (_i != COLD)
 		write_more(expected, 1);
 	memory_channel(&ch, bytes, len, NULL);
-	ck_assert_msg(destination_open(&d, ch, !_i, -1, &t, &e) == 0, "%s", e.text);
+	ck_assert_msg(destination_open(&d, ch, _i == COLD, -1, &t, &e) == 0, "%s", e.text);
 	ck_assert_uint_eq(d.hello.version, 1);
 	ck_assert_str_eq(d.hello.program, "golden");
 	ck_assert_mem_eq(d.hello.id, id, sizeof(id));
+	ck_assert_uint_eq(d.hello.features, _i == LIVE ? HELLO_HEARS_COSTS : 0);
 	ck_assert_int_eq(tree_str(&t, "/", "name", &name, &e), 0);
 	ck_assert_str_eq(name, "fake");
 	ck_assert_msg(destination_answer(&d, NULL, &e) == 0 &&
@@ -244,7 +256,7 @@ int main(void)
 	/* HELLO names the architecture; elsewhere these streams are rightly refused. */
 	if (uname(&u) == 0 && !strcmp(u.machine, "x86_64")) {
 		tcase_add_loop_test(c, same_guest_gives_the_same_bytes, 0, 2);
-		tcase_add_loop_test(c, golden_stream_loads, 0, 2);
+		tcase_add_loop_test(c, golden_stream_loads, 0, N_GOLDEN);
 	} else {
 		printf("skipped: the golden streams are of x86_64, this is %s\n", u.machine);
 	}

@@ -277,6 +277,54 @@ START_TEST(nothing_to_send_is_sent_at_once)
 }
 END_TEST
 
+/* The states alone take longer than is allowed: as the engine does it, the guest is moved all the
+ * same, or a policy or a timeout decides. */
+START_TEST(limit_that_states_alone_exceed_is_predicted)
+{
+	static const struct policy patient = {
+		.name = "patient",
+		.n_convergence = 1,
+		.convergence = { { 1, { POLICY_SET_DOWNTIME, 500 } } },
+		.n_last = 1,
+		.last = { { POLICY_ABORT, 0 } },
+	};
+	static const struct policy hasty = {
+		.name = "hasty",
+		.n_last = 1,
+		.last = { { POLICY_ABORT, 0 } },
+	};
+	static const struct {
+		const struct policy *policy;
+		struct timeout_limits timeout;
+		enum timeout_action action;
+		enum predict_answer answer;
+		const char *words;
+	} cases[] = {
+		{ NULL,
+		  { 0 },
+		  TIMEOUT_ABORT,
+		  PREDICT_CONVERGES,
+		  "300 ms are allowed, but no round" },
+		{ &patient, { 0 }, TIMEOUT_ABORT, PREDICT_CONVERGES, "a pause of 401 ms" },
+		{ &hasty, { 0 }, TIMEOUT_ABORT, PREDICT_GIVEN_UP, "would be given up" },
+		{ NULL, { .total_s = 900 }, TIMEOUT_ABORT, PREDICT_GIVEN_UP, "would be given up" },
+		{ NULL, { .total_s = 30 }, TIMEOUT_FORCE, PREDICT_FORCED, "a pause of 400 ms" },
+	};
+	struct predict_input in = bench(0, 0);
+	struct prediction p;
+
+	in.fixed_us = 400000;
+	in.policy = cases[_i].policy;
+	in.timeout = cases[_i].timeout;
+	in.timeout_action = cases[_i].action;
+	predict_make(&in, &p);
+	ck_assert_msg(p.answer == cases[_i].answer, "%d: %s", p.answer, p.sentence);
+	ck_assert_msg(strstr(p.sentence, cases[_i].words) != NULL, "%s", p.sentence);
+	if (p.answer != PREDICT_GIVEN_UP)
+		ck_assert_uint_ge(p.pause_us, 400000);
+}
+END_TEST
+
 /* Whatever was sampled, there is an answer; and a throttle always brings it to an end. */
 START_TEST(sweep_ends_and_keeps_in_proportion)
 {
@@ -333,6 +381,7 @@ int main(void)
 	tcase_add_test(c, regions_of_different_heat_are_told_apart);
 	tcase_add_test(c, unknown_link_is_said);
 	tcase_add_test(c, nothing_to_send_is_sent_at_once);
+	tcase_add_loop_test(c, limit_that_states_alone_exceed_is_predicted, 0, 5);
 	tcase_add_loop_test(c, sweep_ends_and_keeps_in_proportion, 0, 9);
 	suite_add_tcase(s, c);
 	r = srunner_create(s);

@@ -68,7 +68,7 @@ static const struct {
 	    { S, 19, true },
 	    { S, 18, false },
 	    { S, 0, false },
-	    { S, 0, false },
+	    { S, 0, true }, /* less than nothing it cannot become: something else is in the way */
 	    { S, 1, true } },
 	  6 },
 	{ "large numbers",
