@@ -10,13 +10,13 @@ ENDLESS = "fill=24 write=16"
 LINK = "16M"
 
 
-def policy(place, convergence, last, maximum=2):
+def policy(place, convergence, last, maximum=2, first=50):
     """A file with a policy called 'mine' among others; the word for it."""
     def item(ms):
         return {"action": "setDowntime", "params": [str(ms)]} if ms else {"action": "abort", "params": []}
     mine = {"id": {"uuid": "80554327-0569-496b-bdeb-fcbbf52b827d"}, "name": "mine", "maxMigrations": maximum,
             "autoConvergence": False, "migrationCompression": False, "enableGuestEvents": False,
-            "config": {"initialItems": [item(50)], "lastItems": [item(ms) for ms in last],
+            "config": {"initialItems": [item(first)], "lastItems": [item(ms) for ms in last],
                        "convergenceItems": [{"stallingLimit": n, "convergenceItem": item(ms)} for n, ms in convergence]}}
     return place.file("policies.json", json.dumps([{"name": "another"}, mine])) + "#mine"
 

@@ -17,6 +17,7 @@ import life  # noqa: E402,F401
 import live  # noqa: E402,F401
 import policy  # noqa: E402,F401
 import saving  # noqa: E402,F401
+import scale  # noqa: E402,F401
 import stdio  # noqa: E402,F401
 import strangers  # noqa: E402,F401
 import throttle  # noqa: E402,F401
