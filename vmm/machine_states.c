@@ -272,52 +272,93 @@ static void wake_all_vcpus(struct machine *m)
 		vcpu_wait(&m->vcpus[i]);
 }
 
-/* The devices are left as they are: what they load is plain memory. */
+/* The least counts: what other programs of this host had a part in says nothing of this machine. */
+#define REHEARSALS 2
+
+static void count_least(uint64_t *cost_us, uint64_t start_us)
+{
+	uint64_t us = clock_us() - start_us;
+
+	if (!*cost_us || us < *cost_us)
+		*cost_us = us;
+}
+
+/* All that a destination does with the bytes that come; the devices are left as they are, since
+ * what they load is plain memory. */
+static int load_once(struct machine *m, const struct tree *sent, struct err *e)
+{
+	struct state_thing *things = new_things(m, e);
+	struct tree states;
+	int rc;
+
+	if (!things)
+		return -1;
+	rc = tree_copy(&states, sent->fdt, tree_bytes_used(sent), e);
+	if (!rc) {
+		rc = states_read(&states, things, list_things(m, &m->moved, things), NULL, e) ||
+				     apply_to_kvm(m, &m->moved, 0, e)
+			     ? -1
+			     : 0;
+		tree_free(&states);
+	}
+	free(things);
+	return rc;
+}
+
 static int rehearse_load(struct machine *m, struct err *e)
 {
-	struct state_thing *things;
 	struct tree states;
-	uint64_t start;
-	int rc;
+	unsigned int i;
+	int rc = 0;
 
 	if (make_moved(m, e) || encode(m, &m->pristine, &states, e))
 		return -1;
-	start = clock_us();
-	things = new_things(m, e);
-	rc = !things || states_read(&states, things, list_things(m, &m->moved, things), NULL, e) ||
-	     apply_to_kvm(m, &m->moved, 0, e);
-	m->costs.load_us = clock_us() - start;
-	free(things);
+	for (i = 0; i < REHEARSALS && !rc; i++) {
+		uint64_t start = clock_us();
+
+		rc = load_once(m, &states, e);
+		count_least(&m->costs.load_us, start);
+	}
 	tree_free(&states);
 	return rc ? err_context(e, "a rehearsal of loading the states") : 0;
 }
 
 int machine_first_snapshot(struct machine *m, struct err *e)
 {
-	uint64_t start = clock_us();
+	uint64_t start;
+	unsigned int i;
 
-	wake_all_vcpus(m);
-	m->costs.park_us = m->costs.start_us = clock_us() - start;
-	start = clock_us();
-	if (machine_snapshot_take(m, &m->pristine, e))
-		return -1;
-	m->costs.save_us = clock_us() - start;
+	for (i = 0; i < REHEARSALS; i++) {
+		start = clock_us();
+		wake_all_vcpus(m);
+		count_least(&m->costs.park_us, start);
+		start = clock_us();
+		if (machine_snapshot_take(m, &m->pristine, e))
+			return -1;
+		count_least(&m->costs.save_us, start);
+	}
+	m->costs.start_us = m->costs.park_us;
 	return m->env.incoming ? rehearse_load(m, e) : 0;
 }
 
 int machine_rehearse(struct machine *m, struct machine_costs *out, struct err *e)
 {
-	uint64_t start;
-	struct tree states;
+	uint64_t encode_us = 0;
+	unsigned int i;
 
 	if (make_moved(m, e))
 		return -1;
-	start = clock_us();
-	if (encode(m, &m->pristine, &states, e))
-		return -1;
 	*out = m->costs;
-	out->save_us += clock_us() - start;
-	out->states_bytes = tree_bytes_used(&states);
-	tree_free(&states);
+	for (i = 0; i < REHEARSALS; i++) {
+		uint64_t start = clock_us();
+		struct tree states;
+
+		if (encode(m, &m->pristine, &states, e))
+			return -1;
+		count_least(&encode_us, start);
+		out->states_bytes = tree_bytes_used(&states);
+		tree_free(&states);
+	}
+	out->save_us += encode_us;
 	return 0;
 }
