@@ -17,8 +17,8 @@ struct record;
 #define EXPECT_UNKNOWN_US 5000u
 
 struct expect {
-	bool known;		/* something was rehearsed */
-	bool told;		/* the destination has said what it costs there */
+	bool known; /* something was rehearsed */
+	bool told;  /* the destination has said what it costs there */
 	struct guest_costs cost;
 	uint64_t round_trip_us; /* the least that was seen; 0: none */
 	uint64_t fetch_us;	/* the last look at the dirty log, all of it */
