@@ -59,6 +59,17 @@ static int inspect_pages(struct reader *r, const struct record *rec, bool print,
 					     : check_data(r, p.data_crc, rec->offset, e);
 }
 
+/* Files were once written with the last thing first; /vm is the first in either. */
+static void print_states_tree(const struct tree *t, FILE *out)
+{
+	const char *name;
+
+	if (tree_child(t, 0, 0, &name) && !strcmp(name, "vm"))
+		tree_print_as_it_lies(t, out);
+	else
+		tree_print(t, out);
+}
+
 static int print_states(struct reader *r, const struct record *rec, FILE *out, struct err *e)
 {
 	struct tree states;
@@ -69,7 +80,7 @@ static int print_states(struct reader *r, const struct record *rec, FILE *out, s
 		      e))
 		return err_context(e, "%s: the states", r->channel->name);
 	if (out)
-		tree_print(&states, out);
+		print_states_tree(&states, out);
 	tree_free(&states);
 	return 0;
 }

@@ -258,20 +258,6 @@ static int nth_child(const void *fdt, int node, unsigned int index)
 	return -1;
 }
 
-/* Likewise the property that was written as number `index`. */
-static int nth_property(const void *fdt, int node, unsigned int index)
-{
-	unsigned int n = 0;
-	int prop;
-
-	fdt_for_each_property_offset(prop, fdt, node) n++;
-	if (index >= n)
-		return -1;
-	n -= index;
-	fdt_for_each_property_offset(prop, fdt, node) if (--n == 0) return prop;
-	return -1;
-}
-
 bool tree_next_child(const struct tree *t, const char *path, unsigned int *it,
 		     char child[TREE_PATH_MAX])
 {
@@ -410,27 +396,58 @@ static void indent(int depth, FILE *out)
 		fputc('\t', out);
 }
 
-static void print_node(const void *fdt, int node, int depth, FILE *out)
+/* What a node has, found in one pass; no tree has more (tree_copy), and what is more is not shown.
+ */
+struct offsets {
+	unsigned int n;
+	int at[TREE_CHILDREN_MAX];
+};
+
+static void add_offset(struct offsets *o, int at)
+{
+	if (o->n < TREE_CHILDREN_MAX)
+		o->at[o->n++] = at;
+}
+
+static int offset_number(const struct offsets *o, unsigned int i, bool turned)
+{
+	return o->at[turned ? o->n - 1 - i : i];
+}
+
+static void print_properties(const void *fdt, int node, int depth, bool turned, FILE *out)
+{
+	struct offsets props = { .n = 0 };
+	unsigned int i;
+	int at;
+
+	fdt_for_each_property_offset(at, fdt, node) add_offset(&props, at);
+	for (i = 0; i < props.n; i++) {
+		const char *key, *v;
+		int len;
+
+		v = fdt_getprop_by_offset(fdt, offset_number(&props, i, turned), &key, &len);
+		if (!v)
+			continue;
+		indent(depth, out);
+		print_property(key, v, len, out);
+	}
+}
+
+static void print_node(const void *fdt, int node, int depth, bool turned, FILE *out)
 {
 	const char *name = fdt_get_name(fdt, node, NULL);
+	struct offsets nodes = { .n = 0 };
 	unsigned int i;
-	int prop, sub;
+	int at;
 
 	indent(depth, out);
 	print_name(depth && name ? name : "/", out);
 	fputs(" {\n", out);
-	for (i = 0; (prop = nth_property(fdt, node, i)) >= 0; i++) {
-		const char *key, *v;
-		int len;
-
-		v = fdt_getprop_by_offset(fdt, prop, &key, &len);
-		if (!v)
-			continue;
-		indent(depth + 1, out);
-		print_property(key, v, len, out);
-	}
-	for (i = 0; depth < TREE_DEPTH_MAX && (sub = nth_child(fdt, node, i)) >= 0; i++)
-		print_node(fdt, sub, depth + 1, out);
+	print_properties(fdt, node, depth + 1, turned, out);
+	if (depth < TREE_DEPTH_MAX)
+		fdt_for_each_subnode(at, fdt, node) add_offset(&nodes, at);
+	for (i = 0; i < nodes.n; i++)
+		print_node(fdt, offset_number(&nodes, i, turned), depth + 1, turned, out);
 	indent(depth, out);
 	fputs("};\n", out);
 }
@@ -438,5 +455,11 @@ static void print_node(const void *fdt, int node, int depth, FILE *out)
 void tree_print(const struct tree *t, FILE *out)
 {
 	fputs("/dts-v1/;\n\n", out);
-	print_node(t->fdt, 0, 0, out);
+	print_node(t->fdt, 0, 0, true, out);
+}
+
+void tree_print_as_it_lies(const struct tree *t, FILE *out)
+{
+	fputs("/dts-v1/;\n\n", out);
+	print_node(t->fdt, 0, 0, false, out);
 }

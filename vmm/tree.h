@@ -115,8 +115,11 @@ int tree_remove(struct tree *t, const char *path, const char *prop, struct err *
  */
 int tree_child(const struct tree *t, int node, int previous, const char **name);
 
-/* Writes the tree as DTS text to `out` (a stdio stream), as dtc would read it. */
-
+/*
+ * Writes the tree as DTS text to `out` (a stdio stream), as dtc would read it, in the order in
+ * which it was written by the functions above; or in that of its bytes, for one by tree_writer.h.
+ */
 void tree_print(const struct tree *t, FILE *out);
+void tree_print_as_it_lies(const struct tree *t, FILE *out);
 
 #endif
