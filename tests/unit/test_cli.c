@@ -85,7 +85,7 @@ START_TEST(forced_resume_of_a_guest_that_was_paused_says_so)
 {
 	start();
 	vm.machine.status = MACHINE_FINISH_MIGRATE;
-	vm.migrate_status = "postcopy-paused";
+	vm.migrate_status = "x-godwit-undecided";
 	vm.was_paused = true;
 	ck_assert_int_eq(verb("resume", "fake", "--force", NULL), VERB_DONE);
 	ck_assert_ptr_nonnull(strstr(out, "'fake' is here again, and paused as it was before"));
