@@ -58,9 +58,10 @@ static void start(void *arg)
 		c->rc = c->last->ask(c->last->arg, c->e);
 	if (!c->rc) {
 		machine_set_status(c->machine, MACHINE_PAUSED);
-		if (machine_arrival(c->machine) == ARRIVAL_AS_IT_WAS
-			    ? c->run
-			    : machine_arrival(c->machine) == ARRIVAL_RUNNING)
+		/* What was said of it while it came goes before how it was there. */
+		if (machine_arrival(c->machine) != ARRIVAL_AS_IT_WAS)
+			c->run = machine_arrival(c->machine) == ARRIVAL_RUNNING;
+		if (c->run)
 			c->rc = machine_resume(c->machine, c->e);
 	}
 	if (c->rc)
@@ -242,7 +243,7 @@ static int guest_start(struct guest *g, bool run, const struct guest_last *last,
 	loop_call(((struct guest_machine *)g)->owner_loop, start, &c);
 	if (c.rc)
 		return -1;
-	if (!run || machine_await_entry(c.machine, ENTRY_MS, &ran, e) == 0)
+	if (!c.run || machine_await_entry(c.machine, ENTRY_MS, &ran, e) == 0)
 		return 0;
 	if (ran)
 		return 1;
