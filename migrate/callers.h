@@ -1,6 +1,6 @@
 /*
- * Who connects to a destination, until he has said who he is. Each is heard on a thread of his own,
- * so one who says nothing, or half a word, keeps nobody else waiting.
+ * Who connects to a destination, until it has said who it is. Each is heard on a thread of its own,
+ * so one that says nothing, or half a word, keeps nobody else waiting.
  */
 #ifndef GODWIT_MIGRATE_CALLERS_H
 #define GODWIT_MIGRATE_CALLERS_H
@@ -13,7 +13,10 @@
 #include "vmm/base/err.h"
 #include "vmm/tree.h"
 
-/* With one more, whoever has been silent for longest is sent away. */
+struct listeners;
+struct refusals;
+
+/* With one more, the one that has been silent for longest is sent away. */
 #define CALLERS_MAX 16
 
 /* What another source is told. */
@@ -21,9 +24,9 @@
 
 /* What one has said: taken over by whoever gets it from callers_next. */
 struct heard {
-	struct reader reader; /* of his connection */
+	struct reader reader; /* of its connection */
 	struct hello hello;
-	struct tree machine; /* only where it was waited for */
+	struct tree machine; /* of ROLE_MAIN */
 };
 
 struct caller {
@@ -32,35 +35,43 @@ struct caller {
 	uint64_t since_us;
 	pthread_t thread;
 	bool spoken; /* under lock: the thread is done; then: */
-	bool probe;  /* he has measured the link, and wants no more */
+	bool probe;  /* it has measured the link, and wants no more */
 	int rc;
 	struct heard heard;
 	struct err why;
 };
 
-/* One thread uses it; constant but for the callers. */
+/* One thread uses it; constant but for the callers and what `listen` does. */
 struct callers {
-	int listen_fd, stop_fd;
-	int hello_ms;	   /* how long each may take */
-	bool with_machine; /* MACHINE is waited for too, and who begins no migration sent away */
-	int told_fd;	   /* eventfd: one has spoken */
+	const struct listeners *listeners;
+	struct refusals *refusals;
+	int stop_fd;
+	int hello_ms;	 /* how long each may take */
+	bool in_arrival; /* a migration is under way: its further connections are let in, and who
+			  * wants to measure the link is not served */
+	int spare_fd;	 /* given up to be able to turn one away when there are no more fds */
+	uint64_t deaf_until_us; /* accepting failed: not tried again before */
+	int told_fd;		/* eventfd: one has spoken */
 	pthread_mutex_t lock;
 	struct caller caller[CALLERS_MAX];
 };
 
-int callers_init(struct callers *cs, int listen_fd, int stop_fd, int hello_ms, bool with_machine,
-		 struct err *e);
+int callers_init(struct callers *cs, const struct listeners *listeners, struct refusals *refusals,
+		 int stop_fd, int hello_ms, bool in_arrival, struct err *e);
 
 /*
- * Who only measures the link (probe.h) is answered on his own thread meanwhile, and gone then.
- *
- * The next one who has said what he must, within `timeout_ms` (-1: for ever). Others are sent away
- * on the way, with the reason if they speak in records, and a line in the log. -1 when stopped, or
- * in time nobody came.
+ * The next one that has said all it must: HELLO and MACHINE, or in an arrival HELLO of a further
+ * connection or of a probe. Who only measures the link (probe.h) is answered on its own thread, and
+ * gone then. Others are sent away on the way, with the reason if they speak in records, and told to
+ * `refusals`. 0; 1 when none came within `timeout_ms` (-1: for ever); -1 when stopped.
  */
 int callers_next(struct callers *cs, int timeout_ms, struct heard *out, struct err *e);
 
-/* Those who have not been heard are sent away. */
+/* Whoever has said all it must and waits to be taken, without waiting: 0, or 1 when there is none.
+ */
+int callers_take(struct callers *cs, struct heard *out);
+
+/* Those that have not been heard to the end are cut off, the others told that it is too late. */
 void callers_free(struct callers *cs);
 
 /* Ends a connection that was heard: told why, or without a word (NULL). */

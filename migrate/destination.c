@@ -16,14 +16,12 @@
 #include "migrate/callers.h"
 #include "migrate/channel/channel.h"
 #include "migrate/codec/zero.h"
+#include "migrate/door.h"
 #include "migrate/handover.h"
 #include "migrate/teller.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 #include "vmm/memory.h"
-
-/* Who connects must have said HELLO, and what its machine is, within this. */
-#define HELLO_MS 10000
 
 /* All further connections must be there, and have said HELLO, within this. */
 #define LANES_MS 10000
@@ -47,8 +45,7 @@ static void init(struct destination *d, int stop_fd)
 {
 	unsigned int i;
 
-	*d = (struct destination){ .listen_fd = -1,
-				   .stop_fd = stop_fd,
+	*d = (struct destination){ .stop_fd = stop_fd,
 				   .lanes_ms = LANES_MS,
 				   .go_ms = HANDOVER_GO_MS,
 				   .heard_us = clock_us() };
@@ -66,7 +63,7 @@ int destination_open(struct destination *d, struct channel *ch, bool cold, int s
 	d->lane[0].reader.channel = ch;
 	d->writer.channel = ch;
 	d->n_lanes = 1;
-	channel_set_deadline(ch, HELLO_MS);
+	channel_set_deadline(ch, DOOR_HELLO_MS);
 	if (caller_begin(&d->lane[0].reader, &d->hello, machine, e)) {
 		/* Who speaks in records is told why: another version, another architecture. */
 		if (d->lane[0].reader.sequence && e)
@@ -78,21 +75,15 @@ int destination_open(struct destination *d, struct channel *ch, bool cold, int s
 	return 0;
 }
 
-int destination_accept(struct destination *d, int listen_fd, int stop_fd, struct tree *machine,
+int destination_accept(struct destination *d, struct door *door, int stop_fd, struct tree *machine,
 		       struct err *e)
 {
-	struct callers callers;
 	struct heard h;
-	int rc;
 
-	if (callers_init(&callers, listen_fd, stop_fd, HELLO_MS, true, e))
-		return -1;
-	rc = callers_next(&callers, -1, &h, e);
-	callers_free(&callers);
-	if (rc)
+	if (door_next(door, &h, e))
 		return -1;
 	init(d, stop_fd);
-	d->listen_fd = listen_fd;
+	d->door = door;
 	d->lane[0].reader = h.reader;
 	d->writer.channel = h.reader.channel;
 	d->n_lanes = 1;
@@ -398,24 +389,14 @@ static void *lane_thread(void *arg)
 	return NULL;
 }
 
-/* The next connection of this migration, before `deadline_us`; others are sent away. */
-static int accept_lane(struct destination *d, struct callers *callers,
-		       struct destination_lane *lane, uint64_t deadline_us, struct err *e)
+/* The next connection of this migration, before `deadline_us`. */
+static int accept_lane(struct destination *d, struct destination_lane *lane, uint64_t deadline_us,
+		       struct err *e)
 {
 	struct heard h;
-	uint64_t now;
 
-	for (;;) {
-		now = clock_us();
-		if (callers_next(callers, now < deadline_us ? (int)((deadline_us - now) / 1000) : 0,
-				 &h, e))
-			return err_context(e, "further connections");
-		if (h.hello.role == ROLE_PAGES &&
-		    !memcmp(h.hello.id, d->hello.id, sizeof(h.hello.id)))
-			break;
-		heard_dismiss(&h, h.hello.role != ROLE_PAGES ? CALLERS_BUSY : NULL);
-		log_warn("a connection that is none of this migration was closed");
-	}
+	if (door_lane(d->door, d->hello.id, deadline_us, &h, e))
+		return err_context(e, "further connections");
 	lane->reader = h.reader;
 	stats_add(&d->stats->meta_bytes, lane->reader.bytes);
 	return 0;
@@ -434,37 +415,54 @@ static int start_lane(struct destination_lane *lane, struct err *e)
 	return 0;
 }
 
-/* All of its connections are there: who else connects is told at once that nobody listens. */
-static void listen_no_more(const struct destination *d)
+/* The door asks how the arrival gets on. */
+static uint64_t received(void *arg)
 {
-	if (d->listen_fd >= 0)
-		shutdown(d->listen_fd, SHUT_RD);
+	const struct destination *d = arg;
+	uint64_t bytes = 0;
+
+	for (unsigned int i = 0; i < d->n_lanes; i++)
+		bytes += __atomic_load_n(&d->lane[i].reader.channel->received, __ATOMIC_RELAXED);
+	return bytes;
+}
+
+/* With the states here the source has only GO to say, and for that it has a time of its own. */
+static void give_up(void *arg, const char *why)
+{
+	struct destination *d = arg;
+	bool complete;
+	struct err e;
+
+	pthread_mutex_lock(&d->lock);
+	complete = d->complete;
+	pthread_mutex_unlock(&d->lock);
+	if (complete)
+		return;
+	err_set(&e, "%s", why);
+	lane_failed(d, &e);
 }
 
 static int accept_lanes(struct destination *d, struct err *e)
 {
 	uint64_t deadline_us = clock_us() + (uint64_t)d->lanes_ms * 1000;
-	struct callers callers;
+	const struct door_arrival arrival = { received, give_up, d };
 	unsigned int i;
-	int rc = 0;
 
-	if (d->hello.lanes == 1)
-		return 0;
-	if (d->listen_fd < 0)
+	if (d->hello.lanes > 1 && !d->door)
 		return err_set(e, "further connections cannot come in on this one");
-	if (callers_init(&callers, d->listen_fd, d->stop_fd, d->lanes_ms, false, e))
+	if (!d->door)
+		return 0;
+	if (door_enter(d->door, d->stop_fd, d->lanes_ms, e))
 		return -1;
-	for (i = 1; i < d->hello.lanes && !rc; i++)
-		rc = accept_lane(d, &callers, &d->lane[i], deadline_us, e);
-	callers_free(&callers);
-	if (rc)
-		return -1;
+	for (i = 1; i < d->hello.lanes; i++)
+		if (accept_lane(d, &d->lane[i], deadline_us, e))
+			return -1;
 	/* All are there before the first thread looks at them: see round_barrier, lane_failed. */
 	d->n_lanes = d->hello.lanes;
 	for (i = 1; i < d->n_lanes; i++)
 		if (start_lane(&d->lane[i], e))
 			return -1;
-	return 0;
+	return door_watch(d->door, &arrival, e);
 }
 
 /* -- the end -- */
@@ -590,7 +588,6 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 		stats_add(&stats->total_pages, g->blocks[i].pages);
 	stats_set(&stats->remaining_pages, stats_get(&stats->total_pages));
 	rc = d->cold ? 0 : accept_lanes(d, &first);
-	listen_no_more(d);
 	stats_set(&stats->setup_us, clock_us() - start);
 	rc = rc || take_rounds(&d->lane[0], &rec, &first) || take_states(d, &rec, &first) ||
 	     load(d, &first);
@@ -674,6 +671,9 @@ void destination_free(struct destination *d)
 {
 	unsigned int i;
 
+	/* Before anything that it looks at goes. */
+	if (d->door)
+		door_unwatch(d->door);
 	pthread_mutex_lock(&d->lock);
 	/* Nobody will be heard any more; whoever waits for the end of a round goes now. */
 	d->failed = true;

@@ -20,6 +20,7 @@
 
 struct channel;
 struct destination;
+struct door;
 struct teller;
 
 struct destination_lane {
@@ -37,8 +38,9 @@ struct destination_lane {
 struct destination {
 	/* Set by destination_accept or destination_open. */
 	struct hello hello;
-	bool cold; /* a file */
-	int listen_fd, stop_fd;
+	bool cold;	   /* a file */
+	struct door *door; /* by which further connections come; NULL: none can */
+	int stop_fd;
 	/* How long to wait for further connections; how old GO may be (handover.h). Tests make them
 	 * shorter. */
 	int lanes_ms, go_ms;
@@ -68,19 +70,19 @@ struct destination {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool failed;
-	bool complete;	  /* the states are here: no more pages may come */
-	bool told;	  /* main thread: the source has said why it gave up */
-	/* The source has handed the guest over and then closed the connection: whether it runs there
-	 * is not known here, and the source does not know whether it runs here. */
+	bool complete; /* the states are here: no more pages may come */
+	bool told;     /* main thread: the source has said why it gave up */
+	/* The source has handed the guest over and then closed the connection: whether it runs
+	 * there is not known here, and the source does not know whether it runs here. */
 	bool undecided;
 	struct err error; /* of the first lane that failed */
 };
 
 /*
- * Waits on a listening socket until a migration begins: HELLO and MACHINE. Whoever says
- * something else is sent away, and whoever says nothing keeps no one else waiting. -1 when stopped.
+ * Waits at an open door until a migration begins: HELLO and MACHINE. -1 when stopped. The door is
+ * to be shut before destination_receive, which goes on with it, and to live as long as `d`.
  */
-int destination_accept(struct destination *d, int listen_fd, int stop_fd, struct tree *machine,
+int destination_accept(struct destination *d, struct door *door, int stop_fd, struct tree *machine,
 		       struct err *e);
 
 /* The same for a connection or file that is open already (owned by d from here on, also on -1). */

@@ -26,6 +26,9 @@
 #define MEMORY_UNIT	 4096ull
 #define CPUS_MAX	 254
 
+#define DEFAULT_SILENCE_S 60
+#define SILENCE_MAX_S	  86400
+
 enum option {
 	OPT_KERNEL,
 	OPT_INITRD,
@@ -42,6 +45,9 @@ enum option {
 	OPT_LISTEN,
 	OPT_ALLOW_PATH,
 	OPT_SAME_PATHS,
+	OPT_MEMORY_MAX,
+	OPT_SILENCE,
+	OPT_ONCE,
 	OPT_USER,
 	OPT_PAUSED,
 	OPT_VERBOSE,
@@ -69,6 +75,9 @@ static const struct option_spec config_options[] = {
 	[OPT_LISTEN] = { "listen", true, RECEIVE },
 	[OPT_USER] = { "user", true, ALL },
 	[OPT_ALLOW_PATH] = { "allow-path", true, COMING, .repeats = true },
+	[OPT_MEMORY_MAX] = { "memory-max", true, COMING },
+	[OPT_SILENCE] = { "silence", true, RECEIVE },
+	[OPT_ONCE] = { "once", false, RECEIVE },
 	[OPT_SAME_PATHS] = { "same-paths", false, COMING },
 	[OPT_PAUSED] = { "paused", false, ALL },
 	[OPT_VERBOSE] = { "verbose", false, ALL },
@@ -179,6 +188,18 @@ static int parse_option(struct config *c, enum config_verb verb, int option, con
 	case OPT_SAME_PATHS:
 		c->same_paths = true;
 		return 0;
+	case OPT_MEMORY_MAX:
+		if (parse_size(value, &c->memory_max_bytes, e))
+			return -1;
+		return c->memory_max_bytes ? 0 : err_set(e, "no machine has no memory");
+	case OPT_SILENCE:
+		if (parse_number(value, 1, SILENCE_MAX_S, &n, e))
+			return -1;
+		c->silence_s = (uint32_t)n;
+		return 0;
+	case OPT_ONCE:
+		c->once = true;
+		return 0;
 	case OPT_USER:
 		return parse_text(&c->user, value, e);
 	case OPT_PAUSED:
@@ -225,6 +246,7 @@ int config_parse(struct config *c, enum config_verb verb, int argc, char **argv,
 	*c = (struct config){ .cpus = 1,
 			      .memory_bytes = DEFAULT_MEMORY_BYTES,
 			      .cmdline = DEFAULT_CMDLINE,
+			      .silence_s = DEFAULT_SILENCE_S,
 			      .console = verb == CONFIG_RUN ? "stdio" : NULL };
 	snprintf(c->name, sizeof(c->name), "vm-%d", (int)getpid());
 	while ((option = option_next(&o, &value, e)) != OPTION_END) {

@@ -8,7 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct err;
+#include "vmm/base/err.h"
+
 struct tree;
 
 #define CONFIG_DEVICES_MAX 16
@@ -57,6 +58,8 @@ struct config {
 	unsigned int n_allow_paths;
 	bool same_paths;
 	uint64_t memory_max_bytes; /* 0: not given */
+	bool once;		   /* receive: the first guest that does not arrive is the last */
+	uint32_t silence_s;	   /* receive: how long its source may say nothing */
 	const char *control;	   /* path, or NULL: the default one */
 	const char *user;	   /* to drop to, or NULL */
 	uint32_t dirty_ring;	   /* entries; 0: none */
@@ -85,6 +88,12 @@ void config_free(struct config *c);
  */
 int config_tree(const struct config *c, struct tree *t, struct err *e);
 
+/* What is to be said once a guest has come: nothing failed, but something is otherwise here. */
+struct config_notes {
+	struct err text[4];
+	unsigned int n;
+};
+
 /*
  * The gate. A tree that came from elsewhere says under /host what a source had open on its own
  * host. Here that is a suggestion, by whoever was able to connect or to write the file: it stays in
@@ -92,7 +101,12 @@ int config_tree(const struct config *c, struct tree *t, struct err *e);
  * without, and is refused otherwise, with the option that is missing. Everything below /host passes
  * here, also what this version does not know. Before config_override_tree. `trusted`: all is taken.
  */
-int config_admit_tree(const struct config *c, bool trusted, struct tree *t, struct err *e);
+int config_admit_tree(const struct config *c, bool trusted, struct tree *t,
+		      struct config_notes *notes, struct err *e);
+
+/* Refuses a tree with more memory than was allowed; of one that comes over a connection, and
+ * nothing was said: than this host has. */
+int config_check_memory(const struct config *c, const struct tree *t, struct err *e);
 
 /*
  * Puts the host's side given to `restore` or `receive` into a tree that came from elsewhere; what

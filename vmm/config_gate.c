@@ -8,19 +8,22 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "vmm/base/err.h"
-#include "vmm/base/log.h"
 #include "vmm/config.h"
 #include "vmm/tree.h"
 
 /* More than all devices together have. */
 #define SUGGESTIONS_MAX 128
+
+#define NOTES_MAX (sizeof(((struct config_notes *)0)->text) / sizeof(struct err))
 
 enum kind { KIND_DISK, KIND_TAP, KIND_SOCKET, KIND_CONSOLE, KIND_BOOT, KIND_NUMBER, KIND_UNKNOWN };
 
@@ -327,26 +330,29 @@ static int admit_boot(const struct config *c, struct tree *t, const struct sugge
 }
 
 /* What is otherwise here, although nothing was refused. */
-static void tell_left_out(const struct config *c, const struct tree *t, const struct suggestion *s)
+static void note_left_out(const struct config *c, const struct tree *t, const struct suggestion *s,
+			  struct config_notes *notes)
 {
 	const char *now = "";
 	char text[128];
 
-	if (is_replaced(c, t, s))
+	if (is_replaced(c, t, s) || notes->n + 1 >= NOTES_MAX)
 		return;
 	if (s->kind == KIND_CONSOLE && !tree_str(t, s->node, s->prop, &now, NULL) &&
 	    !strcmp(now, "stdio") && strcmp(s->value, "stdio"))
-		log_warn("the guest's console is stdio here: %s has it at '%s', which means "
-			 "nothing here (--console says otherwise)",
-			 who(c), legible(s->value, text));
+		err_set(&notes->text[notes->n++],
+			"the guest's console is stdio here: %s has it at '%s', which means nothing "
+			"here (--console says otherwise)",
+			who(c), legible(s->value, text));
 	/* An initrd alone boots nothing: then the kernel's sentence is enough. */
 	if (s->kind == KIND_BOOT && !tree_has(t, s->node, s->prop) &&
 	    (!strcmp(s->prop, "kernel") || c->kernel))
-		log_warn("the guest will not be able to reboot here%s: %s has the %s at '%s', "
-			 "which means nothing here (--%s FILE, --allow-path DIR or --same-paths "
-			 "would let it)",
-			 c->kernel ? " with an initrd" : "", who(c), s->prop,
-			 legible(s->value, text), s->prop);
+		err_set(&notes->text[notes->n++],
+			"the guest will not be able to reboot here%s: %s has the %s at '%s', "
+			"which means nothing here (--%s FILE, --allow-path DIR or --same-paths "
+			"would let it)",
+			c->kernel ? " with an initrd" : "", who(c), s->prop,
+			legible(s->value, text), s->prop);
 }
 
 static int admit(const struct config *c, struct tree *t, const struct suggestion *s, struct err *e)
@@ -376,7 +382,8 @@ static int admit(const struct config *c, struct tree *t, const struct suggestion
 		       legible(s->prop, prop));
 }
 
-int config_admit_tree(const struct config *c, bool trusted, struct tree *t, struct err *e)
+int config_admit_tree(const struct config *c, bool trusted, struct tree *t,
+		      struct config_notes *notes, struct err *e)
 {
 	struct suggestions *all = malloc(sizeof(*all));
 	struct tree as_it_came = { NULL };
@@ -384,6 +391,7 @@ int config_admit_tree(const struct config *c, bool trusted, struct tree *t, stru
 
 	if (!all)
 		return err_set(e, "out of memory");
+	notes->n = 0;
 	/* The values are read from a copy: the tree itself is written meanwhile. */
 	tree_pack(t);
 	rc = tree_copy(&as_it_came, t->fdt, tree_bytes_used(t), e) || collect(&as_it_came, all, e);
@@ -393,13 +401,38 @@ int config_admit_tree(const struct config *c, bool trusted, struct tree *t, stru
 	for (unsigned int i = 0; !rc && i < all->n && !trusted && !c->same_paths; i++)
 		if (!is_mark(all->list[i].prop))
 			rc = admit(c, t, &all->list[i], e);
-	if (!rc && !c->kernel && !tree_has(&as_it_came, "/host/boot", "kernel"))
-		log_warn("the guest will not be able to reboot here: it came without a kernel "
-			 "(--kernel FILE would let it)");
-	/* At the end: who is refused does not fill the log. */
 	for (unsigned int i = 0; !rc && i < all->n && !trusted && !c->same_paths; i++)
-		tell_left_out(c, t, &all->list[i]);
+		note_left_out(c, t, &all->list[i], notes);
+	if (!rc && !c->kernel && !tree_has(&as_it_came, "/host/boot", "kernel"))
+		err_set(&notes->text[notes->n++],
+			"the guest will not be able to reboot here: it came without a kernel "
+			"(--kernel FILE would let it)");
 	tree_free(&as_it_came);
 	free(all);
 	return rc ? -1 : 0;
+}
+
+int config_check_memory(const struct config *c, const struct tree *t, struct err *e)
+{
+	uint64_t max = c->memory_max_bytes, all = 0, gpa, size;
+	char path[TREE_PATH_MAX];
+	unsigned int it = 0;
+	bool has = false;
+
+	if (!max && c->listen) {
+		max = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+		has = true;
+	}
+	while (max && tree_next_child(t, "/", &it, path)) {
+		if (strncmp(path, "/memory@", 8))
+			continue;
+		if (tree_u64_pair(t, path, "reg", &gpa, &size, e))
+			return -1;
+		all = size < UINT64_MAX - all ? all + size : UINT64_MAX;
+	}
+	if (all <= max || !max)
+		return 0;
+	return err_set(e, "the machine has %" PRIu64 " MiB of memory, %s %" PRIu64 " MiB%s",
+		       all >> 20, has ? "this host has" : "--memory-max allows", max >> 20,
+		       has ? " (--memory-max SIZE allows more)" : "");
 }

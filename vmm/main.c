@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
@@ -24,11 +24,15 @@
 #include <unistd.h>
 
 #include "devices/models.h"
+#include "migrate/await.h"
 #include "migrate/channel/channel.h"
 #include "migrate/commands.h"
+#include "migrate/channel/listeners.h"
 #include "migrate/channel/uri.h"
 #include "migrate/destination.h"
+#include "migrate/door.h"
 #include "migrate/migration.h"
+#include "migrate/refusals.h"
 #include "migrate/slots.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
@@ -50,6 +54,23 @@
 
 #define THREAD_STACK_BYTES (1u << 20)
 
+/* How a process ends that was to receive a guest which did not arrive: there is to be another one.
+ */
+#define EXIT_AGAIN 75
+
+/* What all processes of one `receive` share; made by the first one. */
+struct receiver {
+	struct listeners listeners;
+	char name[LISTENERS_MAX * 64]; /* of them, for messages */
+	int passed_on[2];	       /* sockets: see door.h */
+	struct {
+		struct refusals refusals;
+		bool told; /* that one waits */
+		enum machine_arrival arrival;
+		bool arriving; /* rights are given up, and a guest is coming */
+	} * shared;	       /* memory */
+};
+
 struct vm {
 	struct loop loop; /* the main thread's */
 	struct machine *machine;
@@ -62,8 +83,11 @@ struct vm {
 	bool receiving;			/* the guest is not here yet */
 	bool stays_root;		/* and that was not said yet */
 	bool ended;			/* somebody wants it to end */
-	struct uri listen;		/* receive: where it comes from */
-	int listen_fd;			/* -1: none, or no longer */
+	bool once;			/* if it does not come, no other one is waited for */
+	bool again;			/* it did not come: another process waits on */
+	struct config_notes notes;	/* told when the guest is here */
+	struct receiver *receiver;	/* receive only */
+	struct door door;		/* receive only */
 	pid_t attendant;		/* the process that cleans up after this one; 0: none */
 	struct destination destination; /* as long as its migration: receive, restore */
 	int notes_fd; /* for it: the sockets that were made; closed when the rights go */
@@ -181,12 +205,31 @@ static void on_arrived(void *arg)
 /* One guest has come: nobody else can. */
 static void stop_listening(struct vm *vm)
 {
-	if (vm->listen_fd < 0)
+	if (!vm->receiver)
 		return;
-	close(vm->listen_fd);
-	vm->listen_fd = -1;
-	if (vm->listen.kind == URI_UNIX)
-		unlink(vm->listen.path);
+	vm->receiver->shared->arriving = false;
+	listeners_refuse(&vm->receiver->listeners);
+	listeners_close(&vm->receiver->listeners);
+	door_close(&vm->door);
+}
+
+/* A guest that was to come, and does not: there is nothing to keep. */
+static void not_arrived(struct vm *vm)
+{
+	struct migration_report r;
+	const char *why;
+
+	migration_query(vm->migration, &r);
+	why = r.error[0] ? r.error : "cancelled";
+	vm->again = vm->receiver && !vm->once && !vm->ended;
+	if (!vm->again) {
+		log_warn("the guest did not arrive: %s", why);
+		end(vm, 1);
+		return;
+	}
+	refusals_tell(&vm->receiver->shared->refusals,
+		      "the guest did not arrive: %s; waiting for the next one", why);
+	loop_stop(&vm->loop);
 }
 
 /* What a script that goes on from here waits for. */
@@ -217,14 +260,8 @@ static void on_migration_status(void *arg, enum migration_status s)
 	control_event(vm->control, "MIGRATION",
 		      json_pack("{s:s}", "status", migration_status_name(s)));
 	log_verbose("migration: %s", migration_status_name(s));
-	/* A guest that was to come and does not: there is nothing to keep. */
-	if (vm->receiving && (s == MIGRATION_FAILED || s == MIGRATION_CANCELLED)) {
-		struct migration_report r;
-
-		migration_query(vm->migration, &r);
-		log_warn("the guest did not arrive: %s", r.error[0] ? r.error : "cancelled");
-		end(vm, 1);
-	}
+	if (vm->receiving && (s == MIGRATION_FAILED || s == MIGRATION_CANCELLED))
+		not_arrived(vm);
 	if (vm->ended && s == MIGRATION_UNDECIDED) {
 		log_warn("the VM was ended while it was handed over, and nobody has said whether "
 			 "the guest runs at the destination: this copy of it is gone");
@@ -234,13 +271,18 @@ static void on_migration_status(void *arg, enum migration_status s)
 		struct migration_report r;
 
 		migration_query(vm->migration, &r);
-		log_warn("%s: it is undecided where it runs, and it stays here, parked. Look at the "
-			 "source; only if it does not run there: godwit resume %s --force",
-			 r.error, machine_name(vm->machine));
+		log_warn(
+			"%s: it is undecided where it runs, and it stays here, parked. Look at the "
+			"source; only if it does not run there: godwit resume %s --force",
+			r.error, machine_name(vm->machine));
+		/* It may be the only one: nobody takes its place. */
+		stop_listening(vm);
 	}
 	if (vm->receiving && s == MIGRATION_COMPLETED) {
 		tell_arrival(vm);
 		warn_of_root(vm);
+		for (unsigned int i = 0; i < vm->notes.n; i++)
+			log_warn("%s", vm->notes.text[i].text);
 		vm->receiving = false;
 		stop_listening(vm);
 	}
@@ -427,7 +469,13 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 	    machine_open_boot(vm->machine, &later)) {
 		if (origin == ORIGIN_FRESH)
 			return err_set(e, "%s", later.text);
-		log_warn("the guest will not be able to reboot here: %s", later.text);
+		err_set(&vm->notes.text[vm->notes.n++],
+			"the guest will not be able to reboot here: %s", later.text);
+	}
+	/* Its threads would keep theirs. */
+	if (vm->receiver) {
+		door_shut(&vm->door);
+		vm->receiver->shared->arriving = true;
 	}
 	if (sandbox_enter(c->user ? &user : NULL, e) || stay_with_attendant(vm, e))
 		return -1;
@@ -448,7 +496,10 @@ static void vm_free(struct vm *vm)
 {
 	/* First: its thread may still be taking in. */
 	migration_free(vm->migration);
-	stop_listening(vm);
+	if (vm->receiver && vm->again)
+		door_pass_on(&vm->door);
+	else if (vm->receiver)
+		door_close(&vm->door);
 	if (vm->machine)
 		machine_destroy(vm->machine);
 	control_close(vm->control);
@@ -484,7 +535,8 @@ static int make_arriving(struct vm *vm, const struct config *c, bool own, struct
 {
 	struct destination *d = &vm->destination;
 	struct machine_costs costs;
-	int rc = config_admit_tree(c, own, t, e) || config_override_tree(c, t, e) ||
+	int rc = config_admit_tree(c, own, t, &vm->notes, e) || config_override_tree(c, t, e) ||
+		 config_check_memory(c, t, e) ||
 		 make_machine(vm, c, t, d->cold ? ORIGIN_FILE : ORIGIN_INCOMING, e);
 
 	tree_free(t);
@@ -534,84 +586,61 @@ static void quit_waiting(void *arg)
 	end(vm, 0);
 }
 
-struct wait {
-	struct vm *vm;
-	int stop_fd; /* eventfd */
-	struct tree *machine;
-	int rc;
-	struct err *e;
-};
-
-static void *wait_thread(void *arg)
+/* Waits until a source brings a machine that can be made here. 0 also when the VM was ended. */
+static int receive_machine(struct vm *vm, const struct config *c, struct err *e)
 {
-	struct wait *w = arg;
+	struct destination *d = &vm->destination;
+	struct tree t;
 
-	w->rc = destination_accept(&w->vm->destination, w->vm->listen_fd, w->stop_fd, w->machine,
-				   w->e);
-	loop_stop(&w->vm->loop);
-	return NULL;
-}
-
-/*
- * Waits for a source on a thread of its own, while this one answers at the control socket. The
- * thread is gone when this returns, because the rights are still to be given up. 0 also when
- * somebody has ended the VM meanwhile.
- */
-static int await_source(struct vm *vm, struct tree *machine, struct err *e)
-{
-	struct wait w = { .vm = vm, .machine = machine, .e = e };
-	uint64_t one = 1;
-	pthread_t thread;
-	int rc;
-
-	w.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (w.stop_fd < 0)
-		return err_errno(e, errno, "cannot make an eventfd");
-	rc = pthread_create(&thread, NULL, wait_thread, &w);
-	if (rc) {
-		close(w.stop_fd);
-		return err_errno(e, rc, "cannot start a thread");
+	for (;;) {
+		if (await_source(d, &vm->door, &vm->loop, &t, e))
+			return vm->ended ? 0 : -1;
+		destination_set_stop(d, vm->signals.fd);
+		if (vm->ended) {
+			destination_answer(d, "the VM that waited was ended", NULL);
+			destination_free(d);
+			tree_free(&t);
+			return 0;
+		}
+		if (make_arriving(vm, c, false, &t, e) == 0)
+			return 0;
+		if (c->once)
+			return -1;
+		refusals_tell(&vm->receiver->shared->refusals, "a guest was refused: %s", e->text);
+		/* With the rights given up the next one is another process's. */
+		vm->again = vm->machine;
+		if (vm->again)
+			return 0;
+		if (claim_name(vm, c, c->name, e))
+			return -1;
 	}
-	pthread_setname_np(thread, "migrate");
-	loop_run(&vm->loop);
-	while (write(w.stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
-	pthread_join(thread, NULL);
-	close(w.stop_fd);
-	if (w.rc)
-		return vm->ended ? 0 : -1;
-	destination_set_stop(&vm->destination, vm->signals.fd);
-	if (vm->ended) {
-		destination_answer(&vm->destination, "the VM that waited was ended", NULL);
-		destination_free(&vm->destination);
-		tree_free(machine);
-	}
-	return 0;
 }
 
 /* Listens, takes one migration in, and runs what came. */
 static int receive(struct vm *vm, const struct config *c, struct err *e)
 {
-	struct tree t;
-	char name[300];
+	struct receiver *r = vm->receiver;
+	const struct door_shared shared = { &r->listeners,
+					    &r->shared->refusals,
+					    { r->passed_on[0], r->passed_on[1] } };
 
-	if (uri_parse(c->listen, &vm->listen, e) || watch_signals(vm, e) ||
-	    claim_name(vm, c, c->name, e) || make_migration(vm, e))
+	door_init(&vm->door, &shared, (int)c->silence_s * 1000);
+	if (watch_signals(vm, e) || claim_name(vm, c, c->name, e) || make_migration(vm, e))
 		return -1;
-	vm->commands = (struct command_context){
-		.control = vm->control, .name = c->name, .quit = quit_waiting, .arg = vm
-	};
-	vm->listen_fd = uri_listen(&vm->listen, name, sizeof(name), e);
-	if (vm->listen_fd < 0)
+	vm->commands = (struct command_context){ .control = vm->control,
+						 .name = c->name,
+						 .quit = quit_waiting,
+						 .arg = vm,
+						 .arrival = r->shared->arrival };
+	if (door_open(&vm->door, e))
 		return -1;
-	log_warn("waiting for a guest on %s", name);
-	if (await_source(vm, &t, e))
+	if (!r->shared->told)
+		log_warn("waiting for a guest on %s", r->name);
+	r->shared->told = true;
+	if (receive_machine(vm, c, e))
 		return -1;
-	if (vm->ended)
-		return 0;
-	if (make_arriving(vm, c, false, &t, e))
-		return -1;
-	loop_run(&vm->loop);
+	if (!vm->ended && !vm->again)
+		loop_run(&vm->loop);
 	return 0;
 }
 
@@ -630,9 +659,23 @@ static void small_stacks(void)
 	pthread_attr_destroy(&attr);
 }
 
-static int run_vm(enum config_verb verb, const struct config *c, pid_t attendant, int notes_fd)
+/* What a process is made with. */
+struct start {
+	enum config_verb verb;
+	const struct config *config;
+	struct receiver *receiver; /* receive, else NULL */
+	pid_t attendant;	   /* of this process; 0: none */
+	int notes_fd;
+	bool is_child;
+};
+
+static int run_vm(const struct start *s)
 {
-	struct vm vm = { .listen_fd = -1, .attendant = attendant, .notes_fd = notes_fd };
+	struct vm vm = { .attendant = s->attendant,
+			 .notes_fd = s->notes_fd,
+			 .receiver = s->receiver,
+			 .once = s->config->once };
+	const struct config *c = s->config;
 	struct err e;
 	int rc;
 
@@ -644,16 +687,21 @@ static int run_vm(enum config_verb verb, const struct config *c, pid_t attendant
 		return VERB_FAILED;
 	}
 	process_log_begin(&vm.log, &vm.loop);
-	rc = verb == CONFIG_RUN	      ? boot_new(&vm, c, &e)
-	     : verb == CONFIG_RESTORE ? restore_saved(&vm, c, &e)
-				      : receive(&vm, c, &e);
+	rc = stay_with_attendant(&vm, &e) ? -1
+	     : s->verb == CONFIG_RUN	  ? boot_new(&vm, c, &e)
+	     : s->verb == CONFIG_RESTORE  ? restore_saved(&vm, c, &e)
+					  : receive(&vm, c, &e);
 	if (rc) {
 		log_warn("%s", e.text);
 		vm.exit_code = VERB_FAILED;
 	}
 	vm_free(&vm);
+	if (vm.receiver) {
+		vm.receiver->shared->arriving = false;
+		vm.receiver->shared->arrival = vm.commands.arrival;
+	}
 	log_close();
-	return vm.exit_code;
+	return vm.again ? EXIT_AGAIN : vm.exit_code;
 }
 
 static void remove_leftovers(int notes_fd)
@@ -673,9 +721,11 @@ static void remove_leftovers(int notes_fd)
 
 /*
  * A VM that gives up root for another user may not take its sockets out of root's directories at
- * the end. So it runs in a child, and this process stays to pass signals on and to clean up.
+ * the end. So it runs in a child, and this process stays to pass signals on and to clean up. And
+ * one that has given up rights for a guest that did not arrive cannot receive another one: this
+ * process still can. It has one thread only, so that it may fork.
  */
-static int attend(enum config_verb verb, const struct config *c)
+static int attend(struct start *s)
 {
 	pid_t child, self = getpid();
 	int status, taken, notes[2];
@@ -696,7 +746,10 @@ static int attend(enum config_verb verb, const struct config *c)
 	child = fork();
 	if (child == 0) {
 		close(notes[0]);
-		return run_vm(verb, c, self, notes[1]);
+		s->attendant = self;
+		s->notes_fd = notes[1];
+		s->is_child = true;
+		return run_vm(s);
 	}
 	close(notes[1]);
 	if (child < 0) {
@@ -728,9 +781,60 @@ static int check_listen(const struct config *c, struct err *e)
 								      : 0;
 }
 
+static int open_receiver(struct receiver *r, const struct config *c, struct err *e)
+{
+	struct uri listen;
+
+	r->shared = mmap(NULL, sizeof(*r->shared), PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (r->shared == MAP_FAILED)
+		return err_errno(e, errno, "cannot make shared memory");
+	if (door_make_passage(r->passed_on, e) == 0) {
+		if (uri_parse(c->listen, &listen, e) == 0 &&
+		    listeners_open(&r->listeners, &listen, r->name, sizeof(r->name), e) == 0)
+			return 0;
+		close(r->passed_on[0]);
+		close(r->passed_on[1]);
+	}
+	munmap(r->shared, sizeof(*r->shared));
+	return -1;
+}
+
+static void close_receiver(struct receiver *r)
+{
+	listeners_close(&r->listeners);
+	close(r->passed_on[0]);
+	close(r->passed_on[1]);
+	munmap(r->shared, sizeof(*r->shared));
+}
+
+/* In this process or in children: as often as it takes until a guest has come, or somebody ends it.
+ */
+static int receive_guest(struct start *s)
+{
+	bool attended = geteuid() == 0 && (s->config->user || !s->config->once), crashed;
+	struct receiver r = { 0 };
+	struct err e;
+	int code;
+
+	if (open_receiver(&r, s->config, &e))
+		return verb_fail(&e, VERB_FAILED);
+	s->receiver = &r;
+	do {
+		code = attended ? attend(s) : run_vm(s);
+		/* By what a stranger has sent, most likely; nothing is lost with it. */
+		crashed = attended && r.shared->arriving && !s->config->once;
+		r.shared->arriving = false;
+	} while (!s->is_child && (code == EXIT_AGAIN || crashed));
+	if (!s->is_child)
+		close_receiver(&r);
+	return code;
+}
+
 static int make_vm(enum config_verb verb, int argc, char **argv)
 {
 	struct config c;
+	struct start s = { .verb = verb, .config = &c, .notes_fd = -1 };
 	struct err e;
 	int code;
 
@@ -740,10 +844,10 @@ static int make_vm(enum config_verb verb, int argc, char **argv)
 		code = help_print(verb == CONFIG_RUN	   ? "run"
 				  : verb == CONFIG_RESTORE ? "restore"
 							   : "receive");
-	else if (c.user && geteuid() == 0)
-		code = attend(verb, &c);
+	else if (verb == CONFIG_RECEIVE)
+		code = receive_guest(&s);
 	else
-		code = run_vm(verb, &c, 0, -1);
+		code = c.user && geteuid() == 0 ? attend(&s) : run_vm(&s);
 	config_free(&c);
 	return code;
 }

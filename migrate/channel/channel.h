@@ -31,8 +31,10 @@ struct channel_ops {
 /* Embedded first in each kind's own struct. */
 struct channel {
 	const struct channel_ops *ops;
-	char name[256];	   /* "file:/srv/web.vm", for messages */
-	uint64_t bytes;	   /* written so far, also by a write that failed half-way */
+	char name[256]; /* "file:/srv/web.vm", for messages */
+	uint64_t bytes; /* written so far, also by a write that failed half-way */
+	/* Atomic: read so far; others look whether it grows. Sockets only. */
+	uint64_t received;
 	bool page_aligned; /* page data begin at multiples of the page size (files) */
 	/* Atomic: no wait lasts longer (clock_us); 0: none. Sockets only. Another thread may change
 	 * it, which a wait that is under way sees within a second. */
@@ -92,6 +94,10 @@ int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, 
 
 /* Other times for these two, for tests. */
 void socket_set_patience(struct channel *ch, int silence_ms, int stall_ms);
+
+/* Its descriptor; and its end without the connection's, which another descriptor goes on with. */
+int socket_channel_fd(const struct channel *ch);
+void socket_channel_abandon(struct channel *ch);
 
 /*
  * A stream in memory: reads come from `bytes`, which must stay, writes are kept: ch->bytes of them.

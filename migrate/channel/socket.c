@@ -173,6 +173,7 @@ static int socket_read(struct channel *ch, void *buf, size_t len, struct err *e)
 
 		if (n > 0) {
 			got += (size_t)n;
+			__atomic_add_fetch(&ch->received, (uint64_t)n, __ATOMIC_RELAXED);
 			s->unlooked += (size_t)n;
 			if (s->unlooked >= READ_BYTES && check_in_passing(s, e))
 				return -1;
@@ -260,4 +261,17 @@ int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, 
 	socket_set_patience(&s->ch, SILENCE_MS, STALL_MS);
 	*out = &s->ch;
 	return 0;
+}
+
+int socket_channel_fd(const struct channel *ch)
+{
+	return ((const struct socket_channel *)ch)->fd;
+}
+
+void socket_channel_abandon(struct channel *ch)
+{
+	struct socket_channel *s = (struct socket_channel *)ch;
+
+	close(s->fd);
+	free(s);
 }

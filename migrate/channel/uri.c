@@ -295,60 +295,9 @@ int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct 
 	return fd < 0 ? err_context(e, "cannot connect to %s", u->text) : fd;
 }
 
-static int listen_tcp(const struct uri *u, char *name, unsigned int size, struct err *e)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *found;
-	char host[NI_MAXHOST], port[NI_MAXSERV];
-	struct sockaddr_storage sa;
-	socklen_t len = sizeof(sa);
-	const int on = 1;
-	int fd, rc = getaddrinfo(u->host[0] ? u->host : NULL, u->port, &hints, &found);
-
-	if (rc)
-		return err_set(e, "%s: %s", u->text, gai_strerror(rc));
-	fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0)
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	rc = fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) || listen(fd, 64) ||
-	     getsockname(fd, (struct sockaddr *)&sa, &len);
-	freeaddrinfo(found);
-	if (rc) {
-		err_errno(e, errno, "cannot listen on %s", u->text);
-		if (fd >= 0)
-			close(fd);
-		return -1;
-	}
-	rc = getnameinfo((struct sockaddr *)&sa, len, host, sizeof(host), port, sizeof(port),
-			 NI_NUMERICHOST | NI_NUMERICSERV);
-	snprintf(name, size, strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s", rc ? "?" : host,
-		 rc ? u->port : port);
-	return fd;
-}
-
 int uri_check_listen(const struct uri *u, struct err *e)
 {
 	if (u->kind == URI_TCP || u->kind == URI_UNIX)
 		return 0;
 	return err_set(e, "%s: not a place to listen on (expected tcp: or unix:)", u->text);
-}
-
-int uri_listen(const struct uri *u, char *name, unsigned int size, struct err *e)
-{
-	struct sockaddr_un sun;
-	int fd;
-
-	if (uri_check_listen(u, e))
-		return -1;
-	if (u->kind == URI_TCP)
-		return listen_tcp(u, name, size, e);
-	unix_address(u, &sun);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&sun, sizeof(sun)) || listen(fd, 64)) {
-		err_errno(e, errno, "cannot listen on %s", u->text);
-		if (fd >= 0)
-			close(fd);
-		return -1;
-	}
-	snprintf(name, size, "%s", u->text);
-	return fd;
 }

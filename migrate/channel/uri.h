@@ -30,7 +30,4 @@ int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct 
 /* Whether one can listen there. Pure. */
 int uri_check_listen(const struct uri *u, struct err *e);
 
-/* A listening socket; `name` becomes what it listens on, with the port the system chose for 0. */
-int uri_listen(const struct uri *u, char *name, unsigned int size, struct err *e);
-
 #endif

@@ -15,7 +15,7 @@ WORDS = "fill=24 zero=4 write=16"
 
 def destination(place, source, *args, listen="tcp:127.0.0.1:0", name=None):
     """A waiting `godwit receive` for that source's guest, and the URI to reach it."""
-    vm = place.vm("receive", "--listen", listen, "--same-paths", *args, console="unix")
+    vm = place.vm("receive", "--listen", listen, "--same-paths", "--once", *args, console="unix")
     match = vm.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S)
     check(match, f"the destination does not listen: {vm.stderr()}")
     return vm, match.group(1)
@@ -271,7 +271,7 @@ def destination_that_lacks_the_disk_refuses_before_a_page_moves(place):
 
 def nameless(place):
     """A waiting `godwit receive` without --name, and the URI to reach it."""
-    target = place.vm("receive", "--listen", "tcp:127.0.0.1:0", "--same-paths", keep_name=True, console="unix")
+    target = place.vm("receive", "--listen", "tcp:127.0.0.1:0", "--same-paths", "--once", keep_name=True, console="unix")
     target.name = f"vm-{target.pid}"
     target.socket_path = place.socket_path(target.name)
     return target, target.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S).group(1)

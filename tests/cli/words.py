@@ -265,13 +265,13 @@ def control_path_too_long_is_refused(place):
 @test
 def control_path_that_is_something_else_is_left_alone(place):
     path = place.file("precious", b"data")
-    refused(place, 1, [path, "not a control socket", "left alone"], *bare("--control", path))
+    refused(place, 1, [path, "not a socket", "left alone"], *bare("--control", path))
     with open(path, "rb") as f:
         check(f.read() == b"data", "the file has changed")
     os.mkdir(place.path("directory"))
-    refused(place, 1, "not a control socket", *bare("--control", place.path("directory")))
+    refused(place, 1, "not a socket", *bare("--control", place.path("directory")))
     os.symlink(path, place.path("link"))
-    refused(place, 1, "not a control socket", *bare("--control", place.path("link")))
+    refused(place, 1, "not a socket", *bare("--control", place.path("link")))
     refused(place, 1, "No such file or directory", *bare("--control", place.path("no/such/dir")))
 
 

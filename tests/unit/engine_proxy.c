@@ -172,14 +172,14 @@ static void tame(int fd)
 /* The next connection; -1 when stopped. */
 static int accept_one(const struct proxy *p)
 {
-	struct pollfd fds[2] = { { p->listen_fd, POLLIN, 0 }, { p->stop_fd, POLLIN, 0 } };
+	struct pollfd fds[2] = { { p->listeners.fd[0], POLLIN, 0 }, { p->stop_fd, POLLIN, 0 } };
 	int fd = -1;
 
 	while (fd < 0) {
 		poll(fds, 2, -1);
 		if (fds[1].revents)
 			return -1;
-		fd = accept4(p->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+		fd = accept4(p->listeners.fd[0], NULL, NULL, SOCK_CLOEXEC);
 	}
 	return fd;
 }
@@ -215,10 +215,10 @@ void proxy_start(struct proxy *p)
 	char name[300];
 
 	uri_parse("tcp:127.0.0.1:0", &any, NULL);
-	p->listen_fd = uri_listen(&any, name, sizeof(name), NULL);
+	int rc = listeners_open(&p->listeners, &any, name, sizeof(name), NULL);
 	p->stop_fd = eventfd(0, EFD_CLOEXEC);
 	pthread_mutex_init(&p->lock, NULL);
-	if (p->listen_fd < 0 || p->stop_fd < 0 || uri_parse(name, &p->uri, NULL) ||
+	if (rc || p->stop_fd < 0 || uri_parse(name, &p->uri, NULL) ||
 	    pthread_create(&p->thread, NULL, accept_thread, p))
 		abort();
 }
@@ -258,7 +258,7 @@ void proxy_stop(struct proxy *p)
 		close(p->link[i].from);
 		close(p->link[i].to);
 	}
-	close(p->listen_fd);
+	listeners_close(&p->listeners);
 	close(p->stop_fd);
 	pthread_mutex_destroy(&p->lock);
 }

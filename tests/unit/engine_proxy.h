@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/channel/listeners.h"
 #include "migrate/channel/uri.h"
 
 enum proxy_fault {
@@ -45,7 +46,8 @@ struct proxy {
 
 	struct uri uri; /* where it listens */
 
-	int listen_fd, stop_fd;
+	struct listeners listeners;
+	int stop_fd;
 	pthread_t thread;
 	pthread_mutex_t lock;
 	struct proxy_link link[PROXY_LINKS]; /* under lock */

@@ -100,13 +100,26 @@ static int on_arrived(void *arg, struct err *e)
 	return r->on_arrived ? r->on_arrived(r, e) : 0;
 }
 
+static int accept_one(struct rig *r, struct tree *machine, struct err *e)
+{
+	const struct door_shared shared = { &r->listeners, &r->refusals, { -1, -1 } };
+	int rc;
+
+	door_init(&r->door, &shared, DOOR_SILENCE_MS);
+	if (door_open(&r->door, e))
+		return -1;
+	r->door.callers.stop_fd = r->destination_stop;
+	rc = destination_accept(&r->destination, &r->door, r->destination_stop, machine, e);
+	door_shut(&r->door);
+	return rc;
+}
+
 static int arrive(struct rig *r, struct tree *machine, struct err *e)
 {
 	struct channel *ch;
 
 	if (r->link != RIG_PAIR)
-		return destination_accept(&r->destination, r->listen_fd, r->destination_stop,
-					  machine, e);
+		return accept_one(r, machine, e);
 	if (socket_channel(&ch, r->pair[1], "source", r->destination_stop, e))
 		return -1;
 	return destination_open(&r->destination, ch, false, r->destination_stop, machine, e);
@@ -155,7 +168,7 @@ void rig_init_sized(struct rig *r, enum rig_link link, uint64_t first_pages)
 
 	memset(r, 0, sizeof(*r));
 	r->link = link;
-	r->listen_fd = r->pair[0] = r->pair[1] = -1;
+	r->pair[0] = r->pair[1] = -1;
 	r->lanes_ms = 300;
 	r->limits.downtime_us = 300000;
 	r->src = fake_new(&r->world, 2, sizes);
@@ -207,8 +220,7 @@ static void start_listening(struct rig *r)
 		snprintf(name, sizeof(name), "unix:%s/s", r->dir);
 	}
 	ck_assert_int_eq(uri_parse(name, &u, NULL), 0);
-	r->listen_fd = uri_listen(&u, name, sizeof(name), NULL);
-	ck_assert_int_ge(r->listen_fd, 0);
+	ck_assert_int_eq(listeners_open(&r->listeners, &u, name, sizeof(name), NULL), 0);
 	ck_assert_int_eq(uri_parse(name, &r->uri, NULL), 0);
 }
 
@@ -264,12 +276,12 @@ void rig_free(struct rig *r)
 	fake_free(r->dst);
 	close(r->source_stop);
 	close(r->destination_stop);
-	if (r->listen_fd >= 0)
-		close(r->listen_fd);
-	if (r->dir[0]) {
-		unlink(r->uri.path);
-		rmdir(r->dir);
+	if (r->listeners.n) {
+		door_close(&r->door);
+		listeners_close(&r->listeners);
 	}
+	if (r->dir[0])
+		rmdir(r->dir);
 }
 
 /* -- a guest that writes by plan -- */

@@ -10,7 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/channel/listeners.h"
 #include "migrate/destination.h"
+#include "migrate/door.h"
+#include "migrate/refusals.h"
 #include "migrate/source.h"
 #include "migrate/teller.h"
 #include "tests/unit/engine_proxy.h"
@@ -58,7 +61,10 @@ struct rig {
 	bool arrived; /* atomic: the destination has accepted */
 	bool left;    /* atomic: the source has closed its connection */
 	struct uri uri;
-	int listen_fd, pair[2];
+	struct listeners listeners;
+	struct refusals refusals;
+	struct door door;
+	int pair[2];
 	char dir[32];
 	uint64_t sum; /* of the source's memory, when nothing writes to it */
 };

@@ -12,17 +12,22 @@
 
 #include "migrate/callers.h"
 #include "migrate/channel/channel.h"
+#include "migrate/channel/listeners.h"
 #include "migrate/channel/uri.h"
 #include "migrate/check.h"
 #include "migrate/destination.h"
+#include "migrate/door.h"
 #include "migrate/probe.h"
+#include "migrate/refusals.h"
 #include "tests/unit/engine_rig.h"
 #include "vmm/base/clock.h"
 #include "vmm/memory.h"
 
 static struct {
 	struct uri there;
-	int listen_fd, stop_fd;
+	struct listeners listeners;
+	struct refusals refusals;
+	struct door door;
 	pthread_t thread;
 	struct destination destination;
 	struct tree machine;
@@ -34,21 +39,24 @@ static struct {
 static void *wait_for_source(void *arg)
 {
 	(void)arg;
-	waiting.rc = destination_accept(&waiting.destination, waiting.listen_fd, waiting.stop_fd,
-					&waiting.machine, &waiting.e);
+	waiting.rc = destination_accept(&waiting.destination, &waiting.door, -1, &waiting.machine,
+					&waiting.e);
+	door_shut(&waiting.door);
 	__atomic_store_n(&waiting.over, true, __ATOMIC_RELEASE);
 	return NULL;
 }
 
 static void set_up(void)
 {
+	const struct door_shared shared = { &waiting.listeners, &waiting.refusals, { -1, -1 } };
 	struct uri any;
 	char name[300];
 
 	uri_parse("tcp:127.0.0.1:0", &any, NULL);
-	waiting.listen_fd = uri_listen(&any, name, sizeof(name), NULL);
+	ck_assert_int_eq(listeners_open(&waiting.listeners, &any, name, sizeof(name), NULL), 0);
 	ck_assert_int_eq(uri_parse(name, &waiting.there, NULL), 0);
-	waiting.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	door_init(&waiting.door, &shared, DOOR_SILENCE_MS);
+	ck_assert_int_eq(door_open(&waiting.door, NULL), 0);
 	pthread_create(&waiting.thread, NULL, wait_for_source, NULL);
 }
 
@@ -91,8 +99,7 @@ static void tear_down(void)
 	tree_free(&waiting.machine);
 	destination_free(&waiting.destination);
 	channel_close(w.channel);
-	close(waiting.listen_fd);
-	close(waiting.stop_fd);
+	listeners_close(&waiting.listeners);
 }
 
 static int measure(uint64_t bandwidth, struct probe *out, struct err *e)

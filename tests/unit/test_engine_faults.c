@@ -113,64 +113,6 @@ static void end_silent(void)
 		close(silent[--n_silent]);
 }
 
-/* Before each further lane: somebody else, who says what the index means. */
-static struct channel *connect_after_strangers(void *arg, struct err *e)
-{
-	struct hello h = { .version = STREAM_VERSION, .page_bytes = 4096, .role = ROLE_PAGES };
-	struct rig *r = arg;
-	uint8_t body[HELLO_BYTES];
-	unsigned int i;
-
-	memcpy(h.arch, "x86_64", 7);
-	for (i = 0; i < 5; i++) {
-		struct writer w = { 0 };
-		struct record rec;
-		int fd = uri_connect(&r->uri, NULL, -1, NULL);
-
-		ck_assert_int_eq(socket_channel(&w.channel, fd, "stranger", -1, NULL), 0);
-		if (i == 0)
-			ck_assert_int_eq(write(fd, "GET / HTTP/1.0\r\n\r\n and a bit more", 32),
-					 32);
-		if (i == 1 || i == 2) {
-			struct reader reader = { .channel = w.channel, .answers = true };
-
-			h.role = i == 1 ? ROLE_PAGES : ROLE_MAIN;
-			h.lanes = 1;
-			hello_encode(&h, body);
-			writer_record(&w, RECORD_HELLO, body, sizeof(body), NULL, 0, NULL);
-			/* Another source hears that there is no place for it. */
-			if (i == 2) {
-				ck_assert_int_eq(reader_record(&reader, &rec, NULL), 0);
-				ck_assert_int_eq(rec.type, RECORD_CHECKED);
-				ck_assert_uint_gt(rec.body_bytes, 0);
-			}
-			reader_free(&reader);
-		}
-		if (i == 3) /* too early, so not even a HELLO */
-			writer_record(&w, RECORD_PAGES, NULL, 0, NULL, 0, NULL);
-		channel_close(w.channel);
-	}
-	connect_silent(&r->uri, 4);
-	return connect_real(arg, e);
-}
-
-START_TEST(strangers_at_the_door_are_sent_away_and_the_lanes_come_in)
-{
-	struct rig r;
-
-	rig_init(&r, RIG_TCP);
-	r.source.n_lanes = 3;
-	connect_real = r.source.events.connect;
-	r.source.events.connect = connect_after_strangers;
-	r.lanes_ms = 10000;
-	rig_run(&r);
-	ck_assert_msg(r.source_rc == 0, "%s, %s", r.source_error.text, r.destination_error.text);
-	end_silent();
-	rig_check(&r);
-	rig_free(&r);
-}
-END_TEST
-
 struct sayer {
 	const struct uri *uri;
 	struct channel *channel;
@@ -199,32 +141,106 @@ static void *say_machine(void *arg)
 	return NULL;
 }
 
+/* Another source, which is told only when it is known that the one before it is at work. */
+static struct sayer others[LANES_MAX];
+static unsigned int n_others;
+
+/* Before each further lane: somebody else, who says what the index means. */
+static struct channel *connect_after_strangers(void *arg, struct err *e)
+{
+	struct hello h = { .version = STREAM_VERSION, .page_bytes = 4096, .role = ROLE_PAGES };
+	struct rig *r = arg;
+	uint8_t body[HELLO_BYTES];
+	unsigned int i;
+
+	memcpy(h.arch, "x86_64", 7);
+	for (i = 0; i < 5; i++) {
+		struct writer w = { 0 };
+		int fd = uri_connect(&r->uri, NULL, -1, NULL);
+
+		ck_assert_int_eq(socket_channel(&w.channel, fd, "stranger", -1, NULL), 0);
+		if (i == 0)
+			ck_assert_int_eq(write(fd, "GET / HTTP/1.0\r\n\r\n and a bit more", 32),
+					 32);
+		if (i == 1) {
+			h.role = ROLE_PAGES;
+			h.lanes = 1;
+			hello_encode(&h, body);
+			writer_record(&w, RECORD_HELLO, body, sizeof(body), NULL, 0, NULL);
+		}
+		if (i == 2) {
+			others[n_others].uri = &r->uri;
+			say_machine(&others[n_others++]);
+		}
+		if (i == 3) /* too early, so not even a HELLO */
+			writer_record(&w, RECORD_PAGES, NULL, 0, NULL, 0, NULL);
+		channel_close(w.channel);
+	}
+	connect_silent(&r->uri, 4);
+	return connect_real(arg, e);
+}
+
+START_TEST(strangers_at_the_door_are_sent_away_and_the_lanes_come_in)
+{
+	unsigned int i;
+	struct rig r;
+
+	rig_init(&r, RIG_TCP);
+	r.source.n_lanes = 3;
+	connect_real = r.source.events.connect;
+	r.source.events.connect = connect_after_strangers;
+	r.lanes_ms = 10000;
+	rig_run(&r);
+	ck_assert_msg(r.source_rc == 0, "%s, %s", r.source_error.text, r.destination_error.text);
+	end_silent();
+	rig_check(&r);
+	door_close(&r.door);
+	for (i = 0; i < n_others; i++) {
+		struct reader reader = { .channel = others[i].channel, .answers = true };
+		struct record rec;
+
+		ck_assert_int_eq(reader_record(&reader, &rec, NULL), 0);
+		ck_assert_int_eq(rec.type, RECORD_CHECKED);
+		ck_assert_uint_gt(rec.body_bytes, 0);
+		reader_free(&reader);
+		channel_close(others[i].channel);
+	}
+	rig_free(&r);
+}
+END_TEST
+
 /* If it waited for each of them, the time limit of the test would pass. */
 START_TEST(silent_strangers_keep_no_source_waiting)
 {
 	struct uri any, there;
 	struct sayer s = { .uri = &there };
+	struct refusals refusals = { 0 };
+	struct listeners listeners;
+	const struct door_shared shared = { &listeners, &refusals, { -1, -1 } };
+	struct door door;
 	struct destination d;
 	unsigned int fds, threads;
 	struct tree machine;
 	pthread_t thread;
 	char name[300];
 	struct err e;
-	int listen_fd;
 
 	rig_count(&fds, &threads);
 	uri_parse("tcp:127.0.0.1:0", &any, NULL);
-	listen_fd = uri_listen(&any, name, sizeof(name), NULL);
+	ck_assert_int_eq(listeners_open(&listeners, &any, name, sizeof(name), &e), 0);
+	door_init(&door, &shared, DOOR_SILENCE_MS);
+	ck_assert_int_eq(door_open(&door, &e), 0);
 	ck_assert_int_eq(uri_parse(name, &there, NULL), 0);
 	connect_silent(&there, CALLERS_MAX + 5);
 	pthread_create(&thread, NULL, say_machine, &s);
-	ck_assert_msg(destination_accept(&d, listen_fd, -1, &machine, &e) == 0, "%s", e.text);
+	ck_assert_msg(destination_accept(&d, &door, -1, &machine, &e) == 0, "%s", e.text);
 	pthread_join(thread, NULL);
 	tree_free(&machine);
 	destination_free(&d);
 	channel_close(s.channel);
 	end_silent();
-	close(listen_fd);
+	door_close(&door);
+	listeners_close(&listeners);
 	rig_check_count(fds, threads);
 }
 END_TEST

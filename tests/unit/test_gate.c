@@ -58,6 +58,8 @@ static void sent(struct tree *t, const char *line)
 	forget(&w);
 }
 
+static struct config_notes notes;
+
 /* What a receiver started with `line` makes of it. */
 static int admit(struct tree *t, const char *line, bool own, struct err *e)
 {
@@ -66,7 +68,7 @@ static int admit(struct tree *t, const char *line, bool own, struct err *e)
 
 	e->text[0] = '\0';
 	parse(&w, CONFIG_RECEIVE, line);
-	rc = config_admit_tree(&w.config, own, t, e);
+	rc = config_admit_tree(&w.config, own, t, &notes, e);
 	rc = rc ? rc : config_override_tree(&w.config, t, e);
 	forget(&w);
 	return rc;
@@ -136,6 +138,9 @@ START_TEST(what_is_named_here_is_used_and_what_the_guest_can_do_without_is_left_
 	is_str(&t, "/host/channels", "socket-1", "/y");
 	is_str(&t, "/host/serial0", "console", "stdio");
 	ck_assert(!tree_has(&t, "/host/boot", "kernel") && !tree_has(&t, "/host/boot", "initrd"));
+	ck_assert_uint_eq(notes.n, 2);
+	ck_assert_ptr_nonnull(strstr(notes.text[0].text, "console is stdio here"));
+	ck_assert_ptr_nonnull(strstr(notes.text[1].text, "not be able to reboot here: the source"));
 	tree_free(&t);
 }
 END_TEST

@@ -95,11 +95,11 @@ START_TEST(what_is_no_socket_is_left_alone)
 	int fd = open(in_dir("a"), O_CREAT | O_WRONLY, 0600);
 
 	close(fd);
-	ck_assert_int_eq(listen_at(&s, in_dir("a"), "is not a control socket"), -1);
+	ck_assert_int_eq(listen_at(&s, in_dir("a"), "is not a socket"), -1);
 	ck_assert_int_ne(errno, EADDRINUSE);
 	ck_assert_int_eq(unlink(in_dir("a")), 0);
 	ck_assert_int_eq(symlink("/nowhere", in_dir("a")), 0);
-	ck_assert_int_eq(listen_at(&s, in_dir("a"), "is not a control socket"), -1);
+	ck_assert_int_eq(listen_at(&s, in_dir("a"), "is not a socket"), -1);
 	ck_assert_int_eq(unlink(in_dir("a")), 0);
 	remove_dir();
 }

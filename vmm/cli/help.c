@@ -57,7 +57,10 @@ static const char overview[] =
 	"                      links are resolved, are used as they are suggested; may be\n"      \
 	"                      repeated\n"                                                        \
 	"  --same-paths        all of it is used as it is suggested: this host is like the "      \
-	"other\n"
+	"other\n"                                                                                 \
+	"  --memory-max SIZE   refuse a machine with more memory (default: of one that comes "    \
+	"over\n"                                                                                  \
+	"                      a connection, what this host has)\n"
 
 #define HOST_OPTIONS                                                                               \
 	"  --console stdio|null|file:PATH|unix:PATH\n"                                             \
@@ -135,12 +138,22 @@ static const struct help helps[] = {
 	  "what these options say: where it was on the other host is a suggestion, which is used\n"
 	  "only if --allow-path or --same-paths says so. A disk, tap or channel that is not said\n"
 	  "is refused; the console is stdio then, and without a kernel the guest cannot reboot.\n"
+	  "A caller that is no migration, a guest that is refused and one that does not arrive "
+	  "are\n"
+	  "told on stderr, a line a minute at most, and it waits on. Once a guest has come nobody\n"
+	  "else can. As root it waits in a process of its own for each, since rights that were\n"
+	  "given up do not come back.\n"
 	  "While it waits its status is inmigrate, and godwit quit ends it. Without --name it is\n"
 	  "called vm- and the process id until the guest brings a name.\n"
 	  "\n"
 	  "  --listen URI        tcp:HOST:PORT (HOST may be empty: all addresses; port 0: any, "
 	  "and\n"
 	  "                      it is told which) or unix:PATH. IPv6 addresses in brackets\n"
+	  "  --once              end with 1 when a guest is refused or does not arrive, instead "
+	  "of\n"
+	  "                      waiting for the next one\n"
+	  "  --silence SEC       give a migration up when its source sends nothing for so long\n"
+	  "                      (default: 60; 20 at most while another source waits)\n"
 	  "  --name NAME         call the VM otherwise\n" COMING_OPTIONS HOST_OPTIONS },
 	{ "migrate",
 	  "usage: godwit migrate VM URI [OPTION...]\n"

@@ -178,7 +178,7 @@ static int lock_dir_of(const char *path, struct err *e)
 		snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path), path);
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return err_errno(e, errno, "cannot put a control socket into %s", dir);
+		return err_errno(e, errno, "cannot put a socket into %s", dir);
 	for (int waited = 0;; waited += LOCK_STEP_MS) {
 		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
 			return fd;
@@ -199,21 +199,20 @@ static int clear_path(const char *path, struct err *e)
 		return 0;
 	case RUNTIME_STALE:
 		if (unlink(path) && errno != ENOENT)
-			return err_errno(e, errno, "cannot replace the stale control socket %s",
-					 path);
+			return err_errno(e, errno, "cannot replace the stale socket %s", path);
 		return 0;
 	case RUNTIME_ANSWERS:
-		err_set(e, "control socket %s is in use: somebody answers there", path);
+		err_set(e, "the socket %s is in use: somebody answers there", path);
 		errno = EADDRINUSE;
 		return -1;
 	case RUNTIME_FOREIGN:
-		err_set(e, "%s exists and is not a control socket; it is left alone", path);
+		err_set(e, "%s exists and is not a socket; it is left alone", path);
 		errno = EEXIST;
 		return -1;
 	case RUNTIME_UNKNOWN:
 		break;
 	}
-	return err_errno(e, errno, "cannot tell whether the control socket %s is in use", path);
+	return err_errno(e, errno, "cannot tell whether the socket %s is in use", path);
 }
 
 static int bind_and_listen(struct runtime_socket *s, struct err *e)
@@ -224,12 +223,12 @@ static int bind_and_listen(struct runtime_socket *s, struct err *e)
 	socket_address(&sa, s->path);
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (s->fd < 0)
-		return err_errno(e, errno, "cannot make a control socket");
+		return err_errno(e, errno, "cannot make a socket");
 	/* Before bind: Linux gives the new file the socket's mode, so it is never wider. */
 	if (fchmod(s->fd, 0600) || bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)))
-		return err_errno(e, errno, "cannot make the control socket %s", s->path);
+		return err_errno(e, errno, "cannot make the socket %s", s->path);
 	if (lstat(s->path, &st) || listen(s->fd, 16)) {
-		err_errno(e, errno, "cannot listen at the control socket %s", s->path);
+		err_errno(e, errno, "cannot listen at the socket %s", s->path);
 		unlink(s->path);
 		return -1;
 	}

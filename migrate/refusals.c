@@ -1,0 +1,41 @@
+/*
+ * Who was sent away: see refusals.h.
+ */
+#include "migrate/refusals.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "vmm/base/clock.h"
+#include "vmm/base/log.h"
+
+bool refusals_due(struct refusals *r, uint64_t now_us, uint64_t *untold)
+{
+	if (r->next_us && now_us < r->next_us) {
+		r->untold++;
+		return false;
+	}
+	*untold = r->untold;
+	r->untold = 0;
+	r->next_us = now_us + REFUSALS_PAUSE_US;
+	return true;
+}
+
+void refusals_tell(struct refusals *r, const char *fmt, ...)
+{
+	char text[700];
+	uint64_t untold;
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	if (!refusals_due(r, clock_us(), &untold))
+		log_verbose("%s", text);
+	else if (untold)
+		log_warn("%s (and %" PRIu64 " more like it since the last such line)", text,
+			 untold);
+	else
+		log_warn("%s", text);
+}

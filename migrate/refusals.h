@@ -1,0 +1,25 @@
+/*
+ * The log of a waiting destination: who was sent away, and why. One line at once; then one a minute
+ * at most, which says how many there were in between. So nobody fills a log by connecting. One
+ * thread at a time; plain words, so that several processes can share it.
+ */
+#ifndef GODWIT_MIGRATE_REFUSALS_H
+#define GODWIT_MIGRATE_REFUSALS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define REFUSALS_PAUSE_US 60000000u
+
+struct refusals {
+	uint64_t next_us; /* the next line may be written then */
+	uint64_t untold;
+};
+
+/* Whether a line may be written at that time; `untold`: of how many none was since the last one. */
+bool refusals_due(struct refusals *r, uint64_t now_us, uint64_t *untold);
+
+/* Writes a line, or counts it. With --verbose each is written. */
+void refusals_tell(struct refusals *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif
