@@ -11,6 +11,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "migrate/channel/inherited.h"
 #include "migrate/destination.h"
 #include "migrate/migration_internal.h"
 #include "vmm/base/clock.h"
@@ -216,6 +217,11 @@ void migration_set_machine(struct migration *mig, struct machine *m)
 	guest_machine_init(&mig->guest, m, mig->owner_loop);
 }
 
+void migration_set_inherited(struct migration *mig, struct inherited *inherited)
+{
+	mig->inherited = inherited;
+}
+
 void migration_open_slots(struct migration *mig, const char *dir, const char *vm)
 {
 	slots_open(&mig->slots, dir, vm, &mig->why_slots);
@@ -362,6 +368,8 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 	struct uri parsed;
 
 	if (uri_parse(uri, &parsed, e) || migration_check_machine(mig, e))
+		return -1;
+	if (parsed.kind == URI_FD && inherited_check(mig->inherited, parsed.fd, e))
 		return -1;
 	if (parsed.kind == URI_FD && mig->parameters.multifd && mig->parameters.channels > 1)
 		return err_set(e, "%s is one connection: several channels need tcp: or unix:", uri);

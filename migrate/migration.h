@@ -23,6 +23,7 @@
 
 struct destination;
 struct err;
+struct inherited;
 struct loop;
 struct machine;
 struct migration;
@@ -89,6 +90,8 @@ struct migration_parameters {
 int migration_new(struct migration **out, struct machine *m, struct loop *owner_loop,
 		  const struct migration_events *events, struct err *e);
 void migration_set_machine(struct migration *mig, struct machine *m);
+/* What fd:N may name; stays the caller's. Without it nothing. */
+void migration_set_inherited(struct migration *mig, struct inherited *inherited);
 /* Cancels what is under way and waits for its end; when the owner's loop does not run any more
  * (else each would wait for the other). NULL is allowed. */
 void migration_free(struct migration *mig);

@@ -24,6 +24,7 @@ struct migration {
 	struct migration_events events;
 	struct guest_machine guest;
 	int stop_fd; /* eventfd: readable when cancelled */
+	struct inherited *inherited;
 
 	/* Owner's thread. */
 	pthread_t thread;

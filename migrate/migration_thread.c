@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "migrate/channel/channel.h"
+#include "migrate/channel/inherited.h"
 #include "migrate/destination.h"
 #include "migrate/migration_internal.h"
 #include "vmm/base/clock.h"
@@ -137,7 +138,8 @@ struct channel *migration_connect(struct migration *mig, const struct uri *u, co
 				  struct err *e)
 {
 	struct channel *ch;
-	int fd = uri_connect(u, bind[0] ? bind : NULL, mig->stop_fd, e);
+	int fd = u->kind == URI_FD ? inherited_take(mig->inherited, u->fd, e)
+				   : uri_connect(u, bind[0] ? bind : NULL, mig->stop_fd, e);
 
 	if (fd < 0)
 		return NULL;

@@ -27,6 +27,7 @@
 #include "migrate/await.h"
 #include "migrate/channel/channel.h"
 #include "migrate/commands.h"
+#include "migrate/channel/inherited.h"
 #include "migrate/channel/listeners.h"
 #include "migrate/channel/uri.h"
 #include "migrate/destination.h"
@@ -86,6 +87,7 @@ struct vm {
 	bool once;			/* if it does not come, no other one is waited for */
 	bool again;			/* it did not come: another process waits on */
 	struct config_notes notes;	/* told when the guest is here */
+	struct inherited *inherited;	/* the connections that this process was started with */
 	struct receiver *receiver;	/* receive only */
 	struct door door;		/* receive only */
 	pid_t attendant;		/* the process that cleans up after this one; 0: none */
@@ -379,6 +381,7 @@ static int make_migration(struct vm *vm, struct err *e)
 	}
 	if (migration_new(&vm->migration, vm->machine, &vm->loop, &events, e))
 		return -1;
+	migration_set_inherited(vm->migration, vm->inherited);
 	vm->tables[1] = (struct control_table){ migrate_commands, vm->migration };
 	return 0;
 }
@@ -663,16 +666,18 @@ static void small_stacks(void)
 struct start {
 	enum config_verb verb;
 	const struct config *config;
+	struct inherited inherited;
 	struct receiver *receiver; /* receive, else NULL */
 	pid_t attendant;	   /* of this process; 0: none */
 	int notes_fd;
 	bool is_child;
 };
 
-static int run_vm(const struct start *s)
+static int run_vm(struct start *s)
 {
 	struct vm vm = { .attendant = s->attendant,
 			 .notes_fd = s->notes_fd,
+			 .inherited = &s->inherited,
 			 .receiver = s->receiver,
 			 .once = s->config->once };
 	const struct config *c = s->config;
@@ -838,6 +843,7 @@ static int make_vm(enum config_verb verb, int argc, char **argv)
 	struct err e;
 	int code;
 
+	inherited_find(&s.inherited);
 	if (config_parse(&c, verb, argc, argv, &e) || check_listen(&c, &e))
 		code = verb_fail(&e, VERB_USAGE);
 	else if (c.help)

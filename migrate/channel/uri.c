@@ -275,9 +275,6 @@ int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct 
 	int fd = -1;
 
 	switch (u->kind) {
-	case URI_FD:
-		fd = fcntl(u->fd, F_DUPFD_CLOEXEC, 0);
-		return fd < 0 ? err_errno(e, errno, "%s", u->text) : fd;
 	case URI_UNIX:
 		unix_address(u, &sun);
 		fd = try_connect((struct sockaddr *)&sun, sizeof(sun), NULL, stop_fd, e);
@@ -289,6 +286,7 @@ int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct 
 			fd = try_connect(at->ai_addr, at->ai_addrlen, bind_host, stop_fd, e);
 		freeaddrinfo(all);
 		break;
+	case URI_FD:
 	case URI_FILE:
 		return err_set(e, "%s: not a place to connect to", u->text);
 	}

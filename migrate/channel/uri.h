@@ -23,7 +23,7 @@ int uri_parse(const char *text, struct uri *out, struct err *e);
 
 /*
  * A connected socket (close-on-exec), or -1. `bind_host` (NULL: any) is the local address.
- * `stop_fd` ends the wait. fd: the descriptor itself.
+ * `stop_fd` ends the wait. Not for fd: (inherited.h) nor file:.
  */
 int uri_connect(const struct uri *u, const char *bind_host, int stop_fd, struct err *e);
 

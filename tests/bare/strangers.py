@@ -260,3 +260,28 @@ def receiver_that_crashes_before_its_guest_is_there_is_followed_by_another(place
     receives_still(place, vm, target, uri)
     os.kill(target.machine_pid(), 9)
     check(target.wait() == 1, "the end of its guest is its end")
+
+
+@test
+def migration_takes_no_descriptor_but_a_connection_that_the_vm_was_started_with(place):
+    listener = socket.create_server(("127.0.0.1", 0))
+    target, uri = waiting(place)
+    connection = connect(uri)
+    extra = (listener.fileno(), connection.fileno())
+    vm = place.bare("fill=1", *MEMORY, pass_fds=extra)
+    bare.ready(vm)
+    listener.close()
+    with vm.qmp() as qmp:
+        for number in range(64):
+            if number == extra[1]:
+                continue
+            try:
+                qmp.execute("migrate", {"uri": f"fd:{number}"})
+                check(False, f"fd:{number} is taken")
+            except godwit.QmpError as error:
+                check("no connection that this VM was started with" in error.desc, error.desc)
+        # It is there still, for the one that it was meant for, and once only.
+        qmp.execute("migrate", {"uri": f"fd:{extra[1]}"})
+        connection.close()
+    check(vm.wait() == 0, vm.stderr())
+    bare.works_on(target)

@@ -253,7 +253,7 @@ class VM:
     """
 
     def __init__(self, verb, *args, place=None, name=None, keep_name=False, console="stdio",
-                 prefix=(), env=None, preexec=None, program=GODWIT):
+                 prefix=(), env=None, preexec=None, program=GODWIT, pass_fds=()):
         self.own_place = place is None
         self.killed = False
         self.place = place or Place()
@@ -272,7 +272,7 @@ class VM:
         stdio = console in ("stdio", None)
         self.process = subprocess.Popen(
             self.words, stdin=subprocess.PIPE if stdio else subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, preexec_fn=preexec,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, preexec_fn=preexec, pass_fds=pass_fds,
             env=self.place.environment(env))
         self.pid = self.process.pid
         self.stdout = Output(os.dup(self.process.stdout.fileno()))
