@@ -515,7 +515,7 @@ int vcpu_is_entered(struct vcpu *v)
 	else if (v->want_run)
 		rc = v->entered;
 	else
-		rc = v->entering_ns ? 1 : -1;
+		rc = v->entering_ns ? 1 : 2;
 	pthread_mutex_unlock(&v->lock);
 	return rc;
 }

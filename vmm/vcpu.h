@@ -81,7 +81,8 @@ void vcpu_wait(struct vcpu *v);
 /*
  * Any thread, after vcpu_resume(): waits until KVM has run the vCPU, or cannot; until `end_ns`
  * (clock_ns) at most. Then vcpu_is_entered() tells: 1 KVM has run it, or may have before it was
- * parked again; 0 not known yet; -1 it never will; -2 it has, and cannot go on.
+ * parked again; 2 it was parked before that, and is well; 0 not known yet; -1 it never will; -2 it
+ * has, and cannot go on.
  */
 void vcpu_await_entry(struct vcpu *v, uint64_t end_ns);
 int vcpu_is_entered(struct vcpu *v);
