@@ -416,15 +416,16 @@ static int park(struct source *s, struct err *e)
  */
 static void limit_pause(struct source *s)
 {
-	uint64_t rest = stats_get(&s->stats->remaining_pages) * PAGE_SIZE;
-	uint64_t limit = handover_limit_us(
-		__atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED),
-		__atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED),
-		(rest + (steer_forced(s) ? SOCKET_BYTES : 0)) * 1000 / (rounds_rate(s) / 1000 + 1),
-		(uint64_t)s->spare_ms * 1000);
-	bool chosen = __atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED);
-	uint64_t from = steer_forced(s) && !chosen ? clock_us() : s->parked_at_us;
+	uint64_t chosen_us = __atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED);
+	uint64_t downtime_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+	uint64_t from = steer_forced(s) && !chosen_us ? clock_us() : s->parked_at_us;
+	uint64_t rate = rounds_rate(s), rest_us, limit;
 	unsigned int i;
+
+	rest_us = stats_get(&s->stats->remaining_pages) * PAGE_SIZE;
+	rest_us += steer_forced(s) ? SOCKET_BYTES : 0;
+	rest_us = rest_us * 1000 / (rate / 1000 + 1) + expect_fixed_us(&s->expect, rate);
+	limit = handover_limit_us(chosen_us, downtime_us, rest_us, (uint64_t)s->spare_ms * 1000);
 
 	if (limit > HANDOVER_CHOSEN_MAX_MS * 1000ull)
 		limit = HANDOVER_CHOSEN_MAX_MS * 1000ull;
