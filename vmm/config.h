@@ -33,6 +33,7 @@ struct config_channel {
 /* A new host side for a device of a tree that came from elsewhere. */
 struct config_override {
 	const char *id, *value;
+	bool copy; /* disks: one that the user has made */
 };
 
 /* All strings point into argv, or into `texts`. */

@@ -285,7 +285,8 @@ int config_add_channel(struct config *c, const char *value, struct err *e)
 static int parse_override(struct config *c, const char *value, struct config_override *list,
 			  unsigned int *n_list, struct err *e)
 {
-	static const char *const none[] = { NULL };
+	bool is_disk = list == c->disk_overrides, copy = false;
+	const char *const known[] = { is_disk ? "copy" : NULL, NULL };
 	char *text = keep(c, value, e), *parts[PARTS_MAX], *to;
 	int n;
 
@@ -300,14 +301,17 @@ static int parse_override(struct config *c, const char *value, struct config_ove
 			       "'%s' has no '=': expected the id that the saved machine knows, "
 			       "then '=' and what it is here",
 			       parts[0]);
-	if (n > 1)
-		return unknown_sub_option(parts[1], none, e);
+	for (int i = 1; i < n; i++) {
+		if (!is_disk || strcmp(parts[i], "copy"))
+			return unknown_sub_option(parts[i], known, e);
+		copy = true;
+	}
 	if (check_id(parts[0], e))
 		return -1;
 	for (unsigned int i = 0; i < *n_list; i++)
 		if (!strcmp(list[i].id, parts[0]))
 			return err_set(e, "id '%s' is given twice", parts[0]);
-	list[(*n_list)++] = (struct config_override){ .id = parts[0], .value = to };
+	list[(*n_list)++] = (struct config_override){ .id = parts[0], .value = to, .copy = copy };
 	return 0;
 }
 

@@ -85,11 +85,12 @@ struct suggestions {
 	unsigned int n;
 };
 
+/* What this side alone can say of a path: nothing of it comes from elsewhere. */
 static bool is_mark(const char *prop)
 {
 	size_t n = strlen(prop), m = strlen(TREE_WITHOUT_LINKS);
 
-	return n > m && !strcmp(prop + n - m, TREE_WITHOUT_LINKS);
+	return !strcmp(prop, "copy") || (n > m && !strcmp(prop + n - m, TREE_WITHOUT_LINKS));
 }
 
 static int collect_node(const struct tree *t, const char *node, struct suggestions *all,

@@ -240,7 +240,8 @@ int config_override_tree(const struct config *c, struct tree *t, struct err *e)
 
 		snprintf(host, sizeof(host), "/host/%s", o->id);
 		if (find_device(t, "virtio-blk", "disk", o->id, e) ||
-		    set_path(t, host, "path", o->value, e))
+		    set_path(t, host, "path", o->value, e) ||
+		    (o->copy && tree_set_bytes(t, host, "copy", "", 0, e)))
 			return -1;
 	}
 	for (unsigned int i = 0; i < c->n_net_overrides; i++) {

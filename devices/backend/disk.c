@@ -235,6 +235,30 @@ int disk_reserve(struct disk *d, struct err *e)
 	return take(d, d->readonly ? DISK_ALL : DISK_RESERVE) ? 0 : refuse(d, e);
 }
 
+/*
+ * Whether all who write it go through this host's cache, so that it is never stale; and dropping it
+ * would cost a pause of 60 ms a GiB. True of files where no other host can mount the file system.
+ */
+static bool is_local(const struct disk *d)
+{
+	struct statfs fs;
+	struct stat st;
+
+	if (fstat(d->fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatfs(d->fd, &fs) < 0)
+		return false;
+	return fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC ||
+	       fs.f_type == BTRFS_SUPER_MAGIC || fs.f_type == TMPFS_MAGIC;
+}
+
+bool disk_may_be_shared(const struct disk *d)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = RESERVE_FROM };
+
+	if (d->lockless || d->readonly || !is_local(d))
+		return true;
+	return fcntl(d->fd, F_OFD_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
+}
+
 void disk_share(struct disk *d)
 {
 	if (d->held != DISK_ALL || d->readonly)
@@ -262,21 +286,6 @@ void disk_unlock(struct disk *d)
 	if (!d->lockless)
 		set_lock(d, F_UNLCK, DISK_ALL);
 	d->held = DISK_NOTHING;
-}
-
-/*
- * Whether all who write it go through this host's cache, so that it is never stale; and dropping it
- * would cost a pause of 60 ms a GiB. True of files where no other host can mount the file system.
- */
-static bool is_local(const struct disk *d)
-{
-	struct statfs fs;
-	struct stat st;
-
-	if (fstat(d->fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatfs(d->fd, &fs) < 0)
-		return false;
-	return fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == XFS_SUPER_MAGIC ||
-	       fs.f_type == BTRFS_SUPER_MAGIC || fs.f_type == TMPFS_MAGIC;
 }
 
 void disk_forget(struct disk *d)

@@ -65,6 +65,13 @@ int disk_lock(struct disk *d, struct err *e);
 /* The half that can be had while the image's VM is being moved; nothing must be held. */
 int disk_reserve(struct disk *d, struct err *e);
 
+/*
+ * Reserved: whether the image may be the one of a VM that is being moved, which holds KEEP. False
+ * only for a file that no other host can have open, so that its lock would be seen here; then it is
+ * another image, or a copy.
+ */
+bool disk_may_be_shared(const struct disk *d);
+
 /* The owner lets another host reserve the image. */
 void disk_share(struct disk *d);
 

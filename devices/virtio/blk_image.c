@@ -194,6 +194,22 @@ int blk_fill_config(struct blk *b, const struct tree *t, const char *path, struc
 	return 0;
 }
 
+/* A copy that nobody has asked for: what the guest has written since it was made would be lost. */
+static int refuse_copy(const struct blk *b, const struct tree *t, struct err *e)
+{
+	const struct disk *d = &b->disk;
+	char host[TREE_PATH_MAX];
+
+	device_host_path(&b->v.dev, host);
+	if (tree_has(t, host, "copy") || disk_may_be_shared(d))
+		return 0;
+	return err_set(e,
+		       "%s: %s is not the image that the guest has open (nobody holds its lock), "
+		       "but a copy: what the guest has written since is not in it. Give the image "
+		       "itself; or, if the guest could not write since, --disk %s=PATH,copy",
+		       d->name, d->path, d->name);
+}
+
 int blk_open_host(struct blk *b, const struct tree *t, struct err *e)
 {
 	bool readonly = b->v.features & BLK_READONLY;
@@ -210,6 +226,8 @@ int blk_open_host(struct blk *b, const struct tree *t, struct err *e)
 			       d->name, d->path, d->sectors, sectors);
 	b->owner = !b->v.dev.env->incoming;
 	if ((b->owner ? disk_lock(&b->disk, e) : disk_reserve(&b->disk, e)) < 0)
+		return -1;
+	if (!b->owner && refuse_copy(b, t, e))
 		return -1;
 	/* Again at a hand-over; but more takes longer then, and less is permitted. */
 	disk_forget(&b->disk);

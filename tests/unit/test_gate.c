@@ -182,6 +182,7 @@ START_TEST(equal_hosts_and_own_files_take_all_of_it)
 	sent(&t, SOURCE);
 	ck_assert_int_eq(tree_set_bytes(&t, "/host/disk0", "path" TREE_WITHOUT_LINKS, "", 0, &e),
 			 0);
+	ck_assert_int_eq(tree_set_bytes(&t, "/host/disk0", "copy", "", 0, &e), 0);
 	ck_assert_msg(admit(&t, _i ? HERE : HERE "|--same-paths", _i, &e) == 0, "%s", e.text);
 	is_str(&t, "/host/disk0", "path", "/a");
 	is_str(&t, "/host/swap", "path", "/b");
@@ -189,7 +190,9 @@ START_TEST(equal_hosts_and_own_files_take_all_of_it)
 	is_str(&t, "/host/channels", "socket-1", "/x");
 	is_str(&t, "/host/serial0", "console", "file:/etc/cron.d/x");
 	is_str(&t, "/host/boot", "kernel", "/k");
-	/* That the source was not to follow links says nothing of this host. */
+	/* That the source was not to follow links, or was given a copy, says nothing of this host.
+	 */
+	ck_assert(!tree_has(&t, "/host/disk0", "copy"));
 	ck_assert(!tree_is_without_links(&t, "/host/disk0", "path"));
 	tree_free(&t);
 }

@@ -47,7 +47,9 @@ static const char overview[] =
 	"migrate and save the code stays, as it tells where the guest is).\n";
 
 #define COMING_OPTIONS                                                                            \
-	"  --disk ID=PATH      where the disk called ID is here; may be repeated\n"               \
+	"  --disk ID=PATH[,copy]\n"                                                               \
+	"                      where the disk called ID is here; may be repeated. copy: you\n"    \
+	"                      have copied it, while the guest could not write\n"                 \
 	"  --net ID=tap:IF     the tap interface of the card called ID; may be repeated\n"        \
 	"  --channel NAME,socket=PATH\n"                                                          \
 	"                      the socket of the channel called NAME; may be repeated\n"          \
