@@ -58,8 +58,9 @@ START_TEST(go_behind_which_the_source_has_gone_is_not_obeyed)
 	r.dst->arg = &r;
 	rig_run(&r);
 	ck_assert_int_eq(r.source.owner, OWNER_NOBODY);
-	ck_assert_msg(strstr(r.destination_error.text, "closed the connection before the guest ran"),
-		      "%s", r.destination_error.text);
+	ck_assert_msg(
+		strstr(r.destination_error.text, "closed the connection before the guest ran"),
+		"%s", r.destination_error.text);
 	ck_assert_uint_eq(r.dst->starts, 0);
 	rig_check(&r);
 	rig_free(&r);

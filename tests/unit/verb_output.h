@@ -37,10 +37,20 @@ static void collect(int fd, int saved, int from, char *text, size_t size)
 	close(from);
 }
 
+/* A verb may have put one of its own in its place (verb_print_patiently). */
+static FILE *put_back(FILE *now, FILE *before)
+{
+	fflush(now);
+	if (now != before)
+		fclose(now);
+	return before;
+}
+
 /* Its exit code. */
 static int run_verb(const char *name, int argc, char **argv)
 {
 	const struct verb *v = verb_find(name);
+	FILE *before[2] = { stdout, stderr };
 	int saved[2], to[2], rc;
 
 	ck_assert_ptr_nonnull(v);
@@ -48,7 +58,8 @@ static int run_verb(const char *name, int argc, char **argv)
 	to[0] = redirect(1, &saved[0]);
 	to[1] = redirect(2, &saved[1]);
 	rc = v->run(argc, argv);
-	fflush(stdout);
+	stdout = put_back(stdout, before[0]);
+	stderr = put_back(stderr, before[1]);
 	collect(1, saved[0], to[0], out, sizeof(out));
 	collect(2, saved[1], to[1], err, sizeof(err));
 	return rc;
