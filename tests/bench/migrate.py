@@ -155,7 +155,7 @@ def pair_godwit(d, memory_mib, cpus, cmdline, *extra):
 
 
 def pair_destination(d, port):
-    return Vm(d, "destination", [GODWIT, "receive", "--name", "destination", "--listen", f"tcp:127.0.0.1:{port}", "--same-paths",
+    return Vm(d, "destination", [GODWIT, "receive", "--name", "destination", "--listen", f"tcp:127.0.0.1:{port}", "--same-paths", "--once",
                                  "--console", f"unix:{d}/destination.console"],
               f"{d}/destination.sock", f"{d}/destination.console")
 

@@ -218,7 +218,7 @@ class Moving(Guest):
         words = ["--channel", f"{CHANNEL},socket={self.channel_of(number)}"]
         if not self.network:
             words += ["--net", f"net0=tap:{tap}"]
-        target = self.place.vm("receive", "--listen", f"tcp:{address}:0", "--same-paths", "--verbose", *words, prefix=prefix)
+        target = self.place.vm("receive", "--listen", f"tcp:{address}:0", "--same-paths", "--once", "--verbose", *words, prefix=prefix)
         said = target.errors.wait(r"waiting for a guest on (\S+)\n", GUARD_S)
         check(said, f"move {number}: the destination does not listen: {target.stderr()}")
         return target, said.group(1)
@@ -298,7 +298,7 @@ def tests():
     @promise("moving", "served")
     def agent_of_a_cancelled_migration_hears_that_it_is_over(g):
         g.sh("rm -f /tmp/told; touch /tmp/wait")
-        target = g.place.vm("receive", "--listen", "tcp:127.0.0.1:0", "--same-paths", "--channel",
+        target = g.place.vm("receive", "--listen", "tcp:127.0.0.1:0", "--same-paths", "--once", "--channel",
                             f"{CHANNEL},socket={g.place.path('elsewhere')}",
                             *(() if g.network else ("--net", f"net0=tap:{g.other_tap()}")), prefix=g.prefix)
         said = target.errors.wait(r"waiting for a guest on (\S+)\n", GUARD_S)
