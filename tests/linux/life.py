@@ -65,6 +65,9 @@ def boots_with(name, cpus):
             check(field("cpu cores") == [str(cpus)] * cpus, f"cores: {field('cpu cores')}")
             check(field("siblings") == [str(cpus)] * cpus, f"siblings: {field('siblings')}")
             check(len(set(field("core id"))) == cpus, f"core ids: {field('core id')}")
+        # Linux calls one without a name by its family and model: "17/01".
+        names = set(re.findall(r"^model name\s*: (.+)", info, re.MULTILINE))
+        check(len(names) == 1 and re.search("[A-Za-z]{2}", " ".join(names)), f"names: {names}")
         g.check_log()
 
 
