@@ -56,42 +56,56 @@ static int snapshot_alloc(struct machine *m, struct snapshot *s, struct err *e)
 struct vcpu_work {
 	struct machine *m;
 	struct snapshot *s;
-	const struct arch_moment *now;
-	bool load;
+	enum { VCPU_SAVE, VCPU_READ, VCPU_LOAD } what;
+	const struct arch_moment *now;	  /* to save or load */
+	const struct tree *states;	  /* to read */
+	const struct state_thing *things; /* to read: those of the vCPUs */
 	struct vcpu_result {
 		int rc;
 		struct err e;
 	} * results;
 };
 
+static int do_work(const struct vcpu_work *w, struct vcpu *v, struct err *e)
+{
+	void *st = w->s->vcpus[v->index];
+
+	switch (w->what) {
+	case VCPU_SAVE:
+		return arch_vcpu_save(w->m->arch, v, w->now, st, e);
+	case VCPU_READ:
+		return states_read_one(w->states, &w->things[v->index], NULL, e);
+	case VCPU_LOAD:
+		return arch_vcpu_load(w->m->arch, v, w->now, st, e);
+	}
+	return 0;
+}
+
 static void vcpu_work(struct vcpu *v, void *arg)
 {
 	struct vcpu_work *w = arg;
 	struct vcpu_result *r = &w->results[v->index];
-	void *st = w->s->vcpus[v->index];
 
-	r->rc = w->load ? arch_vcpu_load(w->m->arch, v, w->now, st, &r->e)
-			: arch_vcpu_save(w->m->arch, v, w->now, st, &r->e);
+	r->rc = do_work(w, v, &r->e);
 }
 
-static int all_vcpus(struct machine *m, struct snapshot *s, const struct arch_moment *now,
-		     bool load, struct err *e)
+static int all_vcpus(struct machine *m, struct vcpu_work *w, struct err *e)
 {
-	struct vcpu_work work = { .m = m, .s = s, .now = now, .load = load };
 	unsigned int i;
 	int rc = 0;
 
-	work.results = calloc(m->n_vcpus, sizeof(work.results[0]));
-	if (!work.results)
+	w->m = m;
+	w->results = calloc(m->n_vcpus, sizeof(w->results[0]));
+	if (!w->results)
 		return err_set(e, "out of memory");
 	for (i = 0; i < m->n_vcpus; i++)
-		vcpu_job(&m->vcpus[i], vcpu_work, &work);
+		vcpu_job(&m->vcpus[i], vcpu_work, w);
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_wait(&m->vcpus[i]);
 	for (i = 0; i < m->n_vcpus && !rc; i++)
-		if (work.results[i].rc)
-			rc = err_set(e, "%s", work.results[i].e.text);
-	free(work.results);
+		if (w->results[i].rc)
+			rc = err_set(e, "%s", w->results[i].e.text);
+	free(w->results);
 	return rc;
 }
 
@@ -103,6 +117,7 @@ void machine_stand_now(struct machine *m)
 int machine_snapshot_take(struct machine *m, struct snapshot *s, struct err *e)
 {
 	struct arch_moment then;
+	struct vcpu_work work = { .s = s, .what = VCPU_SAVE, .now = &then };
 	unsigned int i;
 
 	if (!s->vm && snapshot_alloc(m, s, e))
@@ -111,7 +126,7 @@ int machine_snapshot_take(struct machine *m, struct snapshot *s, struct err *e)
 		then = m->stood_at;
 	else if (arch_moment_now(&m->kvm, &then, e))
 		return -1;
-	if (all_vcpus(m, s, &then, false, e) || arch_vm_save(m->arch, &then, s->vm, e))
+	if (all_vcpus(m, &work, e) || arch_vm_save(m->arch, &then, s->vm, e))
 		return -1;
 	for (i = 0; i < m->n_devices; i++)
 		if (s->devices[i])
@@ -123,11 +138,12 @@ int machine_snapshot_take(struct machine *m, struct snapshot *s, struct err *e)
 static int apply_to_kvm(struct machine *m, struct snapshot *s, uint64_t advance_ns, struct err *e)
 {
 	struct arch_moment now;
+	struct vcpu_work work = { .s = s, .what = VCPU_LOAD, .now = &now };
 
 	if (arch_moment_now(&m->kvm, &now, e))
 		return -1;
 	now.advance_ns = advance_ns;
-	return all_vcpus(m, s, &now, true, e) || arch_vm_load(m->arch, &now, s->vm, e) ? -1 : 0;
+	return all_vcpus(m, &work, e) || arch_vm_load(m->arch, &now, s->vm, e) ? -1 : 0;
 }
 
 int machine_snapshot_apply(struct machine *m, struct snapshot *s, uint64_t advance_ns,
@@ -230,16 +246,31 @@ static int check_devices(struct machine *m, const struct snapshot *s, struct err
 	return 0;
 }
 
-static int decode(struct machine *m, const struct tree *states, struct snapshot *s, struct err *e)
+/* The vCPUs come last among the things, and are most of it: each reads its own. */
+static int read_states(struct machine *m, const struct tree *states, struct snapshot *s,
+		       struct err *e)
 {
 	struct state_thing *things = new_things(m, e);
+	struct vcpu_work work = { .s = s, .what = VCPU_READ, .states = states };
+	unsigned int i, n, others;
 	int rc;
 
 	if (!things)
 		return -1;
-	rc = states_read(states, things, list_things(m, s, things), NULL, e);
+	n = list_things(m, s, things);
+	others = n - m->n_vcpus;
+	work.things = things + others;
+	rc = states_find(states, things, n, NULL, e);
+	for (i = 0; i < others && !rc; i++)
+		rc = states_read_one(states, &things[i], NULL, e);
+	rc = rc || all_vcpus(m, &work, e) ? -1 : 0;
 	free(things);
-	return rc ? -1 : check_devices(m, s, e);
+	return rc;
+}
+
+static int decode(struct machine *m, const struct tree *states, struct snapshot *s, struct err *e)
+{
+	return read_states(m, states, s, e) || check_devices(m, s, e) ? -1 : 0;
 }
 
 int machine_states_load(struct machine *m, const struct tree *states, uint64_t advance_ns,
@@ -287,21 +318,13 @@ static void count_least(uint64_t *cost_us, uint64_t start_us)
  * what they load is plain memory. */
 static int load_once(struct machine *m, const struct tree *sent, struct err *e)
 {
-	struct state_thing *things = new_things(m, e);
 	struct tree states;
 	int rc;
 
-	if (!things)
+	if (tree_copy(&states, sent->fdt, tree_bytes_used(sent), e))
 		return -1;
-	rc = tree_copy(&states, sent->fdt, tree_bytes_used(sent), e);
-	if (!rc) {
-		rc = states_read(&states, things, list_things(m, &m->moved, things), NULL, e) ||
-				     apply_to_kvm(m, &m->moved, 0, e)
-			     ? -1
-			     : 0;
-		tree_free(&states);
-	}
-	free(things);
+	rc = read_states(m, &states, &m->moved, e) || apply_to_kvm(m, &m->moved, 0, e) ? -1 : 0;
+	tree_free(&states);
 	return rc;
 }
 

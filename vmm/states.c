@@ -153,7 +153,7 @@ static int place_all(struct search *s)
 	return 0;
 }
 
-int states_read(const struct tree *states, struct state_thing *things, unsigned int n,
+int states_find(const struct tree *states, struct state_thing *things, unsigned int n,
 		uint64_t *steps, struct err *e)
 {
 	struct search s = {
@@ -165,12 +165,27 @@ int states_read(const struct tree *states, struct state_thing *things, unsigned 
 		things[i].node = 0;
 	if (place_all(&s))
 		return -1;
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n; i++)
 		if (!things[i].node)
 			return err_set(e, "%s: its state is missing", things[i].path);
-		if (state_load_at(states, things[i].node, things[i].path, things[i].desc,
-				  things[i].st, steps, e))
+	return 0;
+}
+
+int states_read_one(const struct tree *states, const struct state_thing *t, uint64_t *steps,
+		    struct err *e)
+{
+	return state_load_at(states, t->node, t->path, t->desc, t->st, steps, e);
+}
+
+int states_read(const struct tree *states, struct state_thing *things, unsigned int n,
+		uint64_t *steps, struct err *e)
+{
+	unsigned int i;
+
+	if (states_find(states, things, n, steps, e))
+		return -1;
+	for (i = 0; i < n; i++)
+		if (states_read_one(states, &things[i], steps, e))
 			return -1;
-	}
 	return 0;
 }

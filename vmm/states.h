@@ -32,4 +32,10 @@ int states_write(const struct state_thing *things, unsigned int n, size_t bytes,
 int states_read(const struct tree *states, struct state_thing *things, unsigned int n,
 		uint64_t *steps, struct err *e);
 
+/* The same in two steps: where each thing is; then one at a time, also several threads at once. */
+int states_find(const struct tree *states, struct state_thing *things, unsigned int n,
+		uint64_t *steps, struct err *e);
+int states_read_one(const struct tree *states, const struct state_thing *t, uint64_t *steps,
+		    struct err *e);
+
 #endif

@@ -367,6 +367,7 @@ static void run(struct vcpu *v)
 	bool entered = false;
 	char why[96];
 
+	v->used = true;
 	/* Before the first start as well: the guest may have run elsewhere. */
 	arch_vcpu_was_parked(v);
 	for (;;) {

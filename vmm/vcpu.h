@@ -56,6 +56,8 @@ struct vcpu {
 
 	bool limited; /* atomic: the thread runs in slices, or should begin to */
 
+	bool used; /* the vCPU's thread: it has run, or was given a timer that a new one has not */
+
 	/* The vCPU's thread: its slice under way. */
 	struct throttle throttle;
 	struct quota quota;

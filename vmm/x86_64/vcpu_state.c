@@ -4,7 +4,7 @@
  *
  * The order of loading, and why (KVM's setters look at what others have set):
  *   0. MP state is read: KVM carries out an INIT or SIPI that was on its way to a vCPU that has
- *      run here, which would else hit the state that is loaded.
+ *      run here (others are spared the call), which would else hit the state that is loaded.
  *   1. CPUID: done when the vCPU was made; it decides which bits the others may set.
  *   2. special registers, then XCR0: they decide what XSAVE may hold; APIC base before the LAPIC.
  *   3. XSAVE area.
@@ -379,17 +379,23 @@ int arch_vcpu_load(const struct arch *a, struct vcpu *v, const struct arch_momen
 	struct kvm_mp_state mp = { .mp_state = st->mp_state }, before = { 0 };
 	struct kvm_debugregs debug = { .dr6 = st->dr6, .dr7 = st->dr7 };
 	struct kvm_regs regs;
-	uint32_t last = st->n_msrs;
+	uint32_t last = st->n_msrs, n = last;
+	const bool run_before = v->used;
 
 	memcpy(&regs, st->regs, sizeof(regs));
 	memcpy(debug.db, st->db, sizeof(st->db));
 	if (last && st->msrs[last - 1] == X86_MSR_TSC_DEADLINE)
 		last--;
-	if (VCPU_IOCTL(v, KVM_GET_MP_STATE, &before, e) < 0 || load_sregs(a, v, st, e) < 0 ||
+	/* No deadline is what one that has never run has. */
+	if (!v->used && last < n && !st->values[last])
+		n = last;
+	v->used = v->used || last < n;
+	if ((run_before && VCPU_IOCTL(v, KVM_GET_MP_STATE, &before, e) < 0) ||
+	    load_sregs(a, v, st, e) < 0 ||
 	    (st->xcr0 && VCPU_IOCTL(v, KVM_SET_XCRS, &xcrs, e) < 0) ||
 	    load_xsave(a, v, st, e) < 0 || load_msrs(a, v, st, 0, last, e) ||
 	    VCPU_IOCTL(v, KVM_SET_LAPIC, &st->lapic, e) < 0 ||
-	    x86_tsc_load(a, v, now, st->tsc, e) || load_msrs(a, v, st, last, st->n_msrs, e) ||
+	    x86_tsc_load(a, v, now, st->tsc, e) || load_msrs(a, v, st, last, n, e) ||
 	    VCPU_IOCTL(v, KVM_SET_REGS, &regs, e) < 0 || load_events(a, v, st, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_SET_MP_STATE, &mp, e) < 0 ||
 	    VCPU_IOCTL(v, KVM_SET_DEBUGREGS, &debug, e) < 0)
