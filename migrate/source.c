@@ -327,14 +327,17 @@ static struct switchover_input switchover_now(const struct source *s, uint64_t r
 static void say_switchover(struct source *s, const char *why, const struct switchover_input *in)
 {
 	uint64_t us = switchover_decide(in).expected_us;
+	/* How fast the link is without the limit nobody has seen. */
+	bool faster = steer_forced(s) && __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
 	char reason[256];
 
 	stats_set(&s->stats->expected_us, us);
 	snprintf(reason, sizeof(reason),
-		 "%s: %" PRIu64 " KiB remain and %" PRIu64
-		 " MiB/s are sent, a pause of about %" PRIu64 " ms; %" PRIu64 " ms are allowed",
-		 why, in->remaining_bytes >> 10, in->rate_bytes >> 20, (us + 999) / 1000,
-		 in->limit_us / 1000);
+		 "%s: %" PRIu64 " KiB remain and %" PRIu64 " MiB/s are sent, a pause of %s %" PRIu64
+		 " ms; %" PRIu64 " ms are allowed",
+		 why, in->remaining_bytes >> 10, in->rate_bytes >> 20,
+		 faster ? "at most (the bandwidth is no limit any more)" : "about",
+		 (us + 999) / 1000, in->limit_us / 1000);
 	decide(s, "switchover", reason);
 }
 

@@ -240,6 +240,8 @@ START_TEST(forced_pause_was_expected_as_long_as_it_had_to_be)
 	/* Some 700 pages at 4 MiB/s: a half of that time is no budget but what a byte costs. */
 	at_least = 300 * PAGE_SIZE * 1000000ull / r.limits.bandwidth;
 	ck_assert_uint_ge(r.source_stats.expected_us, at_least);
+	/* Nothing holds the link back any more. */
+	ck_assert_msg(strstr(r.reason, "a pause of at most") != NULL, "%s", r.reason);
 	rig_check(&r);
 	rig_free(&r);
 }
