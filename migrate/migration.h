@@ -51,8 +51,9 @@ struct migration_events {
 	/* The guest is no longer here: `where` names the place. */
 	void (*moved)(void *arg, const char *where);
 	/* A guest has arrived and is about to run: whatever has asked for the end of this VM, and
-	 * was not looked at yet, is to be looked at now (and cancels, if it does). May be NULL. */
-	void (*arrived)(void *arg);
+	 * was not looked at yet, is to be looked at now (and cancels, if it does); -1: that cannot
+	 * be known, so it must not run. May be NULL. */
+	int (*arrived)(void *arg, struct err *e);
 	void *arg;
 };
 

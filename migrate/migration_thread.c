@@ -124,8 +124,8 @@ static int on_arrived(void *arg, struct err *e)
 {
 	struct migration *mig = arg;
 
-	if (mig->events.arrived)
-		mig->events.arrived(mig->events.arg);
+	if (mig->events.arrived && mig->events.arrived(mig->events.arg, e))
+		return -1;
 	if (on_commit(mig, e) == 0)
 		return 0;
 	on_explain(mig, e);
