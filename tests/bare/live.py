@@ -13,9 +13,10 @@ MEMORY = ("--memory", "64M")
 WORDS = "fill=24 zero=4 write=16"
 
 
-def destination(place, source, *args, listen="tcp:127.0.0.1:0", name=None):
+def destination(place, source, *args, listen="tcp:127.0.0.1:0", name=None, once=True):
     """A waiting `godwit receive` for that source's guest, and the URI to reach it."""
-    vm = place.vm("receive", "--listen", listen, "--same-paths", "--once", *args, console="unix")
+    vm = place.vm("receive", "--listen", listen, "--same-paths", *(("--once",) if once else ()), *args, console="unix",
+                  name=name)
     match = vm.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S)
     check(match, f"the destination does not listen: {vm.stderr()}")
     return vm, match.group(1)
