@@ -48,6 +48,19 @@ static void give_back(void *arg)
 	machine_release(c->machine);
 }
 
+/* It could not go on: parked; and given back if nothing of it has run here. */
+static void take_back(void *arg)
+{
+	struct call *c = arg;
+
+	machine_park(c->machine);
+	/* This migration's end tells it. */
+	machine_take_request(c->machine, REQUEST_FAILED);
+	c->run = machine_has_run(c->machine);
+	if (!c->run)
+		give_back(c);
+}
+
 static void start(void *arg)
 {
 	struct call *c = arg;
@@ -238,17 +251,14 @@ static int guest_states_load(struct guest *g, const struct tree *states, uint64_
 static int guest_start(struct guest *g, bool run, const struct guest_last *last, struct err *e)
 {
 	struct call c = { .machine = machine_of(g), .run = run, .last = last, .e = e };
-	bool ran = false;
 
 	loop_call(((struct guest_machine *)g)->owner_loop, start, &c);
 	if (c.rc)
 		return -1;
-	if (!c.run || machine_await_entry(c.machine, ENTRY_MS, &ran, e) == 0)
+	if (!c.run || machine_await_entry(c.machine, ENTRY_MS, e) == 0)
 		return 0;
-	if (ran)
-		return 1;
-	loop_call(((struct guest_machine *)g)->owner_loop, give_back, &c);
-	return -1;
+	loop_call(((struct guest_machine *)g)->owner_loop, take_back, &c);
+	return c.run ? 1 : -1;
 }
 
 static const struct guest_ops ops = {

@@ -452,8 +452,11 @@ int migration_force_resume(struct migration *mig, struct err *e)
 	if (mig->destination)
 		return force_arrived(mig, e);
 	machine_log_stop(mig->machine);
-	if (machine_unhold(mig->machine, e))
-		return -1;
+	/* If it cannot run it is here all the same, paused, and nobody else's any more. */
+	if (machine_unhold(mig->machine, e)) {
+		migration_enter(mig, MIGRATION_FAILED);
+		return err_context(e, "the guest is here again, and paused");
+	}
 	teller_want(&mig->teller, GUEST_AFTER_MIGRATION);
 	migration_enter(mig, MIGRATION_FAILED);
 	return 0;

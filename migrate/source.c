@@ -44,8 +44,11 @@
 /* How long the destination may take to say why it failed; the guest runs again by then. */
 #define LAST_WORDS_MS 200u
 
-/* What the sockets on the way may hold beside what is still to be sent. */
+/* What the sockets of a connection may hold beside what is still to be sent. */
 #define SOCKET_BYTES (8u << 20)
+
+/* More of the pause without pages does not make its limit longer. */
+#define FIXED_MAX_US 2000000u
 
 static void decide(struct source *s, const char *action, const char *reason)
 {
@@ -422,12 +425,15 @@ static void limit_pause(struct source *s)
 	uint64_t chosen_us = __atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED);
 	uint64_t downtime_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
 	uint64_t from = steer_forced(s) && !chosen_us ? clock_us() : s->parked_at_us;
-	uint64_t rate = rounds_rate(s), rest_us, limit;
+	uint64_t rate = rounds_rate(s), rest_us, fixed_us, limit;
 	unsigned int i;
 
 	rest_us = stats_get(&s->stats->remaining_pages) * PAGE_SIZE;
-	rest_us += steer_forced(s) ? SOCKET_BYTES : 0;
-	rest_us = rest_us * 1000 / (rate / 1000 + 1) + expect_fixed_us(&s->expect, rate);
+	rest_us += s->parked_within ? (uint64_t)SOCKET_BYTES * s->n_lanes : 0;
+	rest_us = rest_us * 1000 / (rate / 1000 + 1);
+	/* Partly the destination's word, which must not decide how long the guest stands. */
+	fixed_us = expect_fixed_us(&s->expect, rate);
+	rest_us += fixed_us < FIXED_MAX_US ? fixed_us : FIXED_MAX_US;
 	limit = handover_limit_us(chosen_us, downtime_us, rest_us, (uint64_t)s->spare_ms * 1000);
 
 	if (limit > HANDOVER_CHOSEN_MAX_MS * 1000ull)
@@ -463,6 +469,7 @@ int source_park_within_round(struct source *s, struct err *e)
 	in = switchover_now(s, stats_get(&s->stats->remaining_pages) + s->watch.left_pages);
 	say_switchover(s, why, &in);
 	enter(s, SOURCE_SWITCHOVER);
+	s->parked_within = true;
 	if (park(s, e))
 		return -1;
 	limit_pause(s);
@@ -542,36 +549,58 @@ static int send_go(struct source *s, struct err *e)
 	return -1;
 }
 
+/* The destination has the last round; asked for once. */
+static int await_last_round(struct source *s, struct reader *r, struct err *e)
+{
+	uint64_t start = clock_us();
+
+	if (s->last_round_in)
+		return 0;
+	if (rounds_await(s, r, stats_get(&s->stats->round), e))
+		return -1;
+	s->last_round_in = true;
+	stats_add(&s->stats->pages_us, clock_us() - start);
+	return 0;
+}
+
+/* What it has said meanwhile, if anything: that it has the last round, or why it cannot go on. */
+static int hear_meanwhile(struct source *s, struct reader *r, struct err *e)
+{
+	int rc = s->cold ? 0 : channel_wait(s->channel, 0, e);
+
+	if (rc <= 0)
+		return rc;
+	return s->last_round_in ? check_still_there(s, r, e) : await_last_round(s, r, e);
+}
+
 /* Until what the guest wrote to its disks is there for the destination to read; a disk that hangs
  * is not waited for longer than the guest may stand. */
-static int await_sync(struct source *s, struct err *e)
+static int await_sync(struct source *s, struct reader *r, struct err *e)
 {
 	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
+	uint64_t start = clock_us();
 	int rc;
 
 	while ((rc = s->guest->ops->sync_done(s->guest, e)) == 0) {
 		if (poll(&stop, 1, SYNC_LOOK_MS) > 0)
 			return err_set(e, "cancelled");
+		if (hear_meanwhile(s, r, e))
+			return -1;
 		if (check_pause(s, e))
 			return err_context(e, "waiting for the guest's disks to be synced");
 	}
+	stats_set(&s->stats->sync_us, clock_us() - start);
 	return rc < 0 ? -1 : 0;
 }
 
 /* The guest is parked and everything is on the way: READY, GO, RUNNING. */
-static int hand_over(struct source *s, struct reader *r, uint64_t last_round, struct err *e)
+static int hand_over(struct source *s, struct reader *r, struct err *e)
 {
-	uint64_t start = clock_us();
+	uint64_t start;
 	struct record rec;
 
-	/* While the last pages are on their way. */
-	if (await_sync(s, e))
+	if (await_last_round(s, r, e))
 		return -1;
-	stats_set(&s->stats->sync_us, clock_us() - start);
-	start = clock_us();
-	if (rounds_await(s, r, last_round, e))
-		return -1;
-	stats_add(&s->stats->pages_us, clock_us() - start);
 	start = clock_us();
 	if (source_expect(s, r, RECORD_READY, INT_MAX, &rec, e))
 		return -1;
@@ -605,7 +634,8 @@ static int switchover(struct source *s, struct reader *r, struct err *e)
 	if (rounds_send(s, r, round, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);
-	if (send_states(s, e) || hand_over(s, r, round, e))
+	/* The disks first: READY does not wait for long for its GO (handover.h). */
+	if (await_sync(s, r, e) || send_states(s, e) || hand_over(s, r, e))
 		return -1;
 	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
 	return 0;
@@ -630,7 +660,7 @@ static int cold(struct source *s, struct err *e)
 	enter(s, SOURCE_SWITCHOVER);
 	if (park(s, e) || rounds_look_ahead(s, e) || rounds_send(s, NULL, 1, e) ||
 	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
-	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, e) ||
+	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, NULL, e) ||
 	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
 	    channel_finish(s->channel, e))
 		return -1;

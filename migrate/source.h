@@ -101,8 +101,10 @@ struct source {
 	uint8_t id[16];
 	uint64_t parked_at_us, give_up_us; /* 0: it was not limited yet */
 	bool parked, logging;
-	bool stuck;    /* it has failed, and the guest could not be let run again */
-	bool answered; /* the destination has said why it cannot go on: it is in the error */
+	bool parked_within; /* a round, whose pages may still be on the way */
+	bool last_round_in; /* the destination has the one that was sent while the guest stood */
+	bool stuck;	    /* it has failed, and the guest could not be let run again */
+	bool answered;	    /* the destination has said why it cannot go on: it is in the error */
 };
 
 /*

@@ -55,8 +55,8 @@ int attendant_settle(int fd, struct err *e)
 	return err_set(e, "the attending process has ended, or does not answer");
 }
 
-/* Passes on what has come; true when the child may have ended. */
-static bool pass_signals_on(int signal_fd, pid_t child)
+/* Passes on what has come; true when the child may have ended. All but SIGCHLD end the VM. */
+static bool pass_signals_on(struct start *s, int signal_fd, pid_t child)
 {
 	struct signalfd_siginfo taken;
 	bool look = false;
@@ -64,13 +64,13 @@ static bool pass_signals_on(int signal_fd, pid_t child)
 	while (read(signal_fd, &taken, sizeof(taken)) == sizeof(taken))
 		if (taken.ssi_signo == SIGCHLD)
 			look = true;
-		else
-			kill(child, (int)taken.ssi_signo);
+		else if (kill(child, (int)taken.ssi_signo) == 0)
+			s->ended = true;
 	return look;
 }
 
 /* Until the child has ended: its status. */
-static int look_after(pid_t child, int signal_fd, int ask_fd)
+static int look_after(struct start *s, pid_t child, int signal_fd, int ask_fd)
 {
 	struct pollfd fds[2] = { { signal_fd, POLLIN, 0 }, { ask_fd, POLLIN, 0 } };
 	int status;
@@ -79,7 +79,8 @@ static int look_after(pid_t child, int signal_fd, int ask_fd)
 	for (;;) {
 		poll(fds, 2, -1);
 		/* First: who asks is told when all that came before was passed on. */
-		if (pass_signals_on(signal_fd, child) && waitpid(child, &status, WNOHANG) == child)
+		if (pass_signals_on(s, signal_fd, child) &&
+		    waitpid(child, &status, WNOHANG) == child)
 			return status;
 		if (fds[1].revents && recv(ask_fd, &byte, 1, MSG_DONTWAIT) == 1)
 			(void)!send(ask_fd, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -110,7 +111,7 @@ static int fork_vm(struct start *s, int signal_fd, int notes[2], int ask[2])
 		log_warn("cannot start a process: %s", strerror(errno));
 		status = VERB_FAILED << 8;
 	} else {
-		status = look_after(child, signal_fd, ask[0]);
+		status = look_after(s, child, signal_fd, ask[0]);
 		remove_leftovers(notes[0]);
 	}
 	close(notes[0]);
@@ -188,7 +189,10 @@ int attendant_receive(struct start *s)
 		/* By what a stranger has sent, most likely; nothing is lost with it. */
 		crashed = attended && r.shared->arriving && !s->config->once;
 		r.shared->arriving = false;
-	} while (!s->is_child && (code == VM_EXIT_AGAIN || crashed));
+	} while (!s->is_child && !s->ended && (code == VM_EXIT_AGAIN || crashed));
+	/* The one that was ended may not have seen that any more. */
+	if (!s->is_child && code == VM_EXIT_AGAIN)
+		code = VERB_DONE;
 	if (!s->is_child)
 		close_receiver(&r);
 	return code;

@@ -410,26 +410,48 @@ int machine_resume(struct machine *m, struct err *e)
 /* How long all are waited for before those that are not known to run are asked. */
 #define ENTRY_LOOK_NS 1000000u
 
-int machine_await_entry(struct machine *m, unsigned int ms, bool *ran, struct err *e)
+int machine_await_entry(struct machine *m, unsigned int ms, struct err *e)
 {
 	uint64_t now = clock_ns(), end = now + (uint64_t)ms * 1000000;
 	unsigned int i, unknown = 1, failed = 0;
 	int rc;
 
 	for (; unknown && !failed && now < end; now = clock_ns()) {
-		*ran = false;
 		unknown = 0;
 		for (i = 0; i < m->n_vcpus; i++) {
 			vcpu_await_entry(&m->vcpus[i], now + ENTRY_LOOK_NS);
 			rc = vcpu_is_entered(&m->vcpus[i]);
 			failed += rc < 0;
-			*ran |= rc == 1 || rc == -2;
 			unknown += rc == 0;
 			if (rc == 0)
 				vcpu_prove_entry(&m->vcpus[i]);
 		}
 	}
+	if (unknown && !failed)
+		log_warn("%u vCPU%s have not run within %u ms: this host is overloaded", unknown,
+			 unknown == 1 ? "" : "s", ms);
 	return failed ? err_set(e, "KVM cannot run the guest on this host (the log says why)") : 0;
+}
+
+bool machine_has_run(struct machine *m)
+{
+	unsigned int i;
+	int rc;
+
+	for (i = 0; i < m->n_vcpus; i++) {
+		rc = vcpu_is_entered(&m->vcpus[i]);
+		if (rc == 1 || rc == -2)
+			return true;
+	}
+	return false;
+}
+
+bool machine_take_request(struct machine *m, enum machine_request r)
+{
+	uint32_t expected = r;
+
+	return __atomic_compare_exchange_n(&m->requested, &expected, REQUEST_NONE, false,
+					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 void machine_park(struct machine *m)

@@ -96,10 +96,16 @@ bool machine_stop_for_error(struct machine *m);
 
 /*
  * After machine_resume, not the owner's thread: waits until KVM has run every vCPU, for `ms` at
- * most. 0: it has, as far as can be known. -1: one of them cannot run; `*ran` tells whether
- * anything of the guest has been run. (The machine has asked its owner for REQUEST_FAILED, too.)
+ * most. 0: it has, as far as can be known. -1: one of them cannot run (and the machine has asked
+ * its owner for REQUEST_FAILED, too).
  */
-int machine_await_entry(struct machine *m, unsigned int ms, bool *ran, struct err *e);
+int machine_await_entry(struct machine *m, unsigned int ms, struct err *e);
+
+/* Parked, after a machine_resume: whether KVM may have run anything of the guest since. */
+bool machine_has_run(struct machine *m);
+
+/* Takes a request back that was not delivered yet: whether there was that one. */
+bool machine_take_request(struct machine *m, enum machine_request r);
 
 /*
  * Parks for a migration: status becomes FINISH_MIGRATE. A reboot that the guest has just asked for

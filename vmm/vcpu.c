@@ -366,6 +366,7 @@ static void run(struct vcpu *v)
 {
 	bool entered = false;
 	char why[96];
+	int error;
 
 	v->used = true;
 	/* Before the first start as well: the guest may have run elsewhere. */
@@ -376,8 +377,9 @@ static void run(struct vcpu *v)
 		if (!entered)
 			note_entering(v);
 		if (ioctl(v->fd, KVM_RUN, 0) == 0) {
-			/* A processor that refuses has run nothing of the guest. */
-			if (!entered && v->run->exit_reason != KVM_EXIT_FAIL_ENTRY)
+			/* A processor that refuses at once has run nothing of the guest. */
+			if (!entered &&
+			    (v->run->exit_reason != KVM_EXIT_FAIL_ENTRY || was_inside(v)))
 				note_entry(v, entered = true);
 			handle_exit(v);
 			continue;
@@ -392,7 +394,12 @@ static void run(struct vcpu *v)
 		case EAGAIN: /* a vCPU that waits for INIT or SIPI was woken by something else */
 			break;
 		default:
-			snprintf(why, sizeof(why), "KVM_RUN failed (errno %d)", errno);
+			/* KVM goes into the guest many times in one call; only with these words it
+			 * says that it has not. */
+			error = errno;
+			if (!entered && (was_inside(v) || (error != EINVAL && error != ENOEXEC)))
+				note_entry(v, entered = true);
+			snprintf(why, sizeof(why), "KVM_RUN failed (errno %d)", error);
 			cannot_go_on(v, why);
 			return; /* nothing is under way, and KVM would only say so again */
 		}

@@ -24,6 +24,7 @@ void vm_end(struct vm *vm, int exit_code)
 {
 	vm->exit_code = exit_code;
 	vm->ended = true;
+	vm->again = false;
 	/* A guest that has not arrived stays where it is: from here on it cannot be let run. */
 	if (vm->receiving)
 		migration_cancel(vm->migration, "the VM that waited for the guest was ended");
@@ -76,6 +77,10 @@ static void on_request(void *arg, enum machine_request r)
 		vm_end(vm, 0);
 		break;
 	case REQUEST_FAILED:
+		/* Of a guest that is about to arrive: its migration's end tells whether it has. */
+		vm->failed = vm->receiving;
+		if (vm->receiving)
+			break;
 		migration_cancel(vm->migration, "the guest met what KVM cannot run");
 		machine_park(vm->machine);
 		machine_set_status(vm->machine, MACHINE_INTERNAL_ERROR);
@@ -127,6 +132,9 @@ static int on_arrived(void *arg, struct err *e)
 	if (attendant_settle(vm->attendant_fd, e))
 		return -1;
 	on_signal(vm, 0);
+	/* One that was answered already, and is delivered after this. */
+	if (!vm->ended && machine_take_request(vm->machine, REQUEST_QUIT))
+		on_request(vm, REQUEST_QUIT);
 	return 0;
 }
 
@@ -213,6 +221,8 @@ static void on_migration_status(void *arg, enum migration_status s)
 			log_warn("%s", vm->notes.text[i].text);
 		vm->receiving = false;
 		stop_listening(vm);
+		if (vm->failed)
+			on_request(vm, REQUEST_FAILED);
 	}
 }
 

@@ -57,6 +57,7 @@ struct vm {
 	bool receiving;			/* the guest is not here yet */
 	bool stays_root;		/* and that was not said yet */
 	bool ended;			/* somebody wants it to end */
+	bool failed;			/* while it was received, a vCPU met what KVM cannot run */
 	bool once;			/* if it does not come, no other one is waited for */
 	bool again;			/* it did not come: another process waits on */
 	struct config_notes notes;	/* told when the guest is here */
@@ -80,6 +81,7 @@ struct start {
 	int attendant_fd;	   /* to ask it; -1: there is none */
 	int notes_fd;		   /* to it: the paths of sockets */
 	bool is_child;
+	bool ended; /* the attending process has passed a signal on that ends the VM */
 };
 
 /* -- vm.c -- */

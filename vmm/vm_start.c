@@ -353,5 +353,5 @@ int vm_run(struct start *s)
 		vm.receiver->shared->arrival = vm.commands.arrival;
 	}
 	log_close();
-	return vm.again ? VM_EXIT_AGAIN : vm.exit_code;
+	return vm.again && !vm.ended ? VM_EXIT_AGAIN : vm.exit_code;
 }

@@ -370,7 +370,7 @@ static uint64_t fake_vcpu_dirty_pages(struct guest *g, unsigned int vcpu)
 
 static void fake_sync_begin(struct guest *g)
 {
-	fake_of(g)->syncs++;
+	__atomic_add_fetch(&fake_of(g)->syncs, 1, __ATOMIC_RELAXED);
 }
 
 static int fake_sync_done(struct guest *g, struct err *e)

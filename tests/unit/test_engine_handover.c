@@ -128,6 +128,27 @@ START_TEST(disk_that_hangs_in_the_pause_gives_the_guest_back)
 }
 END_TEST
 
+/* Meanwhile it is heard if the destination cannot go on: the guest does not stand for nothing. */
+START_TEST(destination_that_gives_up_while_a_disk_is_synced_is_heard)
+{
+	struct rig r;
+
+	rig_init(&r, RIG_TCP);
+	r.src->sync_hangs = true;
+	r.limits.switchover_us = 100000000;
+	rig_start(&r);
+	RIG_AWAIT(__atomic_load_n(&r.src->syncs, __ATOMIC_RELAXED) > 0);
+	rig_stop(r.destination_stop);
+	rig_finish(&r);
+	ck_assert_int_eq(r.source.owner, OWNER_SOURCE);
+	ck_assert_msg(strstr(r.source_error.text, "the destination gave up"), "%s",
+		      r.source_error.text);
+	ck_assert_uint_eq(r.src->saves, 0); /* READY is not asked for before the disks are synced */
+	rig_check(&r);
+	rig_free(&r);
+}
+END_TEST
+
 /* Also one for which nothing is asked of anybody: the source itself was stopped, or its disk slow.
  */
 static int commit_late(struct rig *r, struct err *e)
@@ -182,6 +203,7 @@ int main(void)
 	tcase_add_test(c, destination_that_is_ended_at_the_last_moment_gives_the_guest_back);
 	tcase_add_test(c, guest_that_cannot_go_on_at_the_destination_is_kept_by_the_source);
 	tcase_add_loop_test(c, disk_that_hangs_in_the_pause_gives_the_guest_back, 0, 2);
+	tcase_add_test(c, destination_that_gives_up_while_a_disk_is_synced_is_heard);
 	tcase_add_test(c, pause_that_was_too_long_already_is_not_handed_over);
 	tcase_add_test(c, limit_of_the_pause_follows_from_the_downtime);
 	suite_add_tcase(s, c);
