@@ -637,14 +637,18 @@ def main(requirement=None):
         print("\n".join(name for name, _ in _tests))
         sys.exit(0)
     chosen = [(n, f) for n, f in _tests if not filters or any(word in n for word in filters)][part - 1::parts]
-    counts = collections.Counter()
+    counts, took = collections.Counter(), {}
     reason = requirement() if requirement else None
     for name, function in chosen:
         begin = time.monotonic()
         verdict, why = ("skip", reason) if reason else _run_one(name, function)
         counts[verdict] += 1
+        took[name] = time.monotonic() - begin
         if "--times" in sys.argv:
-            print(f"# {time.monotonic() - begin:.1f} s")
+            print(f"# {took[name]:.1f} s")
         print(f"{verdict} {name}" + (f": {why}" if why else ""), flush=True)
+    longest = sorted(took, key=took.get, reverse=True)[:5]
+    if took:
+        print(f"# {sum(took.values()):.0f} s, of which " + ", ".join(f"{name} {took[name]:.0f}" for name in longest))
     print(f"{counts['ok']} passed, {counts['FAIL']} failed, {counts['skip']} skipped", flush=True)
     sys.exit(1 if counts["FAIL"] or not counts["ok"] else 0)
