@@ -76,6 +76,7 @@ static int build(const struct tree *t, struct err *e)
 int LLVMFuzzerTestOneInput(const uint8_t *in, size_t len)
 {
 	static struct host h;
+	struct config_notes notes = { 0 };
 	struct tree t, again;
 	struct err e = { "" };
 	uint8_t *bytes;
@@ -89,7 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *in, size_t len)
 	if (tree_copy(&t, bytes, n, &e) == 0) {
 		tree_print(&t, h.null);
 		tree_pack(&t);
-		if (config_admit_tree(&h.config, in[0] == 1, &t, &e) ||
+		if (config_admit_tree(&h.config, in[0] == 1, &t, &notes, &e) ||
 		    config_override_tree(&h.config, &t, &e) || build(&t, &e)) {
 			if (!e.text[0])
 				abort();
