@@ -37,10 +37,11 @@ static int take_states(struct guest *g, const struct tree *states, uint64_t adva
 	return tree_u32(states, "/vm", "value", &value, e);
 }
 
-static int start(struct guest *g, bool run, struct err *e)
+static int start(struct guest *g, bool run, const struct guest_last *last, struct err *e)
 {
 	(void)g;
 	(void)run;
+	(void)last;
 	(void)e;
 	return 0;
 }
