@@ -251,8 +251,9 @@ static void send_waiting_away(struct door *d)
 }
 
 /*
- * Whether bytes have come since it was looked last. If some have, the source is at work, and
- * whoever waits has come in vain. If not for too long, it has gone.
+ * Whether bytes have come since it was looked last. If some have, the source is at work. If not for
+ * too long, it has gone. While another one waits, a few bytes are not enough: it must do some work
+ * in that time; then whoever waits has come in vain.
  */
 static void look(struct door *d)
 {
@@ -260,7 +261,7 @@ static void look(struct door *d)
 	uint64_t limit_ms = (uint64_t)(d->n_waiting ? d->contended_ms : d->silence_ms);
 	char why[120];
 
-	if (bytes != d->bytes) {
+	if (bytes - d->bytes >= (d->n_waiting ? DOOR_WORK_BYTES : 1u)) {
 		d->bytes = bytes;
 		d->since_us = now;
 		send_waiting_away(d);
@@ -269,7 +270,8 @@ static void look(struct door *d)
 	silent_us = now - d->since_us;
 	if (silent_us < limit_ms * 1000)
 		return;
-	snprintf(why, sizeof(why), "the source has sent nothing for %u s%s",
+	snprintf(why, sizeof(why), "the source has sent %s for %u s%s",
+		 bytes == d->bytes ? "nothing" : "next to nothing",
 		 (unsigned int)(silent_us / 1000000),
 		 d->n_waiting ? ", and another one waits" : "");
 	d->arrival.give_up(d->arrival.arg, why);

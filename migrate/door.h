@@ -33,6 +33,9 @@ struct listeners;
 /* Well above every silence of a source that is at work (it waits 12 s for the guest's agent), well
  * below the 60 s that a source waits to be let in. */
 #define DOOR_CONTENDED_MS 20000
+
+/* What a source must send in that time to be at work, when another one waits. */
+#define DOOR_WORK_BYTES 16384u
 #define DOOR_SILENCE_MS	  60000
 
 /* What the door asks of the arrival that it watches; from its own thread. */

@@ -136,6 +136,8 @@ int attendant_run(struct start *s)
 		log_warn("%s", e.text);
 		return VERB_FAILED;
 	}
+	/* Ignored, as it may have been by who started this, it would not come at all. */
+	signal(SIGCHLD, SIG_DFL);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -230,16 +230,32 @@ static bool resolve(const char *path, bool to_be_made, char out[PATH_MAX])
 	return true;
 }
 
-/* Whether it lies below a directory of --allow-path; `out` is where it really is. */
+/* Whether a path as it is written lies below `dir`, and goes nowhere up on the way. */
+static bool is_written_below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	while (n > 1 && dir[n - 1] == '/')
+		n--;
+	if (strstr(path, "/../") || strncmp(path, dir, n))
+		return false;
+	return n == 1 || path[n] == '/';
+}
+
+/*
+ * Whether it lies below a directory of --allow-path; `out` is where it really is. Where it lies is
+ * looked at only if it is written so: merely to look may mount what an automounter finds there, or
+ * wait for a server.
+ */
 static bool is_allowed(const struct config *c, const char *path, bool to_be_made,
 		       char out[PATH_MAX])
 {
 	char dir[PATH_MAX];
 
-	if (!c->n_allow_paths || !resolve(path, to_be_made, out))
-		return false;
 	for (unsigned int i = 0; i < c->n_allow_paths; i++)
-		if (realpath(c->allow_paths[i], dir) && is_below(out, dir))
+		if (realpath(c->allow_paths[i], dir) &&
+		    (is_written_below(path, c->allow_paths[i]) || is_written_below(path, dir)) &&
+		    resolve(path, to_be_made, out) && is_below(out, dir))
 			return true;
 	return false;
 }

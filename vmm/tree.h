@@ -42,6 +42,10 @@ struct tree {
 
 /* Children and properties that one node of an accepted tree may have, and how deep it may be. */
 #define TREE_CHILDREN_MAX 1024
+/* Of a whole foreign tree: many times what the largest machine has, and few enough for look-ups
+ * that begin at the root. */
+#define TREE_NODES_MAX	    2048
+#define TREE_PROPERTIES_MAX 65536
 #define TREE_DEPTH_MAX	  8
 
 int tree_init(struct tree *t, struct err *e);

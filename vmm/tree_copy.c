@@ -36,6 +36,7 @@ struct copying {
 	uint8_t *out;	    /* our structure; a token has the same place in both */
 	const char **names; /* NAMES_MAX: of the open nodes' children, and of one's properties */
 	unsigned int n_names;
+	unsigned int n_nodes, n_properties;
 	struct err *e;
 };
 
@@ -132,6 +133,8 @@ static int copy_property(struct copying *c, unsigned int first)
 		return invalid(c, "a property is longer than the tree");
 	if (name >= c->n_strings || !c->strings[name])
 		return invalid(c, "a property without a name");
+	if (++c->n_properties > TREE_PROPERTIES_MAX)
+		return invalid(c, "too many properties in all");
 	if (add_name(c, first, c->strings + name, "a node with too many properties"))
 		return -1;
 	take(c, FDT_PROP, 8 + len);
@@ -145,6 +148,8 @@ static int copy_node(struct copying *c, unsigned int depth, uint32_t path_bytes)
 	const char *name = (const char *)c->in + c->at + 4;
 	uint32_t room = c->end - c->at - 4, n = depth ? name_length(name, room) : 0;
 
+	if (++c->n_nodes > TREE_NODES_MAX)
+		return invalid(c, "too many nodes in all");
 	if (depth ? !n : !room || name[0])
 		return invalid(c, "a node's name");
 	path_bytes += depth ? 1 + n : 0;

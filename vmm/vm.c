@@ -155,6 +155,9 @@ static void not_arrived(struct vm *vm)
 	struct migration_report r;
 	const char *why;
 
+	/* What has come to an end meanwhile is not to be begun again. */
+	if (!vm->ended)
+		on_signal(vm, 0);
 	migration_query(vm->migration, &r);
 	why = r.error[0] ? r.error : "cancelled";
 	vm->again = vm->receiver && !vm->once && !vm->ended;

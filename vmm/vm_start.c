@@ -15,6 +15,7 @@
 #include "migrate/migration.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
+#include "vmm/base/words.h"
 #include "vmm/cli/verb.h"
 #include "vmm/control/runtime.h"
 #include "vmm/sandbox.h"
@@ -110,7 +111,9 @@ static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
 	const char *name;
 	struct err later;
 
+	/* It is printed, and given to clients, also where no socket has that name. */
 	if (tree_str(t, "/", "label", &name, e) ||
+	    word_check_name("the VM's name", name, CONFIG_NAME_MAX, e) ||
 	    (c->user && sandbox_find_user(c->user, &user, e)))
 		return -1;
 	if ((!vm->signals.fn && vm_watch_signals(vm, e)) || claim_name(vm, c, name, e) ||

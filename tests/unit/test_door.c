@@ -313,7 +313,7 @@ START_TEST(source_that_comes_while_another_is_at_work_is_told_so)
 	is_told(caller(&s, ROLE_PROBE, NULL), CALLERS_BUSY);
 	b = caller(&s, ROLE_MAIN, "b");
 	for (int i = 0; i < 20; i++) {
-		__atomic_add_fetch(&s.received, 1, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&s.received, DOOR_WORK_BYTES, __ATOMIC_RELAXED);
 		usleep(100000);
 	}
 	is_told(b, CALLERS_BUSY);
@@ -321,6 +321,31 @@ START_TEST(source_that_comes_while_another_is_at_work_is_told_so)
 	door_unwatch(&s.door);
 	heard_dismiss(&first, NULL);
 	channel_close(a);
+	close_scene(&s);
+}
+END_TEST
+
+/* A byte now and then would keep everybody else out for ever. */
+START_TEST(source_that_sends_next_to_nothing_gives_way_to_one_that_waits)
+{
+	struct heard first;
+	struct channel *a, *b;
+	struct scene s;
+
+	open_scene(&s, 600000);
+	s.door.contended_ms = 1000;
+	a = caller(&s, ROLE_MAIN, "a");
+	let_one_in(&s, &first);
+	b = caller(&s, ROLE_MAIN, "b");
+	while (!__atomic_load_n(&s.given_up, __ATOMIC_ACQUIRE)) {
+		__atomic_add_fetch(&s.received, 1, __ATOMIC_RELAXED);
+		usleep(100000);
+	}
+	door_unwatch(&s.door);
+	ck_assert_uint_eq(s.door.n_waiting, 1);
+	heard_dismiss(&first, NULL);
+	channel_close(a);
+	channel_close(b);
 	close_scene(&s);
 }
 END_TEST
@@ -471,6 +496,7 @@ int main(void)
 	tcase_add_test(door, silent_arrival_is_given_up);
 	tcase_add_test(door, source_that_comes_while_another_is_silent_gets_in_after_it);
 	tcase_add_test(door, source_that_comes_while_another_is_at_work_is_told_so);
+	tcase_add_test(door, source_that_sends_next_to_nothing_gives_way_to_one_that_waits);
 	tcase_add_test(door, further_connections_are_told_from_others);
 	tcase_add_test(door, complete_callers_have_their_turn_one_after_the_other);
 	tcase_add_test(door, want_of_descriptors_does_not_end_the_waiting);

@@ -326,7 +326,7 @@ START_TEST(paths_that_really_lie_below_an_allowed_directory_are_taken)
 	} rows[] = {
 		{ "disk", "disk" },
 		{ "sub/disk", "sub/disk" },
-		{ "sub/../disk", "disk" },
+		{ "sub/../disk", NULL }, /* as it is written it goes up */
 		{ "good-link", "sub/disk" },
 		{ "bad-link", NULL },
 		{ "bad-dir/disk", NULL },

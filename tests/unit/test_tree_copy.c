@@ -294,6 +294,19 @@ START_TEST(trees_of_a_shape_that_costs_are_refused)
 	for (i = 0; i <= TREE_CHILDREN_MAX; i++)
 		property(m, 0);
 	refused(m, "too many properties");
+
+	/* Each look-up goes through all that come before. */
+	m = made();
+	for (i = 0; i <= TREE_NODES_MAX; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		if (i % 700 == 0)
+			begin(m, name);
+		begin(m, name);
+		cell(m, FDT_END_NODE);
+		if (i % 700 == 699)
+			cell(m, FDT_END_NODE);
+	}
+	refused(m, "too many nodes in all");
 }
 END_TEST
 
