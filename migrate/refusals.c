@@ -12,13 +12,16 @@
 
 bool refusals_due(struct refusals *r, uint64_t now_us, uint64_t *untold)
 {
-	if (r->next_us && now_us < r->next_us) {
-		r->untold++;
+	uint64_t next_us = __atomic_load_n(&r->next_us, __ATOMIC_SEQ_CST);
+
+	/* Of several that find a line due, the one that sets the next time writes it. */
+	if ((next_us && now_us < next_us) ||
+	    !__atomic_compare_exchange_n(&r->next_us, &next_us, now_us + REFUSALS_PAUSE_US, false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+		__atomic_fetch_add(&r->untold, 1, __ATOMIC_SEQ_CST);
 		return false;
 	}
-	*untold = r->untold;
-	r->untold = 0;
-	r->next_us = now_us + REFUSALS_PAUSE_US;
+	*untold = __atomic_exchange_n(&r->untold, 0, __ATOMIC_SEQ_CST);
 	return true;
 }
 

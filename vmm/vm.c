@@ -166,7 +166,7 @@ static void not_arrived(struct vm *vm)
 		vm_end(vm, 1);
 		return;
 	}
-	refusals_tell(&vm->receiver->shared->refusals,
+	refusals_tell(&vm->receiver->shared->guests,
 		      "the guest did not arrive: %s; waiting for the next one", why);
 	loop_stop(&vm->loop);
 }

@@ -38,8 +38,9 @@ struct receiver {
 	char name[LISTENERS_MAX * 64]; /* of them, for messages */
 	int passed_on[2];	       /* sockets: see door.h */
 	struct {
-		struct refusals refusals;
-		bool told; /* that one waits */
+		struct refusals refusals; /* of connections: any stranger can fill it */
+		struct refusals guests;	  /* of guests: a real one is not lost among those */
+		bool told;		  /* that one waits */
 		enum machine_arrival arrival;
 		bool arriving; /* rights are given up, and a guest is coming */
 	} * shared;	       /* memory */

@@ -269,7 +269,7 @@ static int receive_machine(struct vm *vm, const struct config *c, struct err *e)
 			return 0;
 		if (c->once)
 			return -1;
-		refusals_tell(&vm->receiver->shared->refusals, "a guest was refused: %s", e->text);
+		refusals_tell(&vm->receiver->shared->guests, "a guest was refused: %s", e->text);
 		/* With the rights given up the next one is another process's. */
 		vm->again = vm->machine;
 		if (vm->again)

@@ -481,6 +481,47 @@ START_TEST(refusals_are_told_a_line_a_minute_at_most)
 }
 END_TEST
 
+#define TELLERS	    4
+#define TOLD_BY_ONE 20000
+
+struct tellers {
+	struct refusals refusals;
+	pthread_barrier_t begin;
+	uint64_t lines, untold; /* atomic */
+};
+
+static void *tell(void *arg)
+{
+	struct tellers *t = arg;
+	uint64_t untold;
+
+	pthread_barrier_wait(&t->begin);
+	for (uint64_t i = 0; i < TOLD_BY_ONE; i++) {
+		/* A line is due at every tenth time. */
+		if (!refusals_due(&t->refusals, 1 + i / 10 * REFUSALS_PAUSE_US, &untold))
+			continue;
+		__atomic_fetch_add(&t->lines, 1, __ATOMIC_SEQ_CST);
+		__atomic_fetch_add(&t->untold, untold, __ATOMIC_SEQ_CST);
+	}
+	return NULL;
+}
+
+START_TEST(refusals_of_several_threads_are_told_once_and_all_counted)
+{
+	struct tellers t = { 0 };
+	pthread_t threads[TELLERS];
+
+	pthread_barrier_init(&t.begin, NULL, TELLERS);
+	for (int i = 0; i < TELLERS; i++)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, tell, &t), 0);
+	for (int i = 0; i < TELLERS; i++)
+		pthread_join(threads[i], NULL);
+	pthread_barrier_destroy(&t.begin);
+	ck_assert_uint_le(t.lines, TOLD_BY_ONE / 10);
+	ck_assert_uint_eq(t.lines + t.untold + t.refusals.untold, TELLERS * TOLD_BY_ONE);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("door");
@@ -501,6 +542,7 @@ int main(void)
 	tcase_add_test(door, complete_callers_have_their_turn_one_after_the_other);
 	tcase_add_test(door, want_of_descriptors_does_not_end_the_waiting);
 	tcase_add_test(door, refusals_are_told_a_line_a_minute_at_most);
+	tcase_add_test(door, refusals_of_several_threads_are_told_once_and_all_counted);
 	suite_add_tcase(s, where);
 	suite_add_tcase(s, door);
 	srunner_run_all(runner, CK_NORMAL);
