@@ -200,12 +200,19 @@ static bool take(struct disk *d, enum disk_held what)
 	if (!d->lockless && set_lock(d, d->readonly ? F_RDLCK : F_WRLCK, what) < 0) {
 		if (errno == EAGAIN || errno == EACCES)
 			return false;
-		log_warn("%s: %s cannot be locked (%s): take care that nobody else writes it",
-			 d->name, d->path, strerror(errno));
-		d->lockless = true;
+		d->lockless = errno;
 	}
 	d->held = what;
 	return true;
+}
+
+static void warn_if_lockless(struct disk *d)
+{
+	if (!d->lockless || d->lockless_told)
+		return;
+	log_warn("%s: %s cannot be locked (%s): take care that nobody else writes it", d->name,
+		 d->path, strerror(d->lockless));
+	d->lockless_told = true;
 }
 
 static int refuse(const struct disk *d, struct err *e)
@@ -227,7 +234,10 @@ static int refuse(const struct disk *d, struct err *e)
 
 int disk_lock(struct disk *d, struct err *e)
 {
-	return d->held == DISK_ALL || take(d, DISK_ALL) ? 0 : refuse(d, e);
+	if (d->held != DISK_ALL && !take(d, DISK_ALL))
+		return refuse(d, e);
+	warn_if_lockless(d);
+	return 0;
 }
 
 int disk_reserve(struct disk *d, struct err *e)
@@ -276,9 +286,11 @@ void disk_release(struct disk *d)
 
 int disk_retake(struct disk *d, struct err *e)
 {
-	if (d->held == DISK_ALL || take(d, DISK_ALL) || d->held == DISK_KEEP)
-		return 0;
-	return take(d, DISK_KEEP) ? 0 : refuse(d, e);
+	if (d->held != DISK_ALL && !take(d, DISK_ALL) && d->held != DISK_KEEP &&
+	    !take(d, DISK_KEEP))
+		return refuse(d, e);
+	warn_if_lockless(d);
+	return 0;
 }
 
 void disk_unlock(struct disk *d)

@@ -37,7 +37,8 @@ struct disk {
 	uint32_t block_bytes; /* the smallest write that does not read first: 512 or 4096 */
 
 	enum disk_held held;
-	bool lockless; /* its file system has no locks: said once, then taken for granted */
+	int lockless;	    /* why its file system has no locks (errno); 0: it has */
+	bool lockless_told; /* by a warning: once, and not of a disk that is only reserved */
 };
 
 /*
@@ -62,7 +63,10 @@ int disk_grow(const struct disk *d, uint64_t sectors, struct err *e);
  */
 int disk_lock(struct disk *d, struct err *e);
 
-/* The half that can be had while the image's VM is being moved; nothing must be held. */
+/*
+ * The half that can be had while the image's VM is being moved; nothing must be held. It warns of
+ * nothing: who sends machines and no guest must not fill the log. disk_lock does, when one is here.
+ */
 int disk_reserve(struct disk *d, struct err *e);
 
 /*

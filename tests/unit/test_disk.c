@@ -338,6 +338,52 @@ START_TEST(nobody_waits_for_a_guest_on_an_image_in_use)
 }
 END_TEST
 
+/* How often it was said so far. */
+static size_t warned(int said)
+{
+	char text[1000];
+	ssize_t n = pread(said, text, sizeof(text) - 1, 0);
+	size_t lines = 0;
+
+	ck_assert_int_ge(n, 0);
+	text[n] = '\0';
+	for (char *at = text; (at = strstr(at, "cannot be locked (")); at++)
+		lines++;
+	return lines;
+}
+
+START_TEST(want_of_locks_is_told_once_and_not_before_the_guest_is_here)
+{
+	char into[] = "/tmp/godwit-said-XXXXXX";
+	int said = mkstemp(into), fd, usual = dup(STDERR_FILENO);
+	bool readonly = _i;
+
+	unlink(into);
+	dup2(said, STDERR_FILENO);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(disk_open(&disk, "disk0", path, readonly, &e), 0);
+		/* This descriptor may not lock: EBADF, as other errors where there are no locks. */
+		fd = open(path, readonly ? O_WRONLY : O_RDONLY);
+		dup2(fd, disk.fd);
+		close(fd);
+		ck_assert_int_eq(disk_reserve(&disk, &e), 0);
+		if (i < 2)
+			disk_close(&disk);
+	}
+	ck_assert_uint_eq(warned(said), 0);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(disk_lock(&disk, &e), 0);
+		disk_release(&disk);
+		ck_assert_int_eq(disk_retake(&disk, &e), 0);
+	}
+	ck_assert_uint_eq(warned(said), 1);
+	disk_close(&disk);
+	dup2(usual, STDERR_FILENO);
+	close(usual);
+	close(said);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("disk");
@@ -357,6 +403,7 @@ int main(void)
 	tcase_add_test(t, image_that_does_not_move_stays_locked);
 	tcase_add_test(t, readers_need_no_hand_over);
 	tcase_add_test(t, nobody_waits_for_a_guest_on_an_image_in_use);
+	tcase_add_loop_test(t, want_of_locks_is_told_once_and_not_before_the_guest_is_here, 0, 2);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
