@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "devices/backend/terminal.h"
 #include "migrate/channel/uri.h"
 #include "migrate/slots.h"
 #include "vmm/base/err.h"
@@ -92,9 +93,13 @@ static int look_after(struct start *s, pid_t child, int signal_fd, int ask_fd)
 /* In the child this returns with the VM's exit code, and s->is_child. */
 static int fork_vm(struct start *s, int signal_fd, int notes[2], int ask[2])
 {
-	pid_t self = getpid(), child = fork();
+	struct terminal terminal;
+	pid_t self, child;
 	int status;
 
+	terminal_keep(&terminal, STDIN_FILENO);
+	self = getpid();
+	child = fork();
 	if (child == 0) {
 		close(signal_fd);
 		close(notes[0]);
@@ -119,6 +124,8 @@ static int fork_vm(struct start *s, int signal_fd, int notes[2], int ask[2])
 	close(signal_fd);
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
+	/* The guest's console may have been there. */
+	terminal_close(&terminal);
 	log_warn("the VM was ended by signal %d (%s)", WTERMSIG(status),
 		 strsignal(WTERMSIG(status)));
 	log_close();

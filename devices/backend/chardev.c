@@ -329,6 +329,10 @@ int chardev_resume(struct chardev *c, struct err *e)
 		c->paused = true;
 		return err_context(e, "%s", c->name);
 	}
+	/* Not when opened: while a guest only may come here, Ctrl-C must go on to end the waiting.
+	 */
+	if (c->is_terminal)
+		terminal_make_raw(&c->terminal);
 	/* The caller may hold its lock: everything else, and all calls back, come from the loop. */
 	c->resumed = true;
 	chardev_wake(c);

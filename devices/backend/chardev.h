@@ -1,7 +1,7 @@
 /*
  * The host's side of a stream of characters (a serial console, a named channel):
  *
- *   stdio       raw pipe; on a terminal raw mode and Ctrl-A commands (terminal.h)
+ *   stdio       raw pipe; on a terminal raw mode (from the first resume on) and Ctrl-A commands
  *   file:PATH   output only, added to what is there; a new file has the mode 0600
  *   unix:PATH   a listening socket of mode 0600, one client at a time, the next one waits; without
  *               a client output is dropped, but for a console's last lines, which the next one gets

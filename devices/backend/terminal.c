@@ -23,16 +23,26 @@ bool terminal_is_ours(const struct terminal *t)
 
 void terminal_open(struct terminal *t, int fd)
 {
+	*t = (struct terminal){ .fd = fd };
+}
+
+void terminal_make_raw(struct terminal *t)
+{
 	struct termios raw;
 
-	*t = (struct terminal){ .fd = fd };
-	if (!terminal_is_ours(t) || tcgetattr(fd, &t->saved))
+	if (t->raw || !terminal_is_ours(t) || tcgetattr(t->fd, &t->saved))
 		return;
 	raw = t->saved;
 	cfmakeraw(&raw);
 	/* Messages of godwit itself end lines with \n only; a guest's \r\n is not harmed by it. */
 	raw.c_oflag |= OPOST;
-	t->raw = !tcsetattr(fd, TCSANOW, &raw);
+	t->raw = !tcsetattr(t->fd, TCSANOW, &raw);
+}
+
+void terminal_keep(struct terminal *t, int fd)
+{
+	*t = (struct terminal){ .fd = fd };
+	t->raw = !tcgetattr(fd, &t->saved);
 }
 
 void terminal_close(struct terminal *t)

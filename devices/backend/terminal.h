@@ -1,6 +1,6 @@
 /*
- * The person's terminal while it is a guest's console: raw mode, restored when it ends, and the
- * commands that begin with Ctrl-A. I/O thread, or before it runs.
+ * The person's terminal while it is a guest's console: raw mode from when the guest first runs,
+ * restored when it ends, and the commands that begin with Ctrl-A. I/O thread, or before it runs.
  */
 #ifndef GODWIT_TERMINAL_H
 #define GODWIT_TERMINAL_H
@@ -20,8 +20,13 @@ struct terminal {
 
 extern const char terminal_help[];
 
-/* Puts `fd`, a terminal, into raw mode, unless this process runs in its background. */
+/* `fd` is a terminal; nothing is changed yet. */
 void terminal_open(struct terminal *t, int fd);
+/* Puts it into raw mode if it is not, unless this process runs in its background. */
+void terminal_make_raw(struct terminal *t);
+/* Notes how `fd` is set, if it is a terminal, for the case that another process leaves it raw. */
+void terminal_keep(struct terminal *t, int fd);
+/* Puts back what terminal_make_raw() has changed, or all that terminal_keep() has noted. */
 void terminal_close(struct terminal *t);
 
 /* Whether reading from it is allowed now: a background process would be stopped for it. */

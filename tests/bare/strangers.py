@@ -3,15 +3,16 @@ import os
 import re
 import socket
 import stream
+import termios
 import bare
 import godwit
 from godwit import check, test
 from live import MEMORY, WORDS, migrate, start, stays
 
 
-def waiting(place, *args, listen="tcp:127.0.0.1:0", console=None):
+def waiting(place, *args, listen="tcp:127.0.0.1:0", **options):
     """A receive to which nothing is allowed, and where it listens."""
-    vm = place.vm("receive", "--listen", listen, *args, console=console)
+    vm = place.vm("receive", "--listen", listen, *args, **{"console": None, **options})
     match = vm.errors.wait(r"waiting for a guest on (\S+)\n", godwit.GUARD_S)
     check(match, f"it does not listen: {vm.stderr()}")
     return vm, match.group(1)
@@ -262,6 +263,25 @@ def receiver_that_crashes_before_its_guest_is_there_is_followed_by_another(place
     receives_still(place, vm, target, uri)
     os.kill(target.machine_pid(), 9)
     check(target.wait() == 1, "the end of its guest is its end")
+
+
+@test
+def terminal_of_a_receive_is_raw_only_while_a_guest_is_there(place):
+    godwit.need_root()
+    content = saved(place)
+    vm = start(place)
+    master, slave = os.openpty()
+    place.on_close.extend((lambda: os.close(master), lambda: os.close(slave)))
+    before = termios.tcgetattr(slave)
+    target, uri = waiting(place, console="stdio", preexec=lambda: os.dup2(slave, 0))
+    os.dup2(master, target.input)
+    stranger = Stranger(place, uri, beginning(content)).is_made_a_machine()
+    check(termios.tcgetattr(slave) == before, "a stranger's machine has it")
+    stranger.socket.close()
+    receives_still(place, vm, target, uri)
+    check(not termios.tcgetattr(slave)[3] & (termios.ECHO | termios.ISIG), "it is not raw")
+    os.kill(target.machine_pid(), 9)
+    check(target.wait() == 1 and termios.tcgetattr(slave) == before, "it was left raw")
 
 
 @test

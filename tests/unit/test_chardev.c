@@ -762,6 +762,48 @@ START_TEST(terminal_is_raw_and_obeys_ctrl_a_even_if_the_guest_hangs)
 }
 END_TEST
 
+static bool same_settings(const struct termios *a, const struct termios *b)
+{
+	return a->c_iflag == b->c_iflag && a->c_oflag == b->c_oflag && a->c_lflag == b->c_lflag;
+}
+
+START_TEST(terminal_is_left_alone_until_the_guest_runs)
+{
+	struct termios before, t;
+	int master, slave, saved_in = dup(0);
+
+	ck_assert_int_eq(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	tcgetattr(slave, &before);
+	dup2(slave, 0);
+	ck_assert_int_eq(chardev_open(&c, "stdio", &env, &ops, NULL, &e), 0);
+	tcgetattr(slave, &t);
+	ck_assert(same_settings(&t, &before));
+	/* What somebody else changes meanwhile stays, for the guest does not come. */
+	before.c_lflag &= ~(tcflag_t)ECHO;
+	tcsetattr(slave, TCSANOW, &before);
+	chardev_close(c);
+	tcgetattr(slave, &t);
+	ck_assert(same_settings(&t, &before));
+	/* And it is what is put back, if one does. */
+	ck_assert_int_eq(chardev_open(&c, "stdio", &env, &ops, NULL, &e), 0);
+	before.c_lflag |= ECHO;
+	tcsetattr(slave, TCSANOW, &before);
+	ck_assert_int_eq(chardev_resume(c, &e), 0);
+	tcgetattr(slave, &t);
+	ck_assert_uint_eq(t.c_lflag & (ICANON | ECHO | ISIG), 0);
+	chardev_pause(c);
+	ck_assert_int_eq(chardev_resume(c, &e), 0);
+	chardev_close(c);
+	c = NULL;
+	tcgetattr(slave, &t);
+	ck_assert(same_settings(&t, &before));
+	dup2(saved_in, 0);
+	close(saved_in);
+	close(master);
+	close(slave);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("chardev");
@@ -792,6 +834,7 @@ int main(void)
 	tcase_add_test(t, a_socket_may_be_standard_input_and_output);
 	tcase_add_test(t, a_plain_file_may_be_standard_input);
 	tcase_add_test(t, terminal_is_raw_and_obeys_ctrl_a_even_if_the_guest_hangs);
+	tcase_add_test(t, terminal_is_left_alone_until_the_guest_runs);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);
