@@ -169,7 +169,7 @@ void rig_init_sized(struct rig *r, enum rig_link link, uint64_t first_pages)
 	memset(r, 0, sizeof(*r));
 	r->link = link;
 	r->pair[0] = r->pair[1] = -1;
-	r->lanes_ms = 300;
+	r->lanes_ms = 5000;
 	r->limits.downtime_us = 300000;
 	r->src = fake_new(&r->world, 2, sizes);
 	r->dst = fake_new(&r->world, 2, sizes);
