@@ -34,7 +34,7 @@ static void remove_leftovers(int notes_fd)
 		end = memchr(path, '\0', (size_t)n);
 		if (!end)
 			break;
-		runtime_remove_stale(path);
+		unix_socket_remove_stale(path);
 	}
 	if (!runtime_dir(dir, false, NULL))
 		slots_remove_unused(dir);

@@ -352,7 +352,7 @@ void chardev_depart(struct chardev *c)
 
 	if (c->kind != CHARDEV_UNIX)
 		return;
-	listen_close(&c->listening);
+	unix_socket_close(&c->listening);
 	chardev_drain(c);
 	pthread_mutex_lock(&c->lock);
 	empty = c->head == c->tail;
@@ -411,7 +411,7 @@ static int open_kind(struct chardev *c, const char *spec, struct err *e)
 	if (!strncmp(spec, "unix:", 5)) {
 		c->kind = CHARDEV_UNIX;
 		c->output_mode = OUTPUT_SOCKET;
-		if (listen_open(&c->listening, spec + 5, e))
+		if (unix_socket_listen(&c->listening, spec + 5, e))
 			return -1;
 		c->listen_watch.fd = c->listening.fd;
 		c->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -482,7 +482,7 @@ void chardev_close(struct chardev *c)
 	unset_fd(c, &c->stall_watch);
 	if (c->spare_fd >= 0)
 		close(c->spare_fd);
-	listen_close(&c->listening);
+	unix_socket_close(&c->listening);
 	pthread_mutex_destroy(&c->lock);
 	free(c->ring);
 	free(c);

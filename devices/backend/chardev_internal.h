@@ -11,9 +11,9 @@
 #include <stdint.h>
 
 #include "devices/backend/chardev.h"
-#include "devices/backend/listen.h"
 #include "devices/backend/terminal.h"
 #include "vmm/base/output.h"
+#include "vmm/base/unix_socket.h"
 #include "vmm/loop.h"
 
 enum chardev_kind { CHARDEV_NULL, CHARDEV_STDIO, CHARDEV_FILE, CHARDEV_UNIX };
@@ -26,7 +26,7 @@ struct chardev {
 	void *arg;
 	char name[64]; /* for the log: a path may be cut */
 	enum output_mode output_mode;
-	struct listen_socket listening;
+	struct unix_socket listening;
 	struct terminal terminal;
 	bool is_terminal;  /* the input */
 	bool out_terminal; /* the output */

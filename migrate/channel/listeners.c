@@ -152,7 +152,7 @@ int listeners_open(struct listeners *l, const struct uri *u, char *name, unsigne
 	if (uri_check_listen(u, e))
 		return -1;
 	if (u->kind == URI_UNIX) {
-		if (runtime_listen(&l->path, u->path, e))
+		if (unix_socket_listen(&l->path, u->path, e))
 			return err_context(e, "cannot listen on %s", u->text);
 		l->fd[l->n++] = l->path.fd;
 		snprintf(name, size, "%s", u->text);
@@ -182,7 +182,7 @@ void listeners_close(struct listeners *l)
 {
 	if (l->path.fd >= 0) {
 		l->n = 0;
-		runtime_unlisten(&l->path);
+		unix_socket_close(&l->path);
 	}
 	close_all(l);
 }

@@ -15,7 +15,7 @@ struct uri;
 struct listeners {
 	int fd[LISTENERS_MAX]; /* non-blocking, close-on-exec */
 	unsigned int n;
-	struct runtime_socket path; /* unix: fd[0]'s; else its fd is -1 */
+	struct unix_socket path; /* unix: fd[0]'s; else its fd is -1 */
 };
 
 /*

@@ -256,7 +256,7 @@ def name_in_use_is_refused_and_its_owner_unharmed(place):
 
 @test
 def control_path_too_long_is_refused(place):
-    refused(place, 1, ["control socket", "characters", "107"],
+    refused(place, 1, ["the path of a socket", "characters", "107"],
             *bare("--control", "/tmp/" + "c" * 120))
     refused(place, 1, "characters", *bare("--name", "web"),
             env={"GODWIT_RUNTIME_DIR": place.path("d" * 120)})

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -596,6 +597,40 @@ START_TEST(stale_socket_is_replaced_and_a_live_one_refused)
 }
 END_TEST
 
+static void *open_elsewhere(void *arg)
+{
+	return chardev_open(&c, spec, &env, &ops, NULL, arg) ? arg : NULL;
+}
+
+START_TEST(stale_socket_is_replaced_only_under_the_lock_of_its_directory)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), locked;
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct stat stale, st;
+	pthread_t opener;
+	void *failed;
+
+	strcpy(addr.sun_path, path);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	ck_assert_int_eq(stat(path, &stale), 0);
+	locked = open(dir, O_RDONLY | O_DIRECTORY);
+	ck_assert_int_eq(flock(locked, LOCK_EX), 0);
+	ck_assert_int_eq(pthread_create(&opener, NULL, open_elsewhere, &e), 0);
+	/* Another process may have found it stale as well, and be about to remove it. */
+	usleep(20000);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_eq(st.st_ino, stale.st_ino);
+	close(locked);
+	pthread_join(opener, &failed);
+	ck_assert_msg(!failed, "%s", e.text);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_uint_ne(st.st_ino, stale.st_ino);
+	close(fd);
+	chardev_close(c);
+	c = NULL;
+}
+END_TEST
+
 START_TEST(what_is_no_console_is_refused_with_a_sentence)
 {
 	char longer[200] = "unix:/tmp/";
@@ -608,7 +643,7 @@ START_TEST(what_is_no_console_is_refused_with_a_sentence)
 		{ "file:/", "cannot write there: Is a directory" },
 		{ "file:/nowhere/x", "cannot write there: No such file" },
 		{ "unix:", "path of a socket is empty" },
-		{ "unix:/nowhere/x", "cannot listen there: No such file" },
+		{ "unix:/nowhere/x", "cannot put a socket into /nowhere: No such file" },
 	};
 	size_t i;
 
@@ -618,7 +653,8 @@ START_TEST(what_is_no_console_is_refused_with_a_sentence)
 	}
 	memset(longer + 10, 'x', 150);
 	ck_assert_int_eq(chardev_open(&c, longer, &env, &ops, NULL, &e), -1);
-	ck_assert_msg(strstr(e.text, "107 characters at most, this one has 155"), "%s", e.text);
+	ck_assert_msg(strstr(e.text, "has 155 characters; a socket's path may have 107"), "%s",
+		      e.text);
 	c = NULL;
 }
 END_TEST
@@ -828,6 +864,7 @@ int main(void)
 	tcase_add_test(t, a_client_that_is_let_go_learns_whether_all_it_typed_arrived);
 	tcase_add_test(t, nothing_is_called_while_paused);
 	tcase_add_test(t, stale_socket_is_replaced_and_a_live_one_refused);
+	tcase_add_test(t, stale_socket_is_replaced_only_under_the_lock_of_its_directory);
 	tcase_add_test(t, what_is_no_console_is_refused_with_a_sentence);
 	tcase_add_test(t, null_takes_all_and_gives_nothing);
 	tcase_add_test(t, stdio_is_a_raw_pipe_and_leaves_the_shells_fds_alone);

@@ -128,7 +128,7 @@ START_TEST(unix_socket_is_replaced_only_when_nobody_answers_and_removed_only_whe
 	ck_assert_int_eq(stat(u.path, &st), 0);
 	ck_assert_int_eq(st.st_mode & 0777, 0600);
 	ck_assert_int_eq(listeners_open(&second, &u, name, sizeof(name), &e), -1);
-	ck_assert_ptr_nonnull(strstr(e.text, "somebody answers there"));
+	ck_assert_ptr_nonnull(strstr(e.text, "in use by another process"));
 	/* As if its process had been killed. */
 	listeners_refuse(&first);
 	ck_assert_msg(listeners_open(&second, &u, name, sizeof(name), &e) == 0, "%s", e.text);

@@ -34,10 +34,10 @@ static void remove_dir(void)
 	ck_assert_int_eq(rmdir(dir), 0);
 }
 
-static int listen_at(struct runtime_socket *s, const char *path, const char *says)
+static int listen_at(struct unix_socket *s, const char *path, const char *says)
 {
 	struct err e = { "" };
-	int rc = runtime_listen(s, path, &e), why = errno;
+	int rc = unix_socket_listen(s, path, &e), why = errno;
 
 	if (rc)
 		ck_assert_msg(says && strstr(e.text, says), "'%s' does not say '%s'", e.text,
@@ -48,50 +48,50 @@ static int listen_at(struct runtime_socket *s, const char *path, const char *say
 
 START_TEST(socket_is_the_owners_alone_and_goes_with_him)
 {
-	struct runtime_socket s;
+	struct unix_socket s;
 	struct stat st;
 
 	umask(0);
 	ck_assert_int_eq(listen_at(&s, in_dir("a"), NULL), 0);
 	ck_assert_int_eq(stat(in_dir("a"), &st), 0);
 	ck_assert_uint_eq(st.st_mode & 07777, 0600);
-	ck_assert_int_eq(runtime_probe(in_dir("a"), NULL), RUNTIME_ANSWERS);
-	runtime_unlisten(&s);
-	ck_assert_int_eq(runtime_probe(in_dir("a"), NULL), RUNTIME_ABSENT);
+	ck_assert_int_eq(unix_socket_probe(in_dir("a"), NULL), UNIX_SOCKET_ANSWERS);
+	unix_socket_close(&s);
+	ck_assert_int_eq(unix_socket_probe(in_dir("a"), NULL), UNIX_SOCKET_ABSENT);
 	remove_dir();
 }
 END_TEST
 
 START_TEST(socket_in_use_is_refused_and_lives_on)
 {
-	struct runtime_socket s, t;
+	struct unix_socket s, t;
 
 	ck_assert_int_eq(listen_at(&s, in_dir("a"), NULL), 0);
 	ck_assert_int_eq(listen_at(&t, in_dir("a"), "is in use"), -1);
 	ck_assert_int_eq(errno, EADDRINUSE);
 	ck_assert_int_eq(t.fd, -1);
-	ck_assert_int_eq(runtime_probe(in_dir("a"), NULL), RUNTIME_ANSWERS);
-	runtime_unlisten(&s);
+	ck_assert_int_eq(unix_socket_probe(in_dir("a"), NULL), UNIX_SOCKET_ANSWERS);
+	unix_socket_close(&s);
 	remove_dir();
 }
 END_TEST
 
 START_TEST(stale_socket_is_replaced)
 {
-	struct runtime_socket s;
+	struct unix_socket s;
 
 	ck_assert_int_eq(listen_at(&s, in_dir("a"), NULL), 0);
 	close(s.fd); /* as when the process was killed */
-	ck_assert_int_eq(runtime_probe(in_dir("a"), NULL), RUNTIME_STALE);
+	ck_assert_int_eq(unix_socket_probe(in_dir("a"), NULL), UNIX_SOCKET_STALE);
 	ck_assert_int_eq(listen_at(&s, in_dir("a"), NULL), 0);
-	runtime_unlisten(&s);
+	unix_socket_close(&s);
 	remove_dir();
 }
 END_TEST
 
 START_TEST(what_is_no_socket_is_left_alone)
 {
-	struct runtime_socket s;
+	struct unix_socket s;
 	int fd = open(in_dir("a"), O_CREAT | O_WRONLY, 0600);
 
 	close(fd);
@@ -107,21 +107,21 @@ END_TEST
 
 START_TEST(socket_of_a_successor_is_not_removed)
 {
-	struct runtime_socket s, t;
+	struct unix_socket s, t;
 
 	ck_assert_int_eq(listen_at(&s, in_dir("a"), NULL), 0);
 	ck_assert_int_eq(unlink(in_dir("a")), 0);
 	ck_assert_int_eq(listen_at(&t, in_dir("a"), NULL), 0);
-	runtime_unlisten(&s);
-	ck_assert_int_eq(runtime_probe(in_dir("a"), NULL), RUNTIME_ANSWERS);
-	runtime_unlisten(&t);
+	unix_socket_close(&s);
+	ck_assert_int_eq(unix_socket_probe(in_dir("a"), NULL), UNIX_SOCKET_ANSWERS);
+	unix_socket_close(&t);
 	remove_dir();
 }
 END_TEST
 
 START_TEST(paths_that_cannot_be_are_refused_with_their_lengths)
 {
-	struct runtime_socket s;
+	struct unix_socket s;
 	char path[200] = "/";
 
 	memset(path + 1, 'a', 149);
@@ -138,7 +138,7 @@ struct race {
 };
 
 struct racer {
-	struct runtime_socket socket;
+	struct unix_socket socket;
 	struct race *race;
 };
 
@@ -147,13 +147,13 @@ static void *run_race(void *arg)
 	struct racer *r = arg;
 
 	pthread_barrier_wait(&r->race->start);
-	(void)runtime_listen(&r->socket, r->race->path, NULL);
+	(void)unix_socket_listen(&r->socket, r->race->path, NULL);
 	return NULL;
 }
 
 START_TEST(of_many_who_want_a_stale_socket_one_gets_it)
 {
-	struct runtime_socket stale;
+	struct unix_socket stale;
 	struct racer racers[4];
 	pthread_t threads[4];
 	struct race r;
@@ -171,10 +171,10 @@ START_TEST(of_many_who_want_a_stale_socket_one_gets_it)
 		}
 		for (int i = 0; i < 4; i++)
 			pthread_join(threads[i], NULL);
-		ck_assert_int_eq(runtime_probe(r.path, NULL), RUNTIME_ANSWERS);
+		ck_assert_int_eq(unix_socket_probe(r.path, NULL), UNIX_SOCKET_ANSWERS);
 		for (int i = 0; i < 4; i++) {
 			winners += racers[i].socket.fd >= 0;
-			runtime_unlisten(&racers[i].socket);
+			unix_socket_close(&racers[i].socket);
 		}
 		ck_assert_int_eq(winners, 1);
 	}

@@ -147,16 +147,16 @@ static int missing(const char *vm, struct client *c, int why, struct err *e)
 	bool named = !strchr(vm, '/');
 
 	switch (c->found) {
-	case RUNTIME_ABSENT:
+	case UNIX_SOCKET_ABSENT:
 		if (named)
 			return err_set(e, "no VM named '%s' (looked for %s)", vm, c->path);
 		return err_set(e, "no control socket at %s", c->path);
-	case RUNTIME_STALE:
+	case UNIX_SOCKET_STALE:
 		return err_set(e,
 			       "the VM of control socket %s is gone: the socket is stale, nobody "
 			       "answers%s",
 			       c->path, named ? " (godwit list removes it)" : "");
-	case RUNTIME_FOREIGN:
+	case UNIX_SOCKET_FOREIGN:
 		return err_set(e, "%s is not a control socket", c->path);
 	default:
 		return err_errno(e, why, "cannot connect to control socket %s", c->path);
@@ -181,12 +181,12 @@ int client_open(struct client *c, const char *vm, int timeout_ms, struct err *e)
 	json_t *greeting = NULL;
 
 	*c = (struct client){ .fd = -1, .pidfd = -1, .interrupt_fd = -1, .timeout_ms = timeout_ms };
-	c->found = RUNTIME_UNKNOWN;
+	c->found = UNIX_SOCKET_UNKNOWN;
 	if (runtime_vm_path(vm, c->path, e))
 		return -1;
 	snprintf(c->name, sizeof(c->name), "%s", vm);
-	c->found = runtime_probe(c->path, &c->fd);
-	if (c->found != RUNTIME_ANSWERS)
+	c->found = unix_socket_probe(c->path, &c->fd);
+	if (c->found != UNIX_SOCKET_ANSWERS)
 		return missing(vm, c, errno, e);
 	look_at_peer(c);
 	(void)setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));

@@ -20,11 +20,11 @@ struct err;
 struct client {
 	int fd; /* -1: not connected */
 	int pidfd;
-	pid_t pid;		  /* of the VM's process, 0 when it cannot be told */
-	int timeout_ms;		  /* for one answer */
-	int interrupt_fd;	  /* readable: stop waiting for events; -1: none */
-	bool closed;		  /* the VM has closed the connection */
-	enum runtime_probe found; /* what was at the path */
+	pid_t pid;		      /* of the VM's process, 0 when it cannot be told */
+	int timeout_ms;		      /* for one answer */
+	int interrupt_fd;	      /* readable: stop waiting for events; -1: none */
+	bool closed;		      /* the VM has closed the connection */
+	enum unix_socket_found found; /* what was at the path */
 	char path[RUNTIME_PATH_MAX];
 	char name[80];	/* what messages call the VM */
 	json_t *events; /* an array: came while an answer was waited for */

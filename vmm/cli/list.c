@@ -41,14 +41,14 @@ static void look_at(const char *name, json_t *list)
 	rc = client_open(&c, name, LIST_TIMEOUT_MS, &e);
 	if (rc == 0)
 		rc = client_status(&c, status, &running, &e);
-	if (rc && c.found == RUNTIME_STALE)
-		runtime_remove_stale(c.path);
-	else if (rc && c.found == RUNTIME_UNKNOWN)
+	if (rc && c.found == UNIX_SOCKET_STALE)
+		unix_socket_remove_stale(c.path);
+	else if (rc && c.found == UNIX_SOCKET_UNKNOWN)
 		snprintf(status, sizeof(status), "not-accessible");
-	else if (rc && c.found == RUNTIME_ANSWERS)
+	else if (rc && c.found == UNIX_SOCKET_ANSWERS)
 		snprintf(status, sizeof(status), "no-answer");
 	/* One that ended while it was asked is not there any more. */
-	if (c.found == RUNTIME_UNKNOWN || (c.found == RUNTIME_ANSWERS && !c.closed))
+	if (c.found == UNIX_SOCKET_UNKNOWN || (c.found == UNIX_SOCKET_ANSWERS && !c.closed))
 		json_array_append_new(list,
 				      json_pack("{s:s,s:s,s:i,s:s}", "name", name, "status", status,
 						"pid", (int)c.pid, "control", c.path));

@@ -54,7 +54,7 @@ struct control {
 	/* Loop's thread. */
 	struct loop *loop;
 	const struct control_table *tables;
-	struct runtime_socket listener;
+	struct unix_socket listener;
 	struct loop_watch listen_watch, wake_watch;
 	int spare_fd; /* given up to be able to turn a connection away when there are no more fds */
 	struct control_client *clients[CLIENTS_MAX];
@@ -439,7 +439,7 @@ int control_open(struct control **out, struct loop *loop, const char *path,
 		err_errno(e, errno, "cannot make the control socket's eventfd");
 		goto fail;
 	}
-	if (runtime_listen(&ctl->listener, path, e))
+	if (unix_socket_listen(&ctl->listener, path, e))
 		goto fail;
 	ctl->wake_watch = (struct loop_watch){ .fd = ctl->wake_fd, .fn = wake_event, .arg = ctl };
 	ctl->listen_watch =
@@ -459,12 +459,12 @@ fail:
 
 int control_move(struct control *ctl, const char *path, struct err *e)
 {
-	struct runtime_socket listener;
+	struct unix_socket listener;
 
-	if (runtime_listen(&listener, path, e))
+	if (unix_socket_listen(&listener, path, e))
 		return -1;
 	loop_remove(ctl->loop, &ctl->listen_watch);
-	runtime_unlisten(&ctl->listener);
+	unix_socket_close(&ctl->listener);
 	ctl->listener = listener;
 	ctl->listen_watch.fd = listener.fd;
 	return loop_add(ctl->loop, &ctl->listen_watch, EPOLLIN, e);
@@ -478,7 +478,7 @@ void control_close(struct control *ctl)
 	loop_remove(ctl->loop, &ctl->listen_watch);
 	loop_remove(ctl->loop, &ctl->wake_watch);
 	/* First: who sees its connection end may take the name. */
-	runtime_unlisten(&ctl->listener);
+	unix_socket_close(&ctl->listener);
 	for (unsigned int i = 0; i < CLIENTS_MAX; i++) {
 		if (!ctl->clients[i])
 			continue;
