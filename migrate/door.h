@@ -36,7 +36,7 @@ struct listeners;
 
 /* What a source must send in that time to be at work, when another one waits. */
 #define DOOR_WORK_BYTES 16384u
-#define DOOR_SILENCE_MS	  60000
+#define DOOR_SILENCE_MS 60000
 
 /* What the door asks of the arrival that it watches; from its own thread. */
 struct door_arrival {

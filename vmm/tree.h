@@ -46,7 +46,7 @@ struct tree {
  * that begin at the root. */
 #define TREE_NODES_MAX	    2048
 #define TREE_PROPERTIES_MAX 65536
-#define TREE_DEPTH_MAX	  8
+#define TREE_DEPTH_MAX	    8
 
 int tree_init(struct tree *t, struct err *e);
 /*
