@@ -187,6 +187,7 @@ def run_cases(place, cases):
 @test
 def guest_is_at_one_place_whatever_befalls_either_side_at_each_step_of_the_hand_over(place):
     """With no disk; with one image for both sides; and with a copy, which no lock protects."""
+    godwit.need_real_time()  # within the time that a hand-over may take
     sides = ("source", "target")
     run_cases(place, [(step, side, fault, "none") for step in STEPS for side in sides for fault in FAULTS] +
                      [(step, "target", fault, "attended") for step in ("READY", "GO") for fault in ("term", "hup")] +

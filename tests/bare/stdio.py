@@ -62,7 +62,7 @@ def verb_whose_output_nobody_reads_is_interrupted(place):
     _, writer = full_pipe(place)
     vm = place.bare("fill=24", *SMALL)
     bare.ready(vm)
-    to = place.vm("receive", "--listen", f"unix:{place.path('s')}")
+    to = place.vm("receive", "--once", "--listen", f"unix:{place.path('s')}")
     to.errors.wait("waiting", godwit.GUARD_S)
     verb = subprocess.Popen([godwit.GODWIT, "migrate", vm.name, f"unix:{place.path('s')}",
                              "--bandwidth", "1M"], stdin=subprocess.DEVNULL, stdout=writer,

@@ -180,6 +180,7 @@ def receives_still(place, vm, target, uri):
 
 @test
 def callers_without_a_guest_neither_end_nor_occupy_a_waiting_receive(place):
+    godwit.need_real_time()  # within the silence that is allowed
     content = saved(place)
     vm = start(place)
     target, uri = waiting(place, "--silence", "2")

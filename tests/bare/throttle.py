@@ -84,6 +84,7 @@ def throttle_of_one_vcpu_is_not_another_ones(place):
 
 @test
 def throttle_is_gone_when_it_is_taken_off(place):
+    need_real_time()
     vm, khz, qmp = drive(place, f"{COMPUTES} compute=1", cpus=2)
     meter = Meter(vm, khz, qmp, 1)
     for permille in (990, 999, 300):

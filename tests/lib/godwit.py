@@ -557,9 +557,9 @@ def need_root():
 
 
 def need_real_time():
-    """For guests that must be faster than so much a second, or get a share of their processor's time."""
+    """For guests that must be so fast, or get so much of their processor, or be done within a time-out."""
     if "GODWIT_IN_TESTBED" in os.environ:
-        raise Skip("guests are too slow in the testbed for what this compares with the clock")
+        raise Skip("the testbed is too slow for what this compares with the clock")
 
 
 def need_program(name):
