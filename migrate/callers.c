@@ -55,6 +55,13 @@ static int caller_machine(struct reader *r, const struct hello *hello, struct tr
 		return -1;
 	if (tree_copy(machine, rec.body, rec.body_bytes, e))
 		return err_context(e, "%s: the machine", r->channel->name);
+	if (tree_count_nodes(machine) > TREE_MACHINE_NODES_MAX) {
+		tree_free(machine);
+		return err_set(e,
+			       "%s: the machine: its tree has more nodes than any machine of this "
+			       "version",
+			       r->channel->name);
+	}
 	return 0;
 }
 

@@ -244,6 +244,16 @@ int tree_u64_pair(const struct tree *t, const char *path, const char *prop, uint
 	return 0;
 }
 
+unsigned int tree_count_nodes(const struct tree *t)
+{
+	unsigned int n = 0;
+	int node;
+
+	for (node = 0; node >= 0; node = fdt_next_node(t->fdt, node, NULL))
+		n++;
+	return n;
+}
+
 /* The child that was written as number `index`: libfdt has them in the opposite order. */
 static int nth_child(const void *fdt, int node, unsigned int index)
 {

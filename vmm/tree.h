@@ -42,11 +42,12 @@ struct tree {
 
 /* Children and properties that one node of an accepted tree may have, and how deep it may be. */
 #define TREE_CHILDREN_MAX 1024
-/* Of a whole foreign tree: many times what the largest machine has, and few enough for look-ups
- * that begin at the root. */
-#define TREE_NODES_MAX	    2048
-#define TREE_PROPERTIES_MAX 65536
-#define TREE_DEPTH_MAX	    8
+/* Of a whole foreign tree. The states of 254 vCPUs have 9 nodes each; a machine's tree has some
+ * hundred, and as look-ups in it begin at the root, it may have no more than a few times that. */
+#define TREE_NODES_MAX	       8192
+#define TREE_MACHINE_NODES_MAX 512
+#define TREE_PROPERTIES_MAX    65536
+#define TREE_DEPTH_MAX	       8
 
 int tree_init(struct tree *t, struct err *e);
 /*
@@ -54,6 +55,9 @@ int tree_init(struct tree *t, struct err *e);
  * names, shape or order is not what this program writes. The one way in for foreign bytes.
  */
 int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e);
+
+/* How many nodes it has, the root included. */
+unsigned int tree_count_nodes(const struct tree *t);
 void tree_free(struct tree *t);
 size_t tree_bytes_used(
 	const struct tree *t); /* size of the packed blob at t->fdt, after tree_pack */

@@ -115,7 +115,7 @@ END_TEST
 
 /* A structure and strings written by hand, with the header around them. */
 struct made {
-	uint8_t bytes[65536];
+	uint8_t bytes[1 << 18];
 	uint32_t n, strings;
 };
 
@@ -299,11 +299,11 @@ START_TEST(trees_of_a_shape_that_costs_are_refused)
 	m = made();
 	for (i = 0; i <= TREE_NODES_MAX; i++) {
 		snprintf(name, sizeof(name), "n%u", i);
-		if (i % 700 == 0)
+		if (i % 1000 == 0)
 			begin(m, name);
 		begin(m, name);
 		cell(m, FDT_END_NODE);
-		if (i % 700 == 699)
+		if (i % 1000 == 999)
 			cell(m, FDT_END_NODE);
 	}
 	refused(m, "too many nodes in all");
