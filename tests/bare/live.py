@@ -440,7 +440,7 @@ def silence_after_go_is_undecided_and_a_person_decides(place):
     wait_until(lambda: other.execute("query-status")["status"] == "running", "the target runs")
     check(qmp.execute("query-status")["status"] == "finish-migrate", "the source is not parked")
     target.kill()
-    proxy.near.close()
+    proxy.near.shutdown(socket.SHUT_RDWR)
     reply = follow(qmp)
     check(reply["status"] == "x-godwit-undecided" and reply["x-godwit-undecided"], str(reply))
     check(qmp.execute("query-status")["status"] == "finish-migrate", "the source went on by itself")
