@@ -44,16 +44,24 @@ void tree_pack(struct tree *t)
 	fdt_pack(t->fdt);
 }
 
+void *tree_room(size_t size, struct err *e)
+{
+	void *room = NULL;
+
+	if (size > 2 * (size_t)TREE_BYTES_MAX)
+		err_set(e, "the tree is larger than the limit of %u bytes", TREE_BYTES_MAX);
+	else if (!(room = calloc(1, size)))
+		err_set(e, "out of memory");
+	return room;
+}
+
 static int grow(struct tree *t, struct err *e)
 {
 	size_t size = (size_t)fdt_totalsize(t->fdt) * 2;
-	void *bigger;
+	void *bigger = tree_room(size, e);
 
-	if (size > 2 * (size_t)TREE_BYTES_MAX)
-		return err_set(e, "the tree is larger than the limit of %u bytes", TREE_BYTES_MAX);
-	bigger = calloc(1, size);
 	if (!bigger)
-		return err_set(e, "out of memory");
+		return -1;
 	if (fdt_open_into(t->fdt, bigger, (int)size)) {
 		free(bigger);
 		return err_set(e, "cannot grow the tree");

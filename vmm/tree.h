@@ -56,6 +56,10 @@ int tree_init(struct tree *t, struct err *e);
  */
 int tree_copy(struct tree *t, const void *blob, size_t len, struct err *e);
 
+/* Zeroed room for a tree that grows to `size` bytes, to be freed; NULL beyond twice TREE_BYTES_MAX.
+ */
+void *tree_room(size_t size, struct err *e);
+
 /* How many nodes it has, the root included. */
 unsigned int tree_count_nodes(const struct tree *t);
 void tree_free(struct tree *t);

@@ -18,13 +18,10 @@
 static int grow(struct tree_writer *w, struct err *e)
 {
 	size_t size = w->size * 2;
-	void *bigger;
+	void *bigger = tree_room(size, e);
 
-	if (size > 2 * (size_t)TREE_BYTES_MAX)
-		return err_set(e, "the tree is larger than the limit of %u bytes", TREE_BYTES_MAX);
-	bigger = calloc(1, size);
 	if (!bigger)
-		return err_set(e, "out of memory");
+		return -1;
 	if (fdt_resize(w->fdt, bigger, (int)size)) {
 		free(bigger);
 		return err_set(e, "cannot grow the tree");
