@@ -1,7 +1,7 @@
 # godwit: make [all check soak bench lint install fuzz clean]; see README.md.
 #
 # Every .c below vmm/, devices/ and migrate/ is part of the program (of the folders named after an
-# architecture only that of the machine that builds); every tests/unit/test_*.c is a test program.
+# architecture only that of the machine that builds); every test_*.c below tests/unit/ is a test program.
 # SANITIZE=address,undefined (or thread) builds beside the normal build, in build/san-*.
 
 CC ?= gcc
@@ -43,15 +43,14 @@ other_arch := $(foreach arch,$(filter-out $(ARCH),x86_64 aarch64),\
 sources := $(filter-out $(other_arch),$(all_sources))
 objects := $(sources:%.c=$(BUILD)/obj/%.o)
 library := $(BUILD)/libgodwit.a
-unit_tests := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
-unit_support := $(patsubst tests/%.c,$(BUILD)/obj/tests/%.o,\
-	$(filter-out $(wildcard tests/unit/test_*.c),$(wildcard tests/unit/*.c)))
+unit_tests := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/*/test_*.c))
+unit_support := $(patsubst tests/%.c,$(BUILD)/obj/tests/%.o,$(wildcard tests/unit/lib/*.c))
 # They start no thread, so the thread sanitizer has nothing to see in them. Who is here and starts one is ended
-# (tests/unit/one_thread.c).
+# (tests/unit/lib/one_thread.c).
 one_thread := acpi agent boot codec compress config converge cpuid devices disk encoded framing gate hosts i8042 \
 	migrate_commands order policy policy_json power predict print probe progress queue quota schedule slots snapshot \
 	socket state states stream target throttle tree tree_copy words
-one_thread_tests := $(one_thread:%=$(BUILD)/unit/test_%)
+one_thread_tests := $(foreach name,$(one_thread),$(filter %/test_$(name),$(unit_tests)))
 $(one_thread_tests): LDFLAGS += -Wl,--wrap=pthread_create
 fuzz_targets := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
@@ -131,7 +130,7 @@ fuzz:
 		OPTIMISE='-O1 -gline-tables-only' fuzz-targets
 .PHONY: fuzz-targets
 fuzz-targets: $(fuzz_targets)
-$(BUILD)/fuzz/fuzz_states: $(BUILD)/obj/tests/unit/vring.o
+$(BUILD)/fuzz/fuzz_states: $(BUILD)/obj/tests/unit/lib/vring.o
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(library)
 	$(call say,LD)
 	@mkdir -p $(@D)

@@ -109,9 +109,9 @@ struct guest_ops {
 	void (*release)(struct guest *g);
 
 	/*
-	 * A connection to the guest's agent (migrate/agent.h), while the guest runs: a non-blocking
-	 * socket, which the caller closes; -1: there is no agent, or the channel to it is not free.
-	 * NULL: never. Any thread.
+	 * A connection to the guest's agent (migrate/agent/agent.h), while the guest runs: a
+	 * non-blocking socket, which the caller closes; -1: there is no agent, or the channel to it
+	 * is not free. NULL: never. Any thread.
 	 */
 	int (*agent_open)(struct guest *g, struct err *e);
 

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-#include "migrate/agent.h"
+#include "migrate/agent/agent.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"

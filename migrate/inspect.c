@@ -8,7 +8,7 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "migrate/callers.h"
+#include "migrate/destination/callers.h"
 #include "migrate/channel/channel.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/err.h"

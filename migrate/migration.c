@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "migrate/channel/inherited.h"
-#include "migrate/destination.h"
+#include "migrate/destination/destination.h"
 #include "migrate/migration_internal.h"
 #include "vmm/base/clock.h"
 #include "vmm/device.h"

@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "migrate/check.h"
+#include "migrate/check/check.h"
 #include "migrate/policy/policy.h"
 #include "migrate/policy/timeout.h"
 #include "migrate/stats.h"

@@ -1,6 +1,6 @@
 /*
- * A migration from within: for migration.c, its owner's side, migration_thread.c, what runs on the
- * thread "migrate", and migration_check.c. Nobody else includes this. `lock` guards what several
+ * A migration from within: for migration.c, its owner's side, run.c, what runs on the
+ * thread "migrate", and check/run.c. Nobody else includes this. `lock` guards what several
  * threads see; the status is changed in one place, which tells the owner.
  */
 #ifndef GODWIT_MIGRATION_INTERNAL_H
@@ -12,8 +12,8 @@
 #include "migrate/guest.h"
 #include "migrate/migration.h"
 #include "migrate/slots.h"
-#include "migrate/source.h"
-#include "migrate/teller.h"
+#include "migrate/source/source.h"
+#include "migrate/agent/teller.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
 
@@ -82,7 +82,7 @@ void migration_enter(struct migration *mig, enum migration_status s);
 void migration_left(void *mig);
 void migration_decided(struct migration *mig, const char *action, const char *reason);
 
-/* -- migration_thread.c: its own thread -- */
+/* -- run.c: its own thread -- */
 
 void *migration_out_thread(void *mig);
 void *migration_in_thread(void *mig);
@@ -100,7 +100,7 @@ bool migration_may_throttle(const struct migration_parameters *p);
 bool migration_may_use_xbzrle(const struct migration_parameters *p);
 struct converge_bounds migration_throttle_bounds(const struct migration_parameters *p);
 
-/* -- migration_check.c -- */
+/* -- check/run.c -- */
 
 bool migration_is_checking(struct migration *mig);
 

@@ -16,9 +16,9 @@
 
 #include "migrate/channel/inherited.h"
 #include "migrate/channel/listeners.h"
-#include "migrate/destination.h"
-#include "migrate/door.h"
-#include "migrate/refusals.h"
+#include "migrate/destination/destination.h"
+#include "migrate/destination/door.h"
+#include "migrate/destination/refusals.h"
 #include "vmm/config.h"
 #include "vmm/control/commands.h"
 #include "vmm/control/server.h"

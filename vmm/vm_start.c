@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "devices/models.h"
-#include "migrate/await.h"
+#include "migrate/destination/await.h"
 #include "migrate/channel/channel.h"
 #include "migrate/migration.h"
 #include "vmm/base/err.h"

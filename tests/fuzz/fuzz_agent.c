@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "migrate/agent.h"
+#include "migrate/agent/agent.h"
 #include "vmm/base/words.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);

@@ -9,7 +9,7 @@
 
 #include "devices/models.h"
 #include "tests/fuzz/damage.h"
-#include "tests/unit/vring.h"
+#include "tests/unit/lib/vring.h"
 #include "vmm/arch.h"
 #include "vmm/states.h"
 

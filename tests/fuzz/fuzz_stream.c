@@ -16,7 +16,7 @@
 #include <zlib.h>
 
 #include "migrate/channel/channel.h"
-#include "migrate/destination.h"
+#include "migrate/destination/destination.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"

@@ -6,8 +6,8 @@
 
 #include "vmm/base/err.h"
 #include "vmm/cli/client.h"
-#include "vmm/cli/figures.h"
-#include "vmm/cli/follow.h"
+#include "vmm/cli/move/figures.h"
+#include "vmm/cli/move/follow.h"
 #include "vmm/cli/verb.h"
 
 static int cancel(struct follow *f, const char *vm, struct err *e)

@@ -7,7 +7,7 @@
 #include "vmm/base/err.h"
 #include "vmm/base/print.h"
 #include "vmm/cli/client.h"
-#include "vmm/cli/figures.h"
+#include "vmm/cli/move/figures.h"
 #include "vmm/cli/verb.h"
 
 struct resumed {

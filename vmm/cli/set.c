@@ -11,7 +11,7 @@
 #include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
-#include "vmm/cli/parameters.h"
+#include "vmm/cli/move/parameters.h"
 #include "vmm/cli/verb.h"
 
 enum { OPT_HELP, OPT_JSON };

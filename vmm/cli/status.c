@@ -10,7 +10,7 @@
 #include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
-#include "vmm/cli/figures.h"
+#include "vmm/cli/move/figures.h"
 #include "vmm/cli/verb.h"
 
 struct vm_status {

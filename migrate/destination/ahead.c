@@ -1,0 +1,255 @@
+/* Touching memory ahead of its data: see ahead.h. */
+#include "migrate/destination/ahead.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "migrate/codec/zero.h"
+#include "migrate/stream/record.h"
+#include "vmm/base/bitmap.h"
+#include "vmm/base/err.h"
+#include "vmm/memory.h"
+
+/* Since Linux 5.14; older kernels refuse it, and the data touch the memory themselves. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Pages of a unit that are looked at: memory that is touched but zero is left alone over there. */
+#define SAMPLES 4u
+
+static uint64_t units_of(const struct guest_block *b)
+{
+	return (b->pages + AHEAD_UNIT_PAGES - 1) / AHEAD_UNIT_PAGES;
+}
+
+/* -- source -- */
+
+static bool has_data(const struct guest_block *b, const uint64_t *touched, uint64_t unit)
+{
+	uint64_t at = unit * AHEAD_UNIT_PAGES, end = at + AHEAD_UNIT_PAGES, i;
+
+	end = end < b->pages ? end : b->pages;
+	/* Few pages, not in a large one: they would cost more memory there than here. */
+	if (bitmap_count(touched + at / 64, end - at) < (end - at) / 2)
+		return false;
+	for (i = 0; i < SAMPLES; i++, at += AHEAD_UNIT_PAGES / SAMPLES) {
+		at = at < end ? bitmap_next_set(touched, end, at) : end;
+		if (at == end)
+			return false;
+		if (!zero_page(b->host + at * PAGE_SIZE))
+			return true;
+	}
+	return false;
+}
+
+size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t *touched,
+		    uint64_t *at, uint64_t end, uint8_t body[AHEAD_BODY_MAX])
+{
+	uint64_t units = end < units_of(b) ? end : units_of(b), unit = *at, from, first;
+	uint64_t pages = units * AHEAD_UNIT_PAGES < b->pages ? units * AHEAD_UNIT_PAGES : b->pages;
+	uint8_t *run = body + AHEAD_HEAD_BYTES;
+	uint32_t n = 0;
+
+	while (unit < units && n < AHEAD_RUNS_MAX) {
+		first = bitmap_next_set(touched, pages, unit * AHEAD_UNIT_PAGES);
+		from = unit = first < pages ? first / AHEAD_UNIT_PAGES : units;
+		while (unit < units && has_data(b, touched, unit))
+			unit++;
+		if (unit == from) {
+			unit += unit < units;
+			continue;
+		}
+		first = unit * AHEAD_UNIT_PAGES;
+		put_u64(run, from * AHEAD_UNIT_PAGES);
+		put_u64(run + 8, (first < b->pages ? first : b->pages) - from * AHEAD_UNIT_PAGES);
+		run += AHEAD_RUN_BYTES;
+		n++;
+	}
+	*at = unit;
+	put_u32(body, block);
+	put_u32(body + 4, n);
+	return n ? (size_t)(run - body) : 0;
+}
+
+/* -- destination -- */
+
+/* The next unit, when the data are near enough: under lock. False: nothing more to do. */
+static bool next_unit(struct ahead *a, uint64_t *unit)
+{
+	while (!a->end) {
+		uint64_t reached;
+
+		__atomic_store_n(&a->waiting, true, __ATOMIC_SEQ_CST);
+		reached = __atomic_load_n(&a->reached, __ATOMIC_SEQ_CST);
+		if (a->next == a->n_told || a->next > reached + AHEAD_WINDOW_UNITS) {
+			pthread_cond_wait(&a->changed, &a->lock);
+			continue;
+		}
+		*unit = a->told[a->next++];
+		if (a->next >= reached)
+			return true;
+		/* The data were faster. */
+	}
+	return false;
+}
+
+static void *ahead_thread(void *arg)
+{
+	struct ahead *a = arg;
+	uint64_t unit;
+
+	pthread_mutex_lock(&a->lock);
+	while (next_unit(a, &unit)) {
+		const struct guest_block *b;
+		uint64_t page, n;
+		unsigned int i = a->guest->n_blocks - 1;
+
+		pthread_mutex_unlock(&a->lock);
+		while (unit < a->first[i])
+			i--;
+		b = &a->guest->blocks[i];
+		page = (unit - a->first[i]) * AHEAD_UNIT_PAGES;
+		n = b->pages - page < AHEAD_UNIT_PAGES ? b->pages - page : AHEAD_UNIT_PAGES;
+		if (madvise(b->host + page * PAGE_SIZE, n * PAGE_SIZE, MADV_POPULATE_WRITE))
+			return NULL; /* the data will show what is wrong */
+		pthread_mutex_lock(&a->lock);
+	}
+	pthread_mutex_unlock(&a->lock);
+	return NULL;
+}
+
+/* One is faster than a fast link with large pages; where there are cores to spare, more. */
+static unsigned int threads_wanted(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN) / 4;
+
+	return cpus < 1 ? 1 : cpus > AHEAD_THREADS_MAX ? AHEAD_THREADS_MAX : (unsigned int)cpus;
+}
+
+void ahead_init(struct ahead *a, const struct guest *g)
+{
+	unsigned int i;
+
+	memset(a, 0, sizeof(*a));
+	a->guest = g;
+	pthread_mutex_init(&a->lock, NULL);
+	pthread_cond_init(&a->changed, NULL);
+	for (i = 0; i < g->n_blocks; i++) {
+		a->first[i] = a->units;
+		a->units += units_of(&g->blocks[i]);
+	}
+}
+
+/* Once each: whoever tells a unit again tells nothing. */
+static void tell(struct ahead *a, uint64_t unit)
+{
+	if (a->place[unit])
+		return;
+	a->told[a->n_told++] = (uint32_t)unit;
+	__atomic_store_n(&a->place[unit], (uint32_t)a->n_told, __ATOMIC_RELAXED);
+}
+
+/* Checks the body as it takes its units over. */
+static int take_runs(struct ahead *a, const struct record *rec, struct err *e)
+{
+	const struct guest_block *b = &a->guest->blocks[get_u32(rec->body)];
+	const uint8_t *run = rec->body + AHEAD_HEAD_BYTES;
+	uint32_t n = get_u32(rec->body + 4), i;
+	uint64_t first, pages, unit, end = 0;
+
+	for (i = 0; i < n; i++, run += AHEAD_RUN_BYTES) {
+		first = get_u64(run);
+		pages = get_u64(run + 8);
+		if (first % AHEAD_UNIT_PAGES || first < end || first >= b->pages || !pages ||
+		    pages > b->pages - first)
+			return err_set(e,
+				       "an AHEAD record of pages outside memory block, or out of "
+				       "order: %" PRIu32,
+				       get_u32(rec->body));
+		for (unit = first; unit < first + pages; unit += AHEAD_UNIT_PAGES)
+			tell(a, a->first[get_u32(rec->body)] + unit / AHEAD_UNIT_PAGES);
+		end = first + pages;
+	}
+	return 0;
+}
+
+static bool make_room(struct ahead *a)
+{
+	uint32_t *place;
+
+	if (a->place)
+		return true;
+	free(a->told);
+	a->told = calloc(a->units, sizeof(a->told[0]));
+	place = a->told ? calloc(a->units, sizeof(place[0])) : NULL;
+	__atomic_store_n(&a->place, place, __ATOMIC_RELEASE);
+	return place;
+}
+
+int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
+{
+	uint32_t block, n;
+	int rc;
+
+	if (rec->body_bytes < AHEAD_HEAD_BYTES)
+		return err_set(e, "an AHEAD record of %" PRIu32 " bytes", rec->body_bytes);
+	block = get_u32(rec->body);
+	n = get_u32(rec->body + 4);
+	if (block >= a->guest->n_blocks || n > AHEAD_RUNS_MAX ||
+	    rec->body_bytes != AHEAD_HEAD_BYTES + n * AHEAD_RUN_BYTES)
+		return err_set(e, "an AHEAD record of %" PRIu32 " runs of memory block %" PRIu32, n,
+			       block);
+	/* A hint for more than there is memory for is none. */
+	if (a->units > UINT32_MAX || !make_room(a))
+		return 0;
+	pthread_mutex_lock(&a->lock);
+	rc = take_runs(a, rec, e);
+	pthread_cond_broadcast(&a->changed);
+	pthread_mutex_unlock(&a->lock);
+	while (!rc && !a->end && a->threads < threads_wanted() &&
+	       pthread_create(&a->thread[a->threads], NULL, ahead_thread, a) == 0)
+		pthread_setname_np(a->thread[a->threads++], "migrate-ahead");
+	return rc;
+}
+
+void ahead_reached(struct ahead *a, unsigned int block, uint64_t page)
+{
+	const uint32_t *places = __atomic_load_n(&a->place, __ATOMIC_ACQUIRE);
+	uint64_t before = __atomic_load_n(&a->reached, __ATOMIC_RELAXED), place;
+
+	if (!places)
+		return;
+	place = __atomic_load_n(&places[a->first[block] + page / AHEAD_UNIT_PAGES],
+				__ATOMIC_RELAXED);
+	while (place > before && !__atomic_compare_exchange_n(&a->reached, &before, place, true,
+							      __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+		;
+	if (place <= before || !__atomic_exchange_n(&a->waiting, false, __ATOMIC_SEQ_CST))
+		return;
+	pthread_mutex_lock(&a->lock);
+	pthread_cond_broadcast(&a->changed);
+	pthread_mutex_unlock(&a->lock);
+}
+
+void ahead_free(struct ahead *a)
+{
+	unsigned int i;
+
+	if (!a->guest)
+		return;
+	pthread_mutex_lock(&a->lock);
+	a->end = true;
+	pthread_cond_broadcast(&a->changed);
+	pthread_mutex_unlock(&a->lock);
+	for (i = 0; i < a->threads; i++)
+		pthread_join(a->thread[i], NULL);
+	free(a->told);
+	free(a->place);
+	pthread_cond_destroy(&a->changed);
+	pthread_mutex_destroy(&a->lock);
+	a->guest = NULL;
+}

@@ -1,0 +1,338 @@
+/*
+ * Those that connect: see callers.h. Each caller's thread reads only its own connection, and ends
+ * when it has spoken, its time is up, it was sent away (its connection is shut down), or all is
+ * stopped. Nothing that a caller does, and no want of descriptors or memory, ends the waiting.
+ */
+#include "migrate/destination/callers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "migrate/channel/channel.h"
+#include "migrate/channel/listeners.h"
+#include "migrate/source/lanes.h"
+#include "migrate/check/probe.h"
+#include "migrate/destination/refusals.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/log.h"
+
+/* When nothing can be accepted, so long nothing is tried: who waits would keep us awake. */
+#define DEAF_US 200000u
+
+int caller_hello(struct reader *r, struct hello *h, struct err *e)
+{
+	char here[sizeof(h->arch)] = "";
+	struct utsname u;
+	struct record rec;
+
+	if (reader_record(r, &rec, e))
+		return -1;
+	if (hello_decode(&rec, h, e))
+		return err_context(e, "%s", r->channel->name);
+	if (uname(&u) == 0)
+		memcpy(here, u.machine, strnlen(u.machine, sizeof(here) - 1));
+	if (strcmp(h->arch, here))
+		return err_set(e, "%s: made on %s, this host is %s", r->channel->name, h->arch,
+			       here);
+	return 0;
+}
+
+/* What follows HELLO where a migration begins. */
+static int caller_machine(struct reader *r, const struct hello *hello, struct tree *machine,
+			  struct err *e)
+{
+	struct record rec;
+
+	if (hello->role != ROLE_MAIN || !hello->lanes || hello->lanes > LANES_MAX)
+		return err_set(e, "%s: not the beginning of a migration", r->channel->name);
+	if (reader_expect(r, RECORD_MACHINE, &rec, e))
+		return -1;
+	if (tree_copy(machine, rec.body, rec.body_bytes, e))
+		return err_context(e, "%s: the machine", r->channel->name);
+	if (tree_count_nodes(machine) > TREE_MACHINE_NODES_MAX) {
+		tree_free(machine);
+		return err_set(e,
+			       "%s: the machine: its tree has more nodes than any machine of this "
+			       "version",
+			       r->channel->name);
+	}
+	return 0;
+}
+
+int caller_begin(struct reader *r, struct hello *hello, struct tree *machine, struct err *e)
+{
+	return caller_hello(r, hello, e) || caller_machine(r, hello, machine, e) ? -1 : 0;
+}
+
+void heard_dismiss(struct heard *h, const char *why)
+{
+	struct writer w = { .channel = h->reader.channel };
+
+	if (why)
+		writer_record(&w, RECORD_CHECKED, why, strnlen(why, 500), NULL, 0, NULL);
+	channel_close(h->reader.channel);
+	reader_free(&h->reader);
+	tree_free(&h->machine);
+}
+
+/* All that it has to say; 0 when it is one of those that are waited for. */
+static int hear_out(struct caller *c)
+{
+	struct heard *h = &c->heard;
+
+	if (caller_hello(&h->reader, &h->hello, &c->why))
+		return -1;
+	if (c->all->in_arrival && h->hello.role != ROLE_MAIN)
+		return 0;
+	if (h->hello.role != ROLE_PROBE)
+		return caller_machine(&h->reader, &h->hello, &h->machine, &c->why);
+	c->probe = probe_answer(&h->reader, &c->why) == 0;
+	return -1;
+}
+
+static void *hear(void *arg)
+{
+	struct caller *c = arg;
+	uint64_t one = 1;
+
+	c->rc = hear_out(c);
+	pthread_mutex_lock(&c->all->lock);
+	c->spoken = true;
+	pthread_mutex_unlock(&c->all->lock);
+	while (write(c->all->told_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	return NULL;
+}
+
+/* One that measures has had its CHECKED: there is no second one. */
+static bool was_answered(const struct caller *c)
+{
+	return !c->all->in_arrival && c->heard.hello.role == ROLE_PROBE;
+}
+
+static bool has_spoken(struct caller *c)
+{
+	bool spoken;
+
+	pthread_mutex_lock(&c->all->lock);
+	spoken = c->spoken;
+	pthread_mutex_unlock(&c->all->lock);
+	return spoken;
+}
+
+/* Waits for its thread; the slot is free then. */
+static void let_go(struct caller *c)
+{
+	pthread_join(c->thread, NULL);
+	c->there = false;
+}
+
+static void send_away(struct caller *c)
+{
+	bool spoken = has_spoken(c);
+
+	if (!spoken)
+		channel_shutdown(c->heard.reader.channel);
+	let_go(c);
+	heard_dismiss(&c->heard, spoken && !c->rc ? CALLERS_BUSY : NULL);
+}
+
+int callers_take(struct callers *cs, struct heard *out)
+{
+	for (unsigned int i = 0; i < CALLERS_MAX; i++) {
+		struct caller *c = &cs->caller[i];
+
+		if (!c->there || !has_spoken(c))
+			continue;
+		let_go(c);
+		if (c->rc == 0) {
+			*out = c->heard;
+			channel_set_deadline(out->reader.channel, -1);
+			return 0;
+		}
+		if (c->probe)
+			log_verbose("a source has measured the link");
+		else
+			refusals_tell(cs->refusals,
+				      "a connection that is no migration was closed: %s",
+				      c->why.text);
+		/* Who speaks in records is told why: another version, another architecture. */
+		heard_dismiss(&c->heard,
+			      c->heard.reader.sequence && !was_answered(c) ? c->why.text : NULL);
+	}
+	return 1;
+}
+
+/*
+ * A free slot; if there is none, that of the one that has been silent for longest. NULL: all have
+ * spoken just now, and are to be heard first.
+ */
+static struct caller *find_slot(struct callers *cs)
+{
+	struct caller *oldest = NULL;
+
+	for (unsigned int i = 0; i < CALLERS_MAX; i++) {
+		struct caller *c = &cs->caller[i];
+
+		if (!c->there)
+			return c;
+		if (!has_spoken(c) && (!oldest || c->since_us < oldest->since_us))
+			oldest = c;
+	}
+	if (oldest) {
+		send_away(oldest);
+		refusals_tell(cs->refusals,
+			      "a connection that said nothing was closed: too many others wait");
+	}
+	return oldest;
+}
+
+/*
+ * Accepting failed for want of something. With the spare descriptor one can be taken, and closed:
+ * it hears of it, and would else be found waiting again at once. What cannot be helped is left
+ * alone for a moment.
+ */
+static void turn_away(struct callers *cs, int listen_fd, int why)
+{
+	int fd = -1;
+
+	if ((why == EMFILE || why == ENFILE) && cs->spare_fd >= 0) {
+		close(cs->spare_fd);
+		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd >= 0)
+			close(fd);
+		cs->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	}
+	refusals_tell(cs->refusals, "a connection cannot be accepted: %s", strerror(why));
+	if (fd < 0)
+		cs->deaf_until_us = clock_us() + DEAF_US;
+}
+
+/* A thread for a connection; -1: there can be none, and it is closed. */
+static int hear_one(struct callers *cs, struct caller *c, int fd, struct err *e)
+{
+	int rc;
+
+	*c = (struct caller){ .all = cs, .since_us = clock_us() };
+	if (socket_channel(&c->heard.reader.channel, fd, "source", cs->stop_fd, e)) {
+		close(fd);
+		return -1;
+	}
+	channel_set_deadline(c->heard.reader.channel, cs->hello_ms);
+	rc = pthread_create(&c->thread, NULL, hear, c);
+	if (rc) {
+		heard_dismiss(&c->heard, NULL);
+		return err_errno(e, rc, "cannot start a thread");
+	}
+	pthread_setname_np(c->thread, "migrate-hello");
+	c->there = true;
+	return 0;
+}
+
+/* Whoever has connected, if it is still there. */
+static void let_in(struct callers *cs, int listen_fd)
+{
+	struct caller *c = find_slot(cs);
+	struct err e;
+	int fd;
+
+	if (!c)
+		return;
+	fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	/* It has gone again, or somebody else has taken it. */
+	if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
+		return;
+	if (fd < 0) {
+		turn_away(cs, listen_fd, errno);
+	} else if (hear_one(cs, c, fd, &e)) {
+		refusals_tell(cs->refusals, "a connection was closed unheard: %s", e.text);
+		cs->deaf_until_us = clock_us() + DEAF_US;
+	}
+}
+
+int callers_init(struct callers *cs, const struct listeners *listeners, struct refusals *refusals,
+		 int stop_fd, int hello_ms, bool in_arrival, struct err *e)
+{
+	memset(cs, 0, sizeof(*cs));
+	cs->listeners = listeners;
+	cs->refusals = refusals;
+	cs->stop_fd = stop_fd;
+	cs->hello_ms = hello_ms;
+	cs->in_arrival = in_arrival;
+	cs->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (cs->told_fd < 0)
+		return err_errno(e, errno, "cannot make an eventfd");
+	cs->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	pthread_mutex_init(&cs->lock, NULL);
+	return 0;
+}
+
+/* How long to wait at most, until `end_us` and for one that may be tried again. */
+static int wait_ms(const struct callers *cs, int timeout_ms, uint64_t end_us, bool deaf)
+{
+	uint64_t now = clock_us(), until = timeout_ms < 0 ? UINT64_MAX : end_us;
+
+	if (deaf && cs->deaf_until_us < until)
+		until = cs->deaf_until_us;
+	if (until == UINT64_MAX)
+		return -1;
+	return now < until ? (int)((until - now + 999) / 1000) : 0;
+}
+
+/* What can be waited for: one has spoken, stop, and those that want to be accepted. */
+static int wait_for_news(struct callers *cs, int timeout_ms, uint64_t end_us, struct err *e)
+{
+	struct pollfd fds[2 + LISTENERS_MAX] = { { cs->told_fd, POLLIN, 0 },
+						 { cs->stop_fd, POLLIN, 0 } };
+	bool deaf = cs->deaf_until_us > clock_us();
+	unsigned int n = 2, i;
+	uint64_t told;
+	int rc;
+
+	for (i = 0; i < cs->listeners->n && !deaf; i++)
+		fds[n++] = (struct pollfd){ cs->listeners->fd[i], POLLIN, 0 };
+	rc = poll(fds, n, wait_ms(cs, timeout_ms, end_us, deaf));
+	if (rc < 0 && errno != EINTR)
+		return err_errno(e, errno, "cannot wait for a connection");
+	if (rc > 0 && fds[1].revents)
+		return err_set(e, "cancelled");
+	if (rc > 0 && fds[0].revents)
+		while (read(cs->told_fd, &told, sizeof(told)) < 0 && errno == EINTR)
+			;
+	for (i = 2; rc > 0 && i < n; i++)
+		if (fds[i].revents)
+			let_in(cs, fds[i].fd);
+	return 0;
+}
+
+int callers_next(struct callers *cs, int timeout_ms, struct heard *out, struct err *e)
+{
+	uint64_t end_us = clock_us() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000;
+
+	while (callers_take(cs, out)) {
+		if (timeout_ms >= 0 && clock_us() >= end_us) {
+			err_set(e, "none came in time");
+			return 1;
+		}
+		if (wait_for_news(cs, timeout_ms, end_us, e))
+			return -1;
+	}
+	return 0;
+}
+
+void callers_free(struct callers *cs)
+{
+	for (unsigned int i = 0; i < CALLERS_MAX; i++)
+		if (cs->caller[i].there)
+			send_away(&cs->caller[i]);
+	close(cs->told_fd);
+	if (cs->spare_fd >= 0)
+		close(cs->spare_fd);
+	pthread_mutex_destroy(&cs->lock);
+}

@@ -1,0 +1,321 @@
+/*
+ * What a migration does on its own thread, and tells its owner: see migration_internal.h.
+ */
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "migrate/channel/channel.h"
+#include "migrate/channel/inherited.h"
+#include "migrate/destination/destination.h"
+#include "migrate/migration_internal.h"
+#include "vmm/base/clock.h"
+
+/* How often one that waits for its turn looks whether it has come. */
+#define TURN_MS 100
+
+/* -- telling the owner -- */
+
+struct news {
+	struct migration *mig;
+	enum migration_status status;
+	uint64_t round;
+	const char *action, *reason;
+};
+
+static void tell_status(void *arg)
+{
+	struct news *n = arg;
+
+	migration_enter(n->mig, n->status);
+}
+
+static void tell_pass(void *arg)
+{
+	struct news *n = arg;
+
+	n->mig->events.pass(n->mig->events.arg, n->round);
+}
+
+static void tell_decision(void *arg)
+{
+	struct news *n = arg;
+
+	migration_decided(n->mig, n->action, n->reason);
+}
+
+void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&mig->calling);
+	loop_call(mig->owner_loop, fn, arg);
+	pthread_mutex_unlock(&mig->calling);
+}
+
+/*
+ * On the owner's thread, so that the end is never seen there before the migration's thread has
+ * nothing more to ask of it: whoever sees the end may start anew, and joins that thread.
+ */
+static void set_status(struct migration *mig, enum migration_status s)
+{
+	struct news n = { .mig = mig, .status = s };
+
+	migration_call_owner(mig, tell_status, &n);
+}
+
+static void on_phase(void *arg, enum source_phase p)
+{
+	static const enum migration_status statuses[] = {
+		[SOURCE_SETUP] = MIGRATION_SETUP,
+		[SOURCE_PRECOPY] = MIGRATION_ACTIVE,
+		[SOURCE_SWITCHOVER] = MIGRATION_DEVICE,
+	};
+
+	set_status(arg, statuses[p]);
+}
+
+static void on_round(void *arg, uint64_t round)
+{
+	struct migration *mig = arg;
+	struct news n = { .mig = mig, .round = round };
+
+	migration_call_owner(mig, tell_pass, &n);
+}
+
+void migration_tell_decision(void *arg, const char *action, const char *reason)
+{
+	struct migration *mig = arg;
+	struct news n = { .mig = mig, .action = action, .reason = reason };
+
+	migration_call_owner(mig, tell_decision, &n);
+}
+
+/* From here on no cancel is taken. */
+static int on_commit(void *arg, struct err *e)
+{
+	struct migration *mig = arg;
+	bool cancelled;
+
+	pthread_mutex_lock(&mig->lock);
+	cancelled = mig->status == MIGRATION_CANCELLING;
+	mig->committed = !cancelled;
+	pthread_mutex_unlock(&mig->lock);
+	return cancelled ? err_set(e, "cancelled") : 0;
+}
+
+/* "cancelled" alone would not say by whom or what. */
+static void on_explain(void *arg, struct err *e)
+{
+	struct migration *mig = arg;
+
+	pthread_mutex_lock(&mig->lock);
+	if (mig->status == MIGRATION_CANCELLING) {
+		if (mig->cancel_reason.text[0])
+			*e = mig->cancel_reason;
+		else
+			err_set(e, "the migration was cancelled");
+	}
+	pthread_mutex_unlock(&mig->lock);
+}
+
+/* The same for a guest that has arrived, on the owner's thread. What has ended this VM, but was not
+ * looked at yet, counts: its owner looks now. */
+static int on_arrived(void *arg, struct err *e)
+{
+	struct migration *mig = arg;
+
+	if (mig->events.arrived && mig->events.arrived(mig->events.arg, e))
+		return -1;
+	if (on_commit(mig, e) == 0)
+		return 0;
+	on_explain(mig, e);
+	return -1;
+}
+
+/* -- the migration's thread -- */
+
+struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
+				  struct err *e)
+{
+	struct channel *ch;
+	int fd = u->kind == URI_FD ? inherited_take(mig->inherited, u->fd, e)
+				   : uri_connect(u, bind[0] ? bind : NULL, mig->stop_fd, e);
+
+	if (fd < 0)
+		return NULL;
+	if (socket_channel(&ch, fd, u->text, mig->stop_fd, e)) {
+		close(fd);
+		return NULL;
+	}
+	return ch;
+}
+
+static struct channel *open_connection(void *arg, struct err *e)
+{
+	struct migration *mig = arg;
+
+	return migration_connect(mig, &mig->uri, mig->used.bind, e);
+}
+
+static void tell_waiting(struct migration *mig, const char *why)
+{
+	pthread_mutex_lock(&mig->lock);
+	snprintf(mig->waiting, sizeof(mig->waiting), "%s", why);
+	pthread_mutex_unlock(&mig->lock);
+}
+
+/* Until there is a slot for it among the migrations that leave this host. */
+static int await_turn(struct migration *mig, struct err *e)
+{
+	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
+	struct pollfd stop = { mig->stop_fd, POLLIN, 0 };
+	char others[300], told[sizeof(others)] = "", why[sizeof(others) + 200];
+	int rc;
+
+	while ((rc = slots_take(&mig->slots, p ? p->max_migrations : 0, others, sizeof(others),
+				e)) == 0) {
+		if (others[0] && strcmp(others, told)) {
+			memcpy(told, others, sizeof(told));
+			snprintf(why, sizeof(why),
+				 "the policy '%s' allows %u migration%s from this host at once; "
+				 "under way: %s",
+				 p->name, p->max_migrations, p->max_migrations == 1 ? "" : "s",
+				 others);
+			tell_waiting(mig, why);
+			migration_tell_decision(mig, "wait", why);
+		}
+		if (poll(&stop, 1, TURN_MS) > 0) {
+			rc = err_set(e, "cancelled");
+			break;
+		}
+	}
+	tell_waiting(mig, "");
+	if (rc > 0 && told[0])
+		migration_tell_decision(mig, "wait", "its turn has come");
+	return rc > 0 || !p ? 0 : -1;
+}
+
+struct migration_parameters migration_effective(const struct migration_parameters *p)
+{
+	struct migration_parameters used = *p;
+
+	if (used.downtime_chosen)
+		used.policy.n_initial = 0;
+	return used;
+}
+
+bool migration_may_throttle(const struct migration_parameters *p)
+{
+	return p->auto_converge || (p->has_policy && p->policy.auto_convergence);
+}
+
+bool migration_may_use_xbzrle(const struct migration_parameters *p)
+{
+	return p->xbzrle || (p->has_policy && p->policy.compression);
+}
+
+struct converge_bounds migration_throttle_bounds(const struct migration_parameters *p)
+{
+	return (struct converge_bounds){ .initial = (unsigned int)p->throttle_initial * 10,
+					 .increment = (unsigned int)p->throttle_increment * 10,
+					 .max = (unsigned int)p->throttle_max * 10 };
+}
+
+static int migrate_out(struct migration *mig, struct err *e)
+{
+	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
+	struct source *s = &mig->source;
+	int rc = 0;
+
+	*s = (struct source){
+		.guest = &mig->guest.guest,
+		.n_lanes = mig->uri.kind != URI_FILE && mig->used.multifd ? mig->used.channels : 1,
+		.cold = mig->uri.kind == URI_FILE,
+		.stop_fd = mig->stop_fd,
+		.limits = &mig->limits,
+		.auto_converge = migration_may_throttle(&mig->used),
+		.xbzrle = migration_may_use_xbzrle(&mig->used),
+		.dirty_limit = mig->used.dirty_limit,
+		.least_dirty_bytes = mig->used.vcpu_dirty_limit << 20,
+		.throttle = migration_throttle_bounds(&mig->used),
+		.xbzrle_cache_bytes = mig->used.xbzrle_cache_bytes,
+		.compression = mig->used.compression,
+		.level = (int)(mig->used.compression == CODEC_ZLIB ? mig->used.zlib_level
+								   : mig->used.zstd_level),
+		.patient = timeout_is_set(&mig->used.timeout),
+		.teller = &mig->teller,
+		.guest_events = p && p->guest_events && mig->uri.kind != URI_FILE,
+		.stats = &mig->stats,
+		.events = { on_phase, on_round, migration_tell_decision, on_commit, open_connection,
+			    on_explain, mig },
+	};
+	if (s->cold) {
+		rc = file_channel_create(&s->channel, mig->uri.path, e);
+	} else {
+		steer_begin(s, p);
+		if (mig->slots.fd >= 0 && await_turn(mig, e))
+			return -1;
+		s->channel = open_connection(mig, e);
+	}
+	if (!rc && s->channel) {
+		rc = source_run(s, e);
+		channel_close(s->channel);
+	} else {
+		rc = -1;
+	}
+	slots_release(&mig->slots);
+	return rc;
+}
+
+static enum migration_status outcome(struct migration *mig, int rc, const struct err *e)
+{
+	bool cancelled;
+
+	pthread_mutex_lock(&mig->lock);
+	mig->end_us = clock_us();
+	cancelled = mig->status == MIGRATION_CANCELLING && !mig->source.stuck;
+	if (rc)
+		mig->error = cancelled ? mig->cancel_reason : *e;
+	/* A timeout is a failure with its own sentence; a person's cancel is none. */
+	cancelled = cancelled && !mig->error.text[0];
+	pthread_mutex_unlock(&mig->lock);
+	if (!rc)
+		return MIGRATION_COMPLETED;
+	if (mig->source.owner == OWNER_NOBODY || mig->arrived_undecided)
+		return MIGRATION_UNDECIDED;
+	return cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED;
+}
+
+void *migration_out_thread(void *arg)
+{
+	struct migration *mig = arg;
+	struct err e = { "" };
+	int rc = migrate_out(mig, &e);
+
+	enum migration_status s = outcome(mig, rc, &e);
+
+	/* Whoever hears of the completion may end this process: it is said before where it went. */
+	if (!rc)
+		migration_call_owner(mig, migration_left, mig);
+	set_status(mig, s);
+	return NULL;
+}
+
+void *migration_in_thread(void *arg)
+{
+	struct migration *mig = arg;
+	struct destination *d = mig->destination;
+	struct err e = { "" };
+	int rc;
+
+	d->commit = on_arrived;
+	d->commit_arg = mig;
+	set_status(mig, MIGRATION_ACTIVE);
+	rc = destination_receive(d, &mig->guest.guest, &mig->stats, &e) ||
+	     destination_start(d, mig->paused, &e);
+	mig->arrived_undecided = rc && d->undecided;
+	mig->arrived_runs = d->run && !mig->paused;
+	destination_free(d);
+	set_status(mig, outcome(mig, rc, &e));
+	return NULL;
+}

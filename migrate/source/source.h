@@ -1,0 +1,129 @@
+/*
+ * The source's side of a migration, from the first record to the last (README.md draws it). Knows
+ * the guest by guest.h and the other side by channels; says what happens by callbacks.
+ */
+#ifndef GODWIT_MIGRATE_SOURCE_H
+#define GODWIT_MIGRATE_SOURCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "migrate/source/brake.h"
+#include "migrate/policy/expect.h"
+#include "migrate/guest.h"
+#include "migrate/source/lanes.h"
+#include "migrate/stats.h"
+#include "migrate/source/steer.h"
+#include "migrate/source/unused.h"
+#include "migrate/source/watch.h"
+
+struct channel;
+struct err;
+struct teller;
+
+/* Who owns the guest. */
+enum owner { OWNER_SOURCE, OWNER_NOBODY, OWNER_DESTINATION };
+
+enum source_phase { SOURCE_SETUP, SOURCE_PRECOPY, SOURCE_SWITCHOVER };
+
+/* May change while it runs: atomic. */
+struct source_limits {
+	uint64_t bandwidth; /* bytes a second, 0 = none */
+	uint64_t downtime_us;
+	uint64_t switchover_us; /* how long the guest may stand before GO; 0: see handover.h */
+	bool force;		/* park the guest now, whatever the pause will be */
+};
+
+struct source_events {
+	void (*phase)(void *arg, enum source_phase p);
+	void (*round)(void *arg, uint64_t round);
+	/* Something was decided: what, and why. */
+	void (*decision)(void *arg, const char *action, const char *reason);
+	/* The last moment to say no (-1 with "cancelled"): GO is sent next. */
+	int (*commit)(void *arg, struct err *e);
+	/* One more connection like the main one; NULL and an error where it cannot be had. */
+	struct channel *(*connect)(void *arg, struct err *e);
+	/* It has failed with `e`: may put a better reason there, for the destination. */
+	void (*explain)(void *arg, struct err *e);
+	void *arg;
+};
+
+/* What rounds have sent, with one bandwidth allowed. */
+struct rate_sample {
+	uint64_t us, bytes, pages, encoded, limit;
+};
+
+struct source {
+	/* Set by the caller. */
+	struct guest *guest;
+	struct channel *channel; /* the main one; not closed here */
+	unsigned int n_lanes;	 /* 1 to LANES_MAX */
+	bool cold;		 /* to a file: the guest is parked from the start, nobody answers */
+	int stop_fd;
+	struct source_limits *limits; /* a policy raises the downtime */
+	bool auto_converge, xbzrle;   /* may be used */
+	bool dirty_limit;	      /* as auto_converge, by a limit of what each vCPU dirties */
+	uint64_t least_dirty_bytes;   /* that each may dirty in a second in any case */
+	struct converge_bounds throttle;
+	bool patient;	       /* a timeout decides if the downtime limit cannot be kept */
+	struct teller *teller; /* NULL: the guest's agent is told nothing */
+	bool guest_events;     /* it is told of this migration */
+	uint64_t xbzrle_cache_bytes;
+	enum pages_codec compression; /* that may be used; 0 or CODEC_PLAIN: none */
+	int level;
+	struct stats *stats;
+	struct source_events events;
+
+	/* For tests; 0 and NULL: what is usual. How long to wait for CHECKED, for ROUND while the
+	 * guest runs, for RUNNING; and the spare time of the switchover timeout (handover.h). */
+	int checked_ms, round_ms, running_ms, spare_ms;
+	const uint8_t *fixed_id; /* 16 bytes */
+	const char *program;
+
+	/* Atomic: read by anybody. */
+	enum owner owner;
+
+	/* The migration's thread. */
+	struct expect expect;
+	struct steer steer; /* steer_begin before source_run; zero: no policy */
+	struct lanes lanes;
+	struct watch watch;
+	struct brake brake;
+	struct unused unused;
+	struct page_cache *cache;  /* for XBZRLE */
+	struct rate_sample sample; /* since the last one that was enough */
+	/* Bytes a second of pages as they were, where they were encoded; else 0. And the bandwidth
+	 * that was allowed when it, and when what is sent, was measured. */
+	uint64_t page_rate, page_limit, rate_limit;
+	struct channel *extra[LANES_MAX];
+	uint64_t *pending[GUEST_BLOCKS_MAX];
+	uint64_t *touched; /* of the pages of a step */
+	uint8_t id[16];
+	uint64_t parked_at_us, give_up_us; /* 0: it was not limited yet */
+	bool parked, logging;
+	bool parked_within; /* a round, whose pages may still be on the way */
+	bool last_round_in; /* the destination has the one that was sent while the guest stood */
+	bool stuck;	    /* it has failed, and the guest could not be let run again */
+	bool answered;	    /* the destination has said why it cannot go on: it is in the error */
+};
+
+/*
+ * Does it all. 0: the guest runs at the destination (or lies in the file). -1: it does not, and
+ * s->owner says where it is: OWNER_SOURCE: as it was before, at full speed; OWNER_NOBODY: GO was
+ * sent and RUNNING did not come, the guest is parked here and must not be resumed without a person.
+ */
+int source_run(struct source *s, struct err *e);
+
+/* -- for rounds.c -- */
+
+/* A record on the main connection. */
+int source_send_record(struct source *s, enum record_type type, const void *body, size_t len,
+		       struct err *e);
+/* The next record from the destination, which must be of that type and come in that time. */
+int source_expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
+		  struct record *rec, struct err *e);
+/* In the middle of a round, which then goes on: by force, or as all fits a limit that was raised.
+ */
+int source_park_within_round(struct source *s, struct err *e);
+
+#endif

@@ -1,0 +1,477 @@
+/*
+ * godwit migrate VM URI: moves a running guest and stays until that is over. A client like any
+ * other: it sets parameters, says `migrate`, follows (follow.c) and tells (summary.c, report.c).
+ * Main thread of a short-lived process. Invariant: the exit code never claims more than is known;
+ * 1 and 3 mean that the guest did not leave.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "migrate/channel/uri.h"
+#include "vmm/base/err.h"
+#include "vmm/base/options.h"
+#include "vmm/base/print.h"
+#include "vmm/cli/move/check.h"
+#include "vmm/cli/client.h"
+#include "vmm/cli/move/follow.h"
+#include "vmm/cli/move/parameters.h"
+#include "vmm/cli/move/report.h"
+#include "vmm/cli/move/summary.h"
+#include "vmm/cli/verb.h"
+
+/* How long a VM whose guest has moved may take to end. */
+#define END_TIMEOUT_MS 30000
+
+struct migrate {
+	/* From the command line. */
+	const char *vm, *report;
+	char uri[sizeof(((struct uri *)0)->text)];
+	struct parameters parameters;
+	bool detach, json, help, check;
+
+	struct client client;
+	struct follow follow;
+	struct history history;
+	FILE *report_file;
+	bool report_is_new;
+};
+
+/* -- the command line -- */
+
+enum {
+	ARG_BANDWIDTH,
+	ARG_DOWNTIME,
+	ARG_POLICY,
+	ARG_TIMEOUT,
+	ARG_TIMEOUT_ACTION,
+	ARG_PROGRESS_TIMEOUT,
+	ARG_SWITCHOVER_TIMEOUT,
+	ARG_CHANNELS,
+	ARG_COMPRESS,
+	ARG_BIND,
+	ARG_AUTO_CONVERGE,
+	ARG_DETACH,
+	ARG_REPORT,
+	ARG_JSON,
+	ARG_CHECK,
+	ARG_HELP,
+	ARG_LATER
+};
+
+/* Those up to ARG_BIND are parameters of that name. */
+static const struct option_spec migrate_options[] = {
+	[ARG_BANDWIDTH] = { "bandwidth", true, 1 },
+	[ARG_DOWNTIME] = { "downtime", true, 1 },
+	[ARG_POLICY] = { "policy", true, 1 },
+	[ARG_TIMEOUT] = { "timeout", true, 1 },
+	[ARG_TIMEOUT_ACTION] = { "timeout-action", true, 1 },
+	[ARG_PROGRESS_TIMEOUT] = { "progress-timeout", true, 1 },
+	[ARG_SWITCHOVER_TIMEOUT] = { "switchover-timeout", true, 1 },
+	[ARG_CHANNELS] = { "channels", true, 1 },
+	[ARG_COMPRESS] = { "compress", true, 1 },
+	[ARG_BIND] = { "bind", true, 1 },
+	[ARG_AUTO_CONVERGE] = { "auto-converge", false, 1 },
+	[ARG_DETACH] = { "detach", false, 1 },
+	[ARG_REPORT] = { "report", true, 1 },
+	[ARG_JSON] = { "json", false, 1 },
+	[ARG_CHECK] = { "check", false, 1 },
+	[ARG_HELP] = { "help", false, 1 },
+	/* Not there yet: refused by name. */
+	[ARG_LATER] = { "post-copy", false, 1 },
+	{ "storage", false, 1 },
+	{ NULL, false, 0 },
+};
+
+/* Whether the report is wanted as HTML; -1 for a name that says neither. */
+static int is_html(const char *file, struct err *e)
+{
+	const char *dot = strrchr(file, '.');
+
+	if (dot && !strcmp(dot, ".html"))
+		return 1;
+	if (dot && !strcmp(dot, ".json"))
+		return 0;
+	return err_set(e, "--report: the name '%s' ends neither in .html nor in .json", file);
+}
+
+/* A path is looked for by the VM, which is elsewhere than its user. */
+static int take_uri(struct migrate *m, const char *text, struct err *e)
+{
+	char path[PATH_MAX];
+	struct uri u;
+	int n;
+
+	if ((!strncmp(text, "file:", 5) || !strncmp(text, "unix:", 5)) && text[5]) {
+		if (verb_absolute_path(text + 5, path, sizeof(path), e))
+			return -1;
+		n = snprintf(m->uri, sizeof(m->uri), "%.5s%s", text, path);
+	} else {
+		n = snprintf(m->uri, sizeof(m->uri), "%s", text);
+	}
+	if (n < 0 || (size_t)n >= sizeof(m->uri))
+		return err_set(e, "the URI is longer than %zu characters", sizeof(m->uri) - 1);
+	return uri_parse(m->uri, &u, e);
+}
+
+static int take_option(struct migrate *m, int option, const char *value, struct err *e)
+{
+	switch (option) {
+	case ARG_AUTO_CONVERGE:
+		return parameters_add(&m->parameters, "auto-converge", "on", e);
+	case ARG_DETACH:
+		m->detach = true;
+		return 0;
+	case ARG_REPORT:
+		m->report = value;
+		return is_html(value, e) < 0 ? -1 : 0;
+	case ARG_JSON:
+		m->json = true;
+		return 0;
+	case ARG_CHECK:
+		m->check = true;
+		return 0;
+	case ARG_HELP:
+		m->help = true;
+		return 0;
+	default:
+		if (option >= ARG_LATER)
+			return err_set(e, "--%s is not there yet", migrate_options[option].name);
+		if (parameters_add(&m->parameters, migrate_options[option].name, value, e))
+			return err_context(e, "--%s", migrate_options[option].name);
+		return 0;
+	}
+}
+
+/* What --check goes together with. */
+static int check_words(const struct migrate *m, struct err *e)
+{
+	if (m->detach || m->report)
+		return err_set(e, "--check moves nothing: not with --%s",
+			       m->detach ? "detach" : "report");
+	if (!strncmp(m->uri, "file:", 5) || !strncmp(m->uri, "fd:", 3))
+		return err_set(e,
+			       "--check needs a destination that answers, at tcp:HOST:PORT or "
+			       "unix:PATH, not %.100s",
+			       m->uri);
+	return 0;
+}
+
+static int parse(struct migrate *m, int argc, char **argv, struct err *e)
+{
+	struct options o = { .argc = argc, .argv = argv, .group = 1, .table = migrate_options };
+	const char *value;
+	int option;
+
+	for (;;) {
+		option = option_next(&o, &value, e);
+		if (option == OPTION_ERROR)
+			return err_context(e, "migrate");
+		if (option == OPTION_END)
+			break;
+		if (option != OPTION_OPERAND) {
+			if (take_option(m, option, value, e))
+				return -1;
+			if (m->help)
+				return 0;
+		} else if (!m->vm) {
+			m->vm = value;
+		} else if (!m->uri[0]) {
+			if (take_uri(m, value, e))
+				return -1;
+		} else {
+			return err_set(e, "migrate: unexpected '%s' (see godwit migrate --help)",
+				       value);
+		}
+	}
+	if (!m->vm || !m->uri[0])
+		return err_set(e, "migrate: the %s is missing (see godwit migrate --help)",
+			       m->vm ? "destination's URI" : "VM's name");
+	if (m->detach && m->report)
+		return err_set(e, "--report needs to stay until the end: not with --detach");
+	return m->check ? check_words(m, e) : 0;
+}
+
+/* -- telling -- */
+
+static void print_json(const struct migrate *m, const char *result)
+{
+	json_t *o = json_is_object(m->follow.answer) ? json_deep_copy(m->follow.answer)
+						     : json_object();
+
+	json_object_set_new(o, "result", json_string(result));
+	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+	putchar('\n');
+	json_decref(o);
+}
+
+static void print_summary(const struct migrate *m)
+{
+	char summary[SUMMARY_BYTES];
+
+	summary_write(&m->follow.figures, summary);
+	fputs(summary, stdout);
+}
+
+static int write_report(struct migrate *m, const char *result, struct err *e)
+{
+	struct report r = { .vm = m->client.name,
+			    .uri = m->uri,
+			    .result = result,
+			    .history = &m->history,
+			    .answer = m->follow.answer };
+	json_t *o;
+	int rc;
+
+	if (is_html(m->report, NULL)) {
+		report_html(&r, m->report_file);
+	} else {
+		o = report_json(&r);
+		json_dumpf(o, m->report_file, JSON_INDENT(1));
+		fputc('\n', m->report_file);
+		json_decref(o);
+	}
+	rc = fflush(m->report_file) || ferror(m->report_file) ||
+	     ftruncate(fileno(m->report_file), ftell(m->report_file));
+	return rc ? err_errno(e, errno, "cannot write the report %s", m->report) : 0;
+}
+
+/* An older report stays until there is a new one to write. */
+static int open_report(struct migrate *m, struct err *e)
+{
+	const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY |
+			  O_NONBLOCK; /* a FIFO must not hold us */
+	struct stat st;
+	int fd;
+
+	if (!m->report)
+		return 0;
+	fd = open(m->report, flags | O_CREAT | O_EXCL, 0600);
+	m->report_is_new = fd >= 0;
+	if (fd < 0 && errno == EEXIST) {
+		fd = open(m->report, flags);
+		if (fd < 0 ? errno == ENXIO : fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+			if (fd >= 0)
+				close(fd);
+			return err_set(e, "--report: %s exists and is not a regular file",
+				       m->report);
+		}
+	}
+	if (fd >= 0 && !(m->report_file = fdopen(fd, "w")))
+		close(fd);
+	return m->report_file ? 0 : err_errno(e, errno, "cannot write the report %s", m->report);
+}
+
+/* Where the guest is, now that it was not moved. */
+static void say_where(struct migrate *m, struct err *e)
+{
+	size_t n = strlen(e->text);
+	char status[32];
+	struct err other;
+	bool running;
+
+	if (client_status(&m->client, status, &running, &other))
+		snprintf(e->text + n, sizeof(e->text) - n, "; the guest is still here");
+	else if (running)
+		snprintf(e->text + n, sizeof(e->text) - n, "; the guest runs on here");
+	else
+		snprintf(e->text + n, sizeof(e->text) - n,
+			 "; the guest is still here, its status is %s", status);
+}
+
+static void print_moved(const struct migrate *m)
+{
+	const struct figures *f = &m->follow.figures;
+	char pause[FIGURES_TEXT];
+
+	print_line(stdout,
+		   "'%s' has moved to %s in %" PRIu64 ".%02" PRIu64 " s, with a pause of %s",
+		   m->client.name, m->uri, f->total_ms / 1000, f->total_ms % 1000 / 10,
+		   figures_us(pause, f->pause_us));
+}
+
+/* -- the migration -- */
+
+/* The VM lingers for questions; there are no more. */
+static int end_moved(struct migrate *m)
+{
+	struct err e;
+
+	client_execute(&m->client, "quit", NULL, NULL, &e);
+	if (client_wait_end(&m->client, END_TIMEOUT_MS, &e))
+		verb_fail(&e, VERB_DONE);
+	if (!m->json) {
+		print_moved(m);
+		print_summary(m);
+	}
+	return VERB_DONE;
+}
+
+/* It did not leave; `e` gets the sentence. */
+static int end_here(struct migrate *m, enum figures_end end, struct err *e)
+{
+	const struct figures *f = &m->follow.figures;
+	bool cancelled = end == FIGURES_CANCELLED;
+
+	/* Room is left for where the guest is. */
+	err_set(e, "'%s' was not moved: %.380s", m->client.name,
+		cancelled     ? "cancelled"
+		: f->error[0] ? f->error
+			      : "the migration failed");
+	say_where(m, e);
+	parameters_put_back(&m->parameters, &m->client);
+	if (f->round && !m->json)
+		print_summary(m);
+	return cancelled ? VERB_CANCELLED : VERB_FAILED;
+}
+
+/* After GO, without RUNNING. */
+static int end_undecided(struct migrate *m, struct err *e)
+{
+	const char *vm = m->client.name;
+
+	err_set(e,
+		"it is undecided where the guest of '%s' runs: %.150s. Look at the destination: "
+		"if it runs there, godwit quit %s; only if it does not, godwit resume %s --force",
+		vm,
+		m->follow.figures.error[0] ? m->follow.figures.error
+					   : "the destination did not answer",
+		vm, vm);
+	return VERB_UNDECIDED;
+}
+
+/* The VM is gone or silent: `e` says which. */
+static int end_lost(struct migrate *m, struct err *e)
+{
+	const char *status = m->follow.figures.status;
+	struct err why = *e;
+
+	/* Before it was parked for the last time, the guest can have begun nowhere else. */
+	if (m->client.closed && strcmp(status, "device"))
+		return VERB_FAILED;
+	err_set(e,
+		"%.300s: it cannot be told where its guest runs; look at the destination, and at "
+		"godwit status %s",
+		why.text, m->client.name);
+	return VERB_UNDECIDED;
+}
+
+static int finish(struct migrate *m, enum figures_end end, bool lost, struct err *e)
+{
+	static const char *const results[] = { [VERB_DONE] = "moved",
+					       [VERB_FAILED] = "failed",
+					       [VERB_CANCELLED] = "cancelled",
+					       [VERB_UNDECIDED] = "undecided" };
+	struct err report;
+	int code;
+
+	if (lost)
+		code = end_lost(m, e);
+	else if (end == FIGURES_MOVED)
+		code = end_moved(m);
+	else if (end == FIGURES_UNDECIDED)
+		code = end_undecided(m, e);
+	else
+		code = end_here(m, end, e);
+	if (m->json)
+		print_json(m, results[code]);
+	if (m->report_file && write_report(m, results[code], &report))
+		verb_fail(&report, code);
+	return code;
+}
+
+/* Nothing that one under way depends on is touched. */
+static int check_idle(struct migrate *m, struct err *e)
+{
+	struct figures f;
+	json_t *answer;
+
+	if (client_execute(&m->client, "query-migrate", NULL, &answer, e))
+		return -1;
+	figures_read(&f, answer);
+	json_decref(answer);
+	if (f.end == FIGURES_GOES_ON && strcmp(f.status, "none"))
+		return err_set(e, "a migration of '%s' is under way already (to %s)",
+			       m->client.name, f.uri);
+	return 0;
+}
+
+static int begin(struct migrate *m, struct err *e)
+{
+	struct client *c = &m->client;
+
+	if (client_open(c, m->vm, CLIENT_TIMEOUT_MS, e) || check_idle(m, e) || open_report(m, e) ||
+	    parameters_remember(&m->parameters, c, e))
+		return -1;
+	/* One that is left to itself is not cancelled by Ctrl-C. */
+	if (!m->detach && (c->interrupt_fd = verb_watch_interrupts(e)) < 0)
+		return -1;
+	if (parameters_apply(&m->parameters, c, e) ||
+	    client_execute(c, m->check ? "x-godwit-check" : "migrate",
+			   json_pack("{s:s}", "uri", m->uri), NULL, e)) {
+		parameters_put_back(&m->parameters, c);
+		return -1;
+	}
+	return 0;
+}
+
+static int move(struct migrate *m, struct err *e)
+{
+	struct follow *f = &m->follow;
+	enum figures_end end;
+	bool lost;
+	int code;
+
+	f->client = &m->client;
+	if (begin(m, e)) {
+		if (m->report_is_new)
+			unlink(m->report);
+		return VERB_FAILED;
+	}
+	if (m->check) {
+		code = check_follow(&m->client, m->uri, m->json, e);
+		parameters_put_back(&m->parameters, &m->client);
+		return code;
+	}
+	if (m->detach) {
+		if (m->json)
+			print_json(m, "started");
+		else
+			print_line(stdout, "'%s' is being moved to %s (see godwit status %s)",
+				   m->client.name, m->uri, m->client.name);
+		return VERB_DONE;
+	}
+	f->show = isatty(STDERR_FILENO) ? FOLLOW_LINE : m->json ? FOLLOW_QUIET : FOLLOW_ROUNDS;
+	f->history = m->report ? &m->history : NULL;
+	lost = follow_run(f, &end, e) != 0;
+	return finish(m, end, lost, e);
+}
+
+int verb_migrate(int argc, char **argv)
+{
+	struct migrate m = { .client = { .fd = -1, .pidfd = -1, .interrupt_fd = -1 } };
+	struct err e = { "" };
+	int code = VERB_USAGE;
+
+	parameters_init(&m.parameters);
+	if (!parse(&m, argc, argv, &e))
+		code = m.help ? help_print("migrate") : move(&m, &e);
+	if (code)
+		verb_fail(&e, code);
+	else if (!m.help && !m.check)
+		verb_output_lost("migrate");
+	if (m.client.interrupt_fd >= 0)
+		close(m.client.interrupt_fd);
+	client_close(&m.client);
+	if (m.report_file)
+		fclose(m.report_file);
+	json_decref(m.follow.answer);
+	history_free(&m.history);
+	parameters_free(&m.parameters);
+	return code;
+}
