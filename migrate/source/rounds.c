@@ -13,6 +13,7 @@
 #include "migrate/guest_log.h"
 #include "migrate/source/order.h"
 #include "migrate/source/source.h"
+#include "migrate/source/source_internal.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
@@ -100,7 +101,7 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 
 	if (lanes_check(&s->lanes, e))
 		return -1;
-	if (source_park_within_round(s, e))
+	if (precopy_park_within_round(s, e))
 		return -1;
 	memset(deferred, 0, sizeof(deferred));
 	for (at = 0; first_round && at < n; at += CHUNK_PAGES)
@@ -253,7 +254,7 @@ int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err 
 	uint64_t start = clock_us();
 	struct record rec;
 
-	if (source_expect(s, r, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
+	if (answers_expect(s, r, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
 		return -1;
 	if (rec.body_bytes != 4 || get_u32(rec.body) != (uint32_t)round)
 		return err_set(e, "%s: the destination has taken in another round than %llu",

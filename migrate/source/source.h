@@ -114,16 +114,4 @@ struct source {
  */
 int source_run(struct source *s, struct err *e);
 
-/* -- for rounds.c -- */
-
-/* A record on the main connection. */
-int source_send_record(struct source *s, enum record_type type, const void *body, size_t len,
-		       struct err *e);
-/* The next record from the destination, which must be of that type and come in that time. */
-int source_expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
-		  struct record *rec, struct err *e);
-/* In the middle of a round, which then goes on: by force, or as all fits a limit that was raised.
- */
-int source_park_within_round(struct source *s, struct err *e);
-
 #endif

@@ -1,0 +1,277 @@
+/*
+ * The pause, from the park of the guest to RUNNING: see source_internal.h. Runs on the migration's
+ * thread.
+ */
+#include "migrate/handover.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migrate/agent/teller.h"
+#include "migrate/channel/channel.h"
+#include "migrate/policy/expect.h"
+#include "migrate/source/rounds.h"
+#include "migrate/source/source.h"
+#include "migrate/source/source_internal.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/err.h"
+#include "vmm/memory.h"
+
+/* How often it is asked whether the disks have been synced. */
+#define SYNC_LOOK_MS 1
+
+/* What the sockets of a connection may hold beside what is still to be sent. */
+#define SOCKET_BYTES (8u << 20)
+
+/* More of the pause without pages does not make its limit longer. */
+#define FIXED_MAX_US 2000000u
+
+/* How long the guest may stand yet, in ms; -1: it does not stand, or is not ours any more. */
+int handover_left_ms(const struct source *s)
+{
+	uint64_t now = clock_us(), ms;
+
+	if (!s->give_up_us || s->owner != OWNER_SOURCE)
+		return -1;
+	ms = now < s->give_up_us ? (s->give_up_us - now + 999) / 1000 : 0;
+	return ms < INT_MAX ? (int)ms : INT_MAX;
+}
+
+/* 0, or -1 when the guest has stood for as long as it may. */
+int handover_check_pause(const struct source *s, struct err *e)
+{
+	if (handover_left_ms(s))
+		return 0;
+	return err_set(e,
+		       "the guest has stood for %" PRIu64 " ms, which is as long as it may before "
+		       "it is handed over (switchover-timeout)",
+		       (clock_us() - s->parked_at_us) / 1000);
+}
+
+int handover_park(struct source *s, struct err *e)
+{
+	if (s->teller)
+		teller_halt(s->teller, "the guest is parked");
+	s->parked_at_us = clock_us();
+	if (s->guest->ops->park(s->guest, e))
+		return -1;
+	s->parked = true;
+	s->guest->ops->sync_begin(s->guest);
+	stats_set(&s->stats->precopy_bytes,
+		  stats_get(&s->stats->data_bytes) + stats_get(&s->stats->meta_bytes));
+	brake_release(s);
+	unused_done(s);
+	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
+	return 0;
+}
+
+/*
+ * A link that stalls now, or a destination that hangs, must not keep the guest parked. By force the
+ * pause is as long as the data need: then it is asked for anew with each step that was sent.
+ */
+void handover_limit_pause(struct source *s)
+{
+	uint64_t chosen_us = __atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED);
+	uint64_t downtime_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+	uint64_t from = steer_forced(s) && !chosen_us ? clock_us() : s->parked_at_us;
+	uint64_t rate = rounds_rate(s), rest_us, fixed_us, limit;
+	unsigned int i;
+
+	rest_us = stats_get(&s->stats->remaining_pages) * PAGE_SIZE;
+	rest_us += s->parked_within ? (uint64_t)SOCKET_BYTES * s->n_lanes : 0;
+	rest_us = rest_us * 1000 / (rate / 1000 + 1);
+	/* Partly the destination's word, which must not decide how long the guest stands. */
+	fixed_us = expect_fixed_us(&s->expect, rate);
+	rest_us += fixed_us < FIXED_MAX_US ? fixed_us : FIXED_MAX_US;
+	limit = handover_limit_us(chosen_us, downtime_us, rest_us, (uint64_t)s->spare_ms * 1000);
+
+	if (limit > HANDOVER_CHOSEN_MAX_MS * 1000ull)
+		limit = HANDOVER_CHOSEN_MAX_MS * 1000ull;
+	if (from + limit > s->give_up_us)
+		s->give_up_us = from + limit;
+	for (i = 0; i < s->n_lanes; i++)
+		channel_set_deadline(s->lanes.lane[i].writer.channel, handover_left_ms(s));
+}
+
+static uint64_t states_bits(struct source *s)
+{
+	bool told = s->teller && teller_told(s->teller);
+
+	if (s->guest->ops->ran(s->guest))
+		return STATES_RAN | (told ? STATES_TELL : 0);
+	if (told)
+		source_decide(s, "guest-event", "after_migration: the guest is paused");
+	return 0;
+}
+
+/* STATES: when they were collected, whether the guest ran, and the tree. */
+static int send_states(struct source *s, struct err *e)
+{
+	uint64_t start = clock_us();
+	struct tree states;
+	uint8_t *body;
+	size_t used;
+	int rc;
+
+	if (s->guest->ops->states_save(s->guest, &states, e))
+		return -1;
+	used = tree_bytes_used(&states);
+	body = malloc(STATES_HEAD_BYTES + used);
+	if (!body) {
+		tree_free(&states);
+		return err_set(e, "out of memory");
+	}
+	/* The guest's time stands since it is parked: that much later it is now. */
+	put_u64(body,
+		s->cold ? 0
+			: (clock_us() - s->parked_at_us - stats_get(&s->stats->park_us)) * 1000);
+	put_u64(body + 8, states_bits(s));
+	memcpy(body + STATES_HEAD_BYTES, states.fdt, used);
+	rc = source_send_record(s, RECORD_STATES, body, STATES_HEAD_BYTES + used, e);
+	free(body);
+	tree_free(&states);
+	stats_set(&s->stats->states_us, clock_us() - start);
+	return rc;
+}
+
+/*
+ * RUNNING, or a FAILED by which the destination says that it did not start the guest and never
+ * will: the one answer after which it is known to be ours again.
+ */
+static int await_running(struct source *s, struct reader *r, struct err *e)
+{
+	struct record rec;
+
+	if (answers_expect(s, r, RECORD_RUNNING, s->running_ms, &rec, e) == 0)
+		return 0;
+	if (s->answered)
+		source_set_owner(s, OWNER_SOURCE);
+	return -1;
+}
+
+/* GO. From here on the guest is not ours, unless not even the first byte went out. */
+static int send_go(struct source *s, struct err *e)
+{
+	uint64_t before = s->channel->bytes;
+
+	if (s->guest->ops->release)
+		s->guest->ops->release(s->guest);
+	source_set_owner(s, OWNER_NOBODY);
+	channel_set_stop(s->channel, -1);
+	channel_set_deadline(s->channel, s->running_ms);
+	if (source_send_record(s, RECORD_GO, NULL, 0, e) == 0)
+		return 0;
+	if (s->channel->bytes == before)
+		source_set_owner(s, OWNER_SOURCE);
+	return -1;
+}
+
+/* The destination has the last round; asked for once. */
+static int await_last_round(struct source *s, struct reader *r, struct err *e)
+{
+	uint64_t start = clock_us();
+
+	if (s->last_round_in)
+		return 0;
+	if (rounds_await(s, r, stats_get(&s->stats->round), e))
+		return -1;
+	s->last_round_in = true;
+	stats_add(&s->stats->pages_us, clock_us() - start);
+	return 0;
+}
+
+/* What it has said meanwhile, if anything: that it has the last round, or why it cannot go on. */
+static int hear_meanwhile(struct source *s, struct reader *r, struct err *e)
+{
+	int rc = s->cold ? 0 : channel_wait(s->channel, 0, e);
+
+	if (rc <= 0)
+		return rc;
+	return s->last_round_in ? answers_check(s, r, e) : await_last_round(s, r, e);
+}
+
+/* Until what the guest wrote to its disks is there for the destination to read; a disk that hangs
+ * is not waited for longer than the guest may stand. */
+static int await_sync(struct source *s, struct reader *r, struct err *e)
+{
+	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
+	uint64_t start = clock_us();
+	int rc;
+
+	while ((rc = s->guest->ops->sync_done(s->guest, e)) == 0) {
+		if (poll(&stop, 1, SYNC_LOOK_MS) > 0)
+			return err_set(e, "cancelled");
+		if (hear_meanwhile(s, r, e))
+			return -1;
+		if (handover_check_pause(s, e))
+			return err_context(e, "waiting for the guest's disks to be synced");
+	}
+	stats_set(&s->stats->sync_us, clock_us() - start);
+	return rc < 0 ? -1 : 0;
+}
+
+/* The guest is parked and everything is on the way: READY, GO, RUNNING. */
+static int hand_over(struct source *s, struct reader *r, struct err *e)
+{
+	uint64_t start;
+	struct record rec;
+
+	if (await_last_round(s, r, e))
+		return -1;
+	start = clock_us();
+	if (answers_expect(s, r, RECORD_READY, INT_MAX, &rec, e))
+		return -1;
+	stats_set(&s->stats->load_us, clock_us() - start);
+	start = clock_us();
+	if (answers_check(s, r, e) || handover_check_pause(s, e))
+		return -1;
+	if (s->events.commit && s->events.commit(s->events.arg, e))
+		return -1;
+	if (send_go(s, e) || await_running(s, r, e))
+		return -1;
+	source_set_owner(s, OWNER_DESTINATION);
+	stats_set(&s->stats->start_us, clock_us() - start);
+	return 0;
+}
+
+int handover_live(struct source *s, struct reader *r, struct err *e)
+{
+	uint64_t round = stats_get(&s->stats->round) + 1, start, dirty;
+
+	if (!s->parked) {
+		source_enter(s, SOURCE_SWITCHOVER);
+		if (handover_park(s, e))
+			return -1;
+	}
+	start = s->parked_at_us + stats_get(&s->stats->park_us);
+	if (rounds_fetch(s, &dirty, e))
+		return -1;
+	stats_set(&s->stats->remaining_pages, dirty);
+	handover_limit_pause(s);
+	if (rounds_send(s, r, round, e))
+		return -1;
+	stats_set(&s->stats->pages_us, clock_us() - start);
+	/* The disks first: READY does not wait for long for its GO (handover.h). */
+	if (await_sync(s, r, e) || send_states(s, e) || hand_over(s, r, e))
+		return -1;
+	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
+	return 0;
+}
+
+int handover_cold(struct source *s, struct err *e)
+{
+	source_enter(s, SOURCE_PRECOPY);
+	source_enter(s, SOURCE_SWITCHOVER);
+	if (handover_park(s, e) || rounds_look_ahead(s, e) || rounds_send(s, NULL, 1, e) ||
+	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
+	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, NULL, e) ||
+	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
+	    channel_finish(s->channel, e))
+		return -1;
+	source_set_owner(s, OWNER_DESTINATION);
+	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
+	return 0;
+}
