@@ -124,7 +124,15 @@ class Typist:
             self.socket.close()
         self.vm, self.socket = vm, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(godwit.GUARD_S)
-        self.socket.connect(vm.console_path)
+
+        def connect():
+            try:
+                self.socket.connect(vm.console_path)
+                return True
+            except (FileNotFoundError, ConnectionRefusedError):  # not there, or nobody listens at it yet
+                return False
+
+        godwit.wait_until(connect, f"a listener at {vm.console_path}")
 
     def answers(self):
         return re.findall(r"^progress [^\n]*\n", self.text, re.MULTILINE)
@@ -151,7 +159,6 @@ class Typist:
 @test
 def typing_at_a_unix_console_goes_on_through_moves_without_gaps(place):
     vm = place.bare("fill=4", *SMALL, console="unix")
-    godwit.wait_until(lambda: os.path.exists(vm.console_path), "a console")
     typist = Typist(vm)
     while "\nready " not in typist.text:  # what is typed before the guest has set its port up is lost
         typist.read()
