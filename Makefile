@@ -130,7 +130,7 @@ fuzz:
 		OPTIMISE='-O1 -gline-tables-only' fuzz-targets
 .PHONY: fuzz-targets
 fuzz-targets: $(fuzz_targets)
-$(BUILD)/fuzz/fuzz_states: $(BUILD)/obj/tests/unit/lib/vring.o
+$(BUILD)/fuzz/fuzz_states $(BUILD)/fuzz/fuzz_registers: $(BUILD)/obj/tests/unit/lib/vring.o
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(library)
 	$(call say,LD)
 	@mkdir -p $(@D)
