@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "migrate/policy/forecast.h"
+#include "migrate/policy/rate.h"
 #include "migrate/policy/schedule.h"
 #include "migrate/policy/switchover.h"
 
@@ -18,11 +19,10 @@
 /* A region is written and sent in so many parts. */
 #define PARTS 128
 
-/* As watch.c; and as rounds.c: before so much is sent nothing is left for the second round. */
+/* As watch.c. */
 #define LOOK_US 100000.0
 /* Rounds that could do nothing for the pause, taken together. */
 #define UNKEEPABLE_US 1000000.0
-#define SAMPLE_BYTES  (16.0 * (1 << 20))
 
 /* A curve that has grown by no more than this, in percent, between its last two looks is flat. */
 #define FLAT_PCT 2
@@ -301,7 +301,7 @@ static unsigned int scattered(unsigned int k)
 /* What was written to by the time of its turn is left for the second round. */
 static bool is_left(struct course *c, struct region *r, unsigned int i)
 {
-	if (c->sent < SAMPLE_BYTES || r->dirty[i] < 0.5)
+	if (c->sent < RATE_SAMPLE_BYTES || r->dirty[i] < 0.5)
 		return false;
 	c->pending_bytes -= r->pending[i] * r->part_bytes;
 	r->dirty[i] = 1;

@@ -13,6 +13,7 @@
 #include "migrate/agent/teller.h"
 #include "migrate/channel/channel.h"
 #include "migrate/policy/expect.h"
+#include "migrate/policy/rate.h"
 #include "migrate/source/rounds.h"
 #include "migrate/source/source.h"
 #include "migrate/source/source_internal.h"
@@ -77,12 +78,12 @@ void handover_limit_pause(struct source *s)
 	uint64_t chosen_us = __atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED);
 	uint64_t downtime_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
 	uint64_t from = steer_forced(s) && !chosen_us ? clock_us() : s->parked_at_us;
-	uint64_t rate = rounds_rate(s), rest_us, fixed_us, limit;
+	uint64_t rate = link_rate(&s->link, clock_us()), rest_us, fixed_us, limit;
 	unsigned int i;
 
 	rest_us = stats_get(&s->stats->remaining_pages) * PAGE_SIZE;
 	rest_us += s->parked_within ? (uint64_t)SOCKET_BYTES * s->n_lanes : 0;
-	rest_us = rest_us * 1000 / (rate / 1000 + 1);
+	rest_us = rate_us(rest_us, rate);
 	/* Partly the destination's word, which must not decide how long the guest stands. */
 	fixed_us = expect_fixed_us(&s->expect, rate);
 	rest_us += fixed_us < FIXED_MAX_US ? fixed_us : FIXED_MAX_US;

@@ -15,15 +15,13 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/codec/zero.h"
+#include "migrate/policy/rate.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/memory.h"
 
 /* The longest sleep without a look at the rate. */
 #define NAP_US 50000u
-
-/* What says how fast the link is. */
-#define LINK_BYTES (16u << 20)
 
 /* A PAGES record on the way. */
 struct batch {
@@ -129,7 +127,7 @@ static int send_paced(struct lane *lane, const void *body, size_t body_bytes, st
 	    writer_flagged(&lane->writer, RECORD_PAGES, l->checksums ? 0 : RECORD_UNCHECKED, body,
 			   body_bytes, data, n_data, e))
 		return -1;
-	if (lane->link_bytes >= LINK_BYTES) {
+	if (lane->link_bytes >= RATE_SAMPLE_BYTES) {
 		lane->link_bytes /= 2;
 		lane->link_ns /= 2;
 	}
@@ -226,7 +224,7 @@ static uint64_t link_byte_ps(const struct lane *lane)
 	uint64_t rate = __atomic_load_n(lane->all->rate, __ATOMIC_RELAXED);
 	uint64_t seen, allowed = rate ? 1000000000000 / rate : 0;
 
-	if (lane->link_bytes < LINK_BYTES / 4)
+	if (lane->link_bytes < RATE_SAMPLE_BYTES / 4)
 		return allowed;
 	seen = lane->link_ns * 1000 / lane->link_bytes;
 	return seen > allowed ? seen : allowed;

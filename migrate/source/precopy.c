@@ -48,7 +48,7 @@ static struct switchover_input switchover_now(const struct source *s, uint64_t r
 	return (struct switchover_input){
 		.remaining_bytes = remaining_pages * PAGE_SIZE,
 		.previous_remaining_bytes = UINT64_MAX,
-		.rate_bytes = rounds_rate(s),
+		.rate_bytes = link_rate(&s->link, clock_us()),
 		.fixed_us = steer_fixed_us(s),
 		.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED),
 		.patient = steer_decides(s),
@@ -103,7 +103,7 @@ int precopy_run(struct source *s, struct reader *r, struct err *e)
 		watch_end_round(s, dirty);
 		stats_set(&s->stats->dirty_pages, dirty);
 		stats_set(&s->stats->remaining_pages, dirty);
-		stats_set(&s->stats->dirty_rate, dirty * 1000000 / (clock_us() - start + 1));
+		dirty_rate_round(&s->dirty_rate, dirty, clock_us() - start);
 		in = switchover_now(s, dirty);
 		in.previous_remaining_bytes = previous;
 		v = switchover_decide(&in);

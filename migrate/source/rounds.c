@@ -11,6 +11,7 @@
 #include "migrate/destination/ahead.h"
 #include "migrate/channel/channel.h"
 #include "migrate/guest_log.h"
+#include "migrate/policy/rate.h"
 #include "migrate/source/order.h"
 #include "migrate/source/source.h"
 #include "migrate/source/source_internal.h"
@@ -32,19 +33,6 @@
 #define DEFERRED_WORDS (ROUNDS_STEP_MAX / CHUNK_PAGES / 64)
 
 _Static_assert(ROUNDS_STEP_MAX >= CLEAR_PAGES, "a step finds room in `touched`");
-
-/*
- * What says something about the link: enough bytes for it to be at its full speed, or enough time.
- * At the end of a round the destination has answered, so no buffer flatters. Rounds that say too
- * little count together.
- */
-#define RATE_SAMPLE_BYTES (16u << 20)
-#define RATE_SAMPLE_US	  2000u
-#define RATE_LONG_BYTES	  (1u << 20)
-#define RATE_LONG_US	  50000u
-
-/* Where nothing was measured. */
-#define RATE_GUESS (256u << 20)
 
 static uint64_t bandwidth(const struct source *s)
 {
@@ -263,55 +251,15 @@ int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err 
 	return 0;
 }
 
-static uint64_t encoded_pages(const struct source *s)
-{
-	return stats_get(&s->stats->xbzrle_pages) + stats_get(&s->stats->compressed_pages);
-}
-
-static uint64_t per_second(uint64_t n, uint64_t us)
-{
-	return (uint64_t)((unsigned __int128)n * 1000000 / (us + 1));
-}
-
-/* A round is over. */
-static void take_rate(struct source *s, const struct rate_sample *round)
-{
-	struct rate_sample *a = &s->sample;
-	bool sent, seen;
-
-	if (a->limit != round->limit)
-		*a = (struct rate_sample){ .limit = round->limit };
-	a->us += round->us;
-	a->bytes += round->bytes;
-	a->pages += round->pages;
-	a->encoded += round->encoded;
-	sent = (a->us >= RATE_SAMPLE_US && a->bytes >= RATE_SAMPLE_BYTES) ||
-	       (a->us >= RATE_LONG_US && a->bytes >= RATE_LONG_BYTES);
-	seen = a->us >= RATE_SAMPLE_US && a->pages * PAGE_SIZE >= RATE_SAMPLE_BYTES;
-	if (!sent && !seen)
-		return;
-	if (sent) {
-		stats_set(&s->stats->send_rate, per_second(a->bytes, a->us));
-		s->rate_limit = a->limit;
-	}
-	if (seen || !a->encoded) {
-		s->page_rate = a->encoded ? per_second(a->pages * PAGE_SIZE, a->us) : 0;
-		s->page_limit = a->limit;
-	}
-	*a = (struct rate_sample){ .limit = a->limit };
-}
-
 /*
  * One round, with its figures. While the guest runs it is over when the destination has it: what
  * is still in the sockets' buffers would otherwise be sent within the pause.
  */
 int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *e)
 {
-	uint64_t start = clock_us(), before = stats_get(&s->stats->data_bytes), took, bytes;
-	uint64_t pages = stats_data_pages(s->stats), encoded = encoded_pages(s);
 	bool last = s->parked;
 
-	stats_begin_round(s->stats, round, start);
+	link_round_begin(&s->link, round, clock_us());
 	watch_round(s);
 	s->lanes.round = (uint32_t)round;
 	if (s->events.round)
@@ -322,38 +270,6 @@ int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *
 	if ((!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
 	    (!s->cold && !last && rounds_await(s, r, round, e)))
 		return -1;
-	took = clock_us() - start;
-	bytes = stats_get(&s->stats->data_bytes) - before;
-	pages = stats_data_pages(s->stats) - pages;
-	encoded = encoded_pages(s) - encoded;
-	take_rate(s, &(struct rate_sample){ .us = took,
-					    .bytes = bytes,
-					    .pages = pages,
-					    .encoded = encoded,
-					    .limit = bandwidth(s) });
+	link_round_end(&s->link, clock_us());
 	return 0;
-}
-
-/* In the round under way, or 0; with a limit that has changed since it began somewhere between. */
-static uint64_t rate_of_round(const struct source *s)
-{
-	uint64_t us = clock_us() - stats_get(&s->stats->round_at_us);
-	uint64_t bytes = stats_get(&s->stats->data_bytes) - stats_get(&s->stats->round_from_bytes);
-
-	return us >= RATE_LONG_US && bytes >= RATE_LONG_BYTES ? per_second(bytes, us) : 0;
-}
-
-/* How much of pages can be sent in a second: as achieved, but not more than is allowed by now. */
-uint64_t rounds_rate(const struct source *s)
-{
-	uint64_t rate = stats_get(&s->stats->send_rate), limit = bandwidth(s);
-
-	/* No rate is known yet; or it was measured under another limit. */
-	if (!rate || (s->rate_limit && s->rate_limit != limit))
-		rate = rate_of_round(s);
-	if (!rate)
-		rate = RATE_GUESS;
-	rate = limit && limit < rate ? limit : rate;
-	/* Encoded pages are more than the link carries: what counts is how fast they went over. */
-	return s->page_rate > rate && s->page_limit == limit ? s->page_rate : rate;
 }

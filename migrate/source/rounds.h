@@ -25,7 +25,4 @@ int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err 
 /* What is dirty becomes what is to be sent in the next round: how many pages. */
 int rounds_fetch(struct source *s, uint64_t *count, struct err *e);
 
-/* How many bytes of pages go over in a second. */
-uint64_t rounds_rate(const struct source *s);
-
 #endif

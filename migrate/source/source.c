@@ -277,6 +277,8 @@ int source_run(struct source *s, struct err *e)
 	s->running_ms = s->running_ms ? s->running_ms : HANDOVER_RUNNING_MS;
 	source_set_owner(s, OWNER_SOURCE);
 	source_enter(s, SOURCE_SETUP);
+	link_init(&s->link, s->stats, &s->limits->bandwidth);
+	dirty_rate_init(&s->dirty_rate, s->stats);
 	share(s, true);
 	rc = set_up(s, &r, e);
 	stats_set(&s->stats->setup_us, clock_us() - start);

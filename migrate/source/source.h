@@ -11,7 +11,9 @@
 #include "migrate/source/brake.h"
 #include "migrate/policy/expect.h"
 #include "migrate/guest.h"
+#include "migrate/source/dirty_rate.h"
 #include "migrate/source/lanes.h"
+#include "migrate/source/link.h"
 #include "migrate/stats.h"
 #include "migrate/source/steer.h"
 #include "migrate/source/unused.h"
@@ -46,11 +48,6 @@ struct source_events {
 	/* It has failed with `e`: may put a better reason there, for the destination. */
 	void (*explain)(void *arg, struct err *e);
 	void *arg;
-};
-
-/* What rounds have sent, with one bandwidth allowed. */
-struct rate_sample {
-	uint64_t us, bytes, pages, encoded, limit;
 };
 
 struct source {
@@ -90,11 +87,9 @@ struct source {
 	struct watch watch;
 	struct brake brake;
 	struct unused unused;
-	struct page_cache *cache;  /* for XBZRLE */
-	struct rate_sample sample; /* since the last one that was enough */
-	/* Bytes a second of pages as they were, where they were encoded; else 0. And the bandwidth
-	 * that was allowed when it, and when what is sent, was measured. */
-	uint64_t page_rate, page_limit, rate_limit;
+	struct page_cache *cache; /* for XBZRLE */
+	struct link link;
+	struct dirty_rate dirty_rate;
 	struct channel *extra[LANES_MAX];
 	uint64_t *pending[GUEST_BLOCKS_MAX];
 	uint64_t *touched; /* of the pages of a step */

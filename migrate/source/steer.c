@@ -9,8 +9,8 @@
 
 #include "migrate/policy/forecast.h"
 #include "migrate/policy/switchover.h"
-#include "migrate/source/rounds.h"
 #include "migrate/source/source.h"
+#include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
 
@@ -32,7 +32,7 @@ bool steer_forced(const struct source *s)
 
 uint64_t steer_fixed_us(const struct source *s)
 {
-	return expect_fixed_us(&s->expect, rounds_rate(s));
+	return expect_fixed_us(&s->expect, link_rate(&s->link, clock_us()));
 }
 
 bool steer_decides(const struct source *s)
@@ -50,8 +50,8 @@ void steer_say_unkeepable(struct source *s)
 	if (steer_decides(s))
 		then = s->steer.policy ? "the policy decides what becomes of it"
 				       : "the timeout decides what becomes of it";
-	if (expect_unkeepable(&s->expect, rounds_rate(s), limit_us, s->guest->n_vcpus, then, reason,
-			      sizeof(reason)))
+	if (expect_unkeepable(&s->expect, link_rate(&s->link, clock_us()), limit_us,
+			      s->guest->n_vcpus, then, reason, sizeof(reason)))
 		decide(s, "downtime-limit", reason);
 }
 

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "migrate/guest_log.h"
-#include "migrate/source/rounds.h"
 #include "migrate/source/source.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
@@ -22,14 +21,11 @@
 /* Samples are cleared in steps: KVM holds vCPUs up meanwhile. A multiple of 64. */
 #define SAMPLE_STEP_PAGES (64u << 10)
 
-/* Over what time a dirty rate is taken, at least. */
-#define RATE_US 200000u
-
 void watch_rest(struct source *s)
 {
 	brake_release(s);
 	s->watch.converge = (struct converge){ .bounds = s->throttle, .by_limit = s->dirty_limit };
-	s->watch.rate_at_us = 0;
+	dirty_rate_restart(&s->dirty_rate);
 }
 
 int watch_init(struct source *s, struct err *e)
@@ -67,8 +63,6 @@ void watch_round(struct source *s)
 	s->watch.left_pages = 0;
 	s->watch.round_limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
 	s->watch.rest_us = UINT64_MAX;
-	s->watch.from_pages = pages_sent(s);
-	s->watch.from_data_pages = stats_data_pages(s->stats);
 }
 
 void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t n)
@@ -174,19 +168,16 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 {
 	struct watch *w = &s->watch;
 	uint64_t limit = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
-	uint64_t round_us = now - stats_get(&s->stats->round_at_us);
-	uint64_t sent = pages_sent(s);
 	struct converge_sample sample = {
 		.now_us = now,
-		.sent_bytes = (sent - w->first_pages) * PAGE_SIZE,
+		.sent_bytes = (pages_sent(s) - w->first_pages) * PAGE_SIZE,
 		.again_bytes = (w->again_before + left) * PAGE_SIZE,
 		.left_bytes = left * PAGE_SIZE,
 		.pending_bytes = pending * PAGE_SIZE,
-		.rate_bytes = (sent - w->from_pages) * PAGE_SIZE * 1000000 / (round_us + 1),
+		.rate_bytes = link_round_page_rate(&s->link, now),
 	};
 	/* As the pause is estimated: pages that were found zero say nothing about the link. */
-	uint64_t rate = (stats_data_pages(s->stats) - w->from_data_pages) * PAGE_SIZE * 1000000 /
-			(round_us + 1);
+	uint64_t rate = link_round_data_rate(&s->link, now);
 	uint64_t fixed = steer_fixed_us(s);
 	char reason[256];
 
@@ -202,19 +193,6 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 				   reason);
 }
 
-/* For users: what becomes dirty in a second, within the round. */
-static void take_rate(struct watch *w, struct stats *stats, uint64_t left, uint64_t now)
-{
-	uint64_t us = now - w->rate_at_us, again = w->again_before + left;
-
-	if (w->rate_at_us && us < RATE_US)
-		return;
-	if (w->rate_at_us && again >= w->rate_again)
-		stats_set(&stats->dirty_rate, (again - w->rate_again) * 1000000 / us);
-	w->rate_at_us = now;
-	w->rate_again = again;
-}
-
 bool watch_fits_raised_limit(const struct source *s)
 {
 	uint64_t limit = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
@@ -222,11 +200,6 @@ bool watch_fits_raised_limit(const struct source *s)
 
 	return limit > s->watch.round_limit_us && limit > fixed &&
 	       s->watch.rest_us <= limit - fixed;
-}
-
-static uint64_t send_us(const struct source *s, uint64_t pages)
-{
-	return (uint64_t)((unsigned __int128)pages * PAGE_SIZE * 1000000 / (rounds_rate(s) + 1));
 }
 
 static uint64_t look_every(uint64_t took)
@@ -253,12 +226,13 @@ int watch_look(struct source *s, struct err *e)
 	s->watch.at_us = start;
 	s->watch.every_us = look_every(took);
 	if (stats_get(&s->stats->round) > 1)
-		take_rate(&s->watch, s->stats, left, start);
+		dirty_rate_look(&s->dirty_rate, s->watch.again_before + left, start);
 	pending = stats_get(&s->stats->remaining_pages);
 	s->watch.left_pages = left;
 	/* In the first round nobody knows what is dirty. */
-	s->watch.rest_us = stats_get(&s->stats->round) > 1 ? send_us(s, left + pending)
-							   : UINT64_MAX;
+	s->watch.rest_us = stats_get(&s->stats->round) > 1
+				   ? link_us(&s->link, (left + pending) * PAGE_SIZE, clock_us())
+				   : UINT64_MAX;
 	if (may_slow(s) && !watch_fits_raised_limit(s))
 		slow_down(s, left, pending, start);
 	return 0;

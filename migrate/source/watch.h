@@ -22,10 +22,8 @@ struct watch {
 	uint64_t left_pages;		   /* seen then: dirty, and not for this round */
 	uint64_t round_limit_us;	   /* the downtime that was allowed as the round began */
 	uint64_t rest_us; /* by the last look: how long all that is left takes; the most: unknown */
-	/* Pages sent before this round, and in the first; dirty at the ends of the others. */
-	uint64_t from_pages, from_data_pages, first_pages, again_before;
-	/* When the dirty rate was taken last, and what was dirty again since the first round. */
-	uint64_t rate_at_us, rate_again;
+	/* Pages sent in the first round; dirty at the ends of the others. */
+	uint64_t first_pages, again_before;
 	struct converge converge;
 };
 
