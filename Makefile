@@ -47,9 +47,49 @@ unit_tests := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/*/
 unit_support := $(patsubst tests/%.c,$(BUILD)/obj/tests/%.o,$(wildcard tests/unit/lib/*.c))
 # They start no thread, so the thread sanitizer has nothing to see in them. Who is here and starts one is ended
 # (tests/unit/lib/one_thread.c).
-one_thread := acpi agent boot codec compress config converge cpuid devices disk encoded framing gate hosts i8042 link \
-	migrate_commands order policy policy_json power predict print probe progress queue quota schedule slots snapshot \
-	socket state states stream target throttle tree tree_copy words
+one_thread := \
+	acpi \
+	agent \
+	bitmap \
+	boot \
+	codec \
+	compress \
+	config \
+	converge \
+	cpuid \
+	devices \
+	disk \
+	encoded \
+	framing \
+	gate \
+	hosts \
+	i8042 \
+	link \
+	math \
+	migrate_commands \
+	order \
+	policy \
+	policy_json \
+	power \
+	predict \
+	print \
+	probe \
+	progress \
+	queue \
+	quota \
+	schedule \
+	slots \
+	snapshot \
+	socket \
+	state \
+	states \
+	stream \
+	target \
+	throttle \
+	tree \
+	tree_copy \
+	wake \
+	words
 one_thread_tests := $(foreach name,$(one_thread),$(filter %/test_$(name),$(unit_tests)))
 $(one_thread_tests): LDFLAGS += -Wl,--wrap=pthread_create
 fuzz_targets := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))

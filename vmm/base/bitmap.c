@@ -1,9 +1,9 @@
 /*
- * Bit sets over page numbers: see bitmap.h. Pure. Bits past the end of the set are ignored.
+ * Bit sets over page numbers. Pure. Bits past the end of a set are ignored.
  */
 #include "vmm/base/bitmap.h"
 
-static uint64_t next(const uint64_t *map, uint64_t bits, uint64_t from, uint64_t flip)
+static uint64_t next_bit(const uint64_t *map, uint64_t bits, uint64_t from, uint64_t flip)
 {
 	uint64_t word, i;
 
@@ -22,12 +22,19 @@ static uint64_t next(const uint64_t *map, uint64_t bits, uint64_t from, uint64_t
 
 uint64_t bitmap_next_set(const uint64_t *map, uint64_t bits, uint64_t from)
 {
-	return next(map, bits, from, 0);
+	return next_bit(map, bits, from, 0);
 }
 
 uint64_t bitmap_next_clear(const uint64_t *map, uint64_t bits, uint64_t from)
 {
-	return next(map, bits, from, ~0ull);
+	return next_bit(map, bits, from, ~0ull);
+}
+
+bool bitmap_next_run(const uint64_t *map, uint64_t bits, uint64_t *from, uint64_t *n)
+{
+	*from = bitmap_next_set(map, bits, *from);
+	*n = bitmap_next_clear(map, bits, *from) - *from;
+	return *n > 0;
 }
 
 uint64_t bitmap_count(const uint64_t *map, uint64_t bits)

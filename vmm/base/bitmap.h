@@ -35,6 +35,13 @@ static inline void bitmap_set_atomic(uint64_t *map, uint64_t bit)
 uint64_t bitmap_next_set(const uint64_t *map, uint64_t bits, uint64_t from);
 uint64_t bitmap_next_clear(const uint64_t *map, uint64_t bits, uint64_t from);
 
+/*
+ * The first run of set bits at or after *from: *from becomes its first bit, *n its length. False,
+ * when there is none; then *from is `bits`. All runs:
+ * for (at = 0; bitmap_next_run(map, bits, &at, &n); at += n)
+ */
+bool bitmap_next_run(const uint64_t *map, uint64_t bits, uint64_t *from, uint64_t *n);
+
 uint64_t bitmap_count(const uint64_t *map, uint64_t bits);
 
 #endif
