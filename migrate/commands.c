@@ -4,17 +4,12 @@
  */
 #include "migrate/commands.h"
 
-#include <inttypes.h>
 #include <jansson.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "migrate/codec/page_cache.h"
-#include "migrate/handover.h"
 #include "migrate/migration.h"
-#include "migrate/policy/policy_json.h"
+#include "migrate/parameters.h"
 #include "vmm/base/err.h"
 #include "vmm/control/dispatch.h"
 #include "vmm/memory.h"
@@ -26,7 +21,7 @@ static int migrate(void *context, json_t *arguments, json_t **result, struct err
 	(void)result;
 	for (const char *const *name = unknown; *name; name++)
 		if (json_is_true(json_object_get(arguments, *name)))
-			return err_set(e, "'%s' is not there yet", *name);
+			return err_set(e, "'%s' is not implemented", *name);
 	return migration_start(context, json_string_value(json_object_get(arguments, "uri")), e);
 }
 
@@ -227,172 +222,39 @@ static int query_check(void *context, json_t *arguments, json_t **result, struct
 	return 0;
 }
 
-/* QEMU's parameters that exist here, and their ranges. */
-static const struct control_argument parameter_arguments[] = {
-	{ .name = "max-bandwidth", .type = CONTROL_INTEGER, .min = 0, .max = INT64_MAX },
-	{ .name = "downtime-limit", .type = CONTROL_INTEGER, .min = 0, .max = 2000000 },
-	{ .name = "multifd-channels", .type = CONTROL_INTEGER, .min = 1, .max = 16 },
-	{ .name = "cpu-throttle-initial", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
-	{ .name = "cpu-throttle-increment", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
-	{ .name = "max-cpu-throttle", .type = CONTROL_INTEGER, .min = 0, .max = 99 },
-	/* MiB a second, as QEMU's. */
-	{ .name = "vcpu-dirty-limit", .type = CONTROL_INTEGER, .min = 1, .max = 1 << 20 },
-	{ .name = "xbzrle-cache-size",
-	  .type = CONTROL_INTEGER,
-	  .min = PAGE_CACHE_BYTES_MIN,
-	  .max = INT64_MAX },
-	{ .name = "multifd-compression", .type = CONTROL_STRING },
-	{ .name = "multifd-zlib-level", .type = CONTROL_INTEGER, .min = 1, .max = 9 },
-	{ .name = "multifd-zstd-level", .type = CONTROL_INTEGER, .min = 1, .max = 20 },
-	{ .name = "announce-initial", .type = CONTROL_INTEGER, .min = 0, .max = 100000 },
-	{ .name = "announce-max", .type = CONTROL_INTEGER, .min = 0, .max = 100000 },
-	{ .name = "announce-rounds", .type = CONTROL_INTEGER, .min = 0, .max = 1000 },
-	{ .name = "announce-step", .type = CONTROL_INTEGER, .min = 1, .max = 10000 },
-	{ .name = "x-godwit-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
-	{ .name = "x-godwit-timeout-per-gib", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
-	{ .name = "x-godwit-progress-timeout", .type = CONTROL_INTEGER, .min = 0, .max = 31536000 },
-	/* ms; 0: it follows from the downtime limit (handover.h). */
-	{ .name = "x-godwit-switchover-timeout",
-	  .type = CONTROL_INTEGER,
-	  .min = 0,
-	  .max = HANDOVER_CHOSEN_MAX_MS },
-	{ .name = "x-godwit-timeout-action", .type = CONTROL_STRING },
-	{ .name = "x-godwit-policy", .type = CONTROL_STRING },
-	{ .name = "x-godwit-bind", .type = CONTROL_STRING },
-	/* As migrate-set-capabilities has them: so that all is set, or nothing. */
-	{ .name = "x-godwit-capabilities", .type = CONTROL_ARRAY },
-	{ .name = NULL },
-};
+/* -- parameters and capabilities: the rows of parameters.h -- */
 
-/* "": none. */
-static int set_policy(struct migration_parameters *p, const char *text, struct err *e)
+/* Beside the parameters: what migrate-set-capabilities has, so that all is set or nothing. */
+static const struct control_argument with_capabilities = { .name = "x-godwit-capabilities",
+							   .type = CONTROL_ARRAY };
+
+/* The arguments of migrate-set-parameters. */
+static bool parameter_argument(size_t i, struct control_argument *out)
 {
-	p->has_policy = text[0];
-	if (!text[0])
-		return 0;
-	if (policy_from_text(text, &p->policy, e))
-		return err_context(e, "'x-godwit-policy'");
-	if (policy_has(&p->policy, POLICY_POSTCOPY))
-		return err_set(e,
-			       "'x-godwit-policy': the policy '%s' goes over to post-copy: "
-			       "post-copy is not there yet",
-			       p->policy.name);
-	return 0;
-}
+	const struct parameter *r;
 
-static int set_timeout_action(struct migration_parameters *p, const char *text, struct err *e)
-{
-	int action = timeout_action_find(text);
-
-	if (action < 0)
-		return err_set(e,
-			       "'x-godwit-timeout-action' must be abort, force or post-copy, not "
-			       "'%.64s'",
-			       text);
-	if (action == TIMEOUT_POSTCOPY)
-		return err_set(e, "'x-godwit-timeout-action': post-copy is not there yet");
-	p->timeout_action = (enum timeout_action)action;
-	return 0;
-}
-
-/* The parameters that are numbers, and no more. */
-static const struct number_parameter {
-	const char *name;
-	size_t at; /* of a uint64_t in struct migration_parameters */
-} number_parameters[] = {
-#define NUMBER(name, member)                                        \
-	{                                                           \
-		name, offsetof(struct migration_parameters, member) \
+	for (r = parameter_table; r->qmp; r++)
+		if (!parameter_is_capability(r) && i-- == 0)
+			break;
+	if (!r->qmp) {
+		*out = with_capabilities;
+		return i == 0;
 	}
-	NUMBER("max-bandwidth", bandwidth),
-	NUMBER("downtime-limit", downtime_ms),
-	NUMBER("multifd-channels", channels),
-	NUMBER("cpu-throttle-initial", throttle_initial),
-	NUMBER("cpu-throttle-increment", throttle_increment),
-	NUMBER("max-cpu-throttle", throttle_max),
-	NUMBER("vcpu-dirty-limit", vcpu_dirty_limit),
-	NUMBER("xbzrle-cache-size", xbzrle_cache_bytes),
-	NUMBER("multifd-zlib-level", zlib_level),
-	NUMBER("multifd-zstd-level", zstd_level),
-	NUMBER("announce-initial", announce_initial),
-	NUMBER("announce-max", announce_max),
-	NUMBER("announce-rounds", announce_rounds),
-	NUMBER("announce-step", announce_step),
-	NUMBER("x-godwit-timeout", timeout.total_s),
-	NUMBER("x-godwit-timeout-per-gib", timeout.per_gib_s),
-	NUMBER("x-godwit-progress-timeout", timeout.progress_s),
-	NUMBER("x-godwit-switchover-timeout", switchover_ms),
-#undef NUMBER
-};
-
-#define N_NUMBERS (sizeof(number_parameters) / sizeof(number_parameters[0]))
-
-static uint64_t *number_of(struct migration_parameters *p, size_t i)
-{
-	return (uint64_t *)((char *)p + number_parameters[i].at);
-}
-
-static const char *compression_name(const struct migration_parameters *p)
-{
-	return p->compression == CODEC_PLAIN ? "none" : pages_codec_name(p->compression);
-}
-
-static int set_compression(struct migration_parameters *p, const char *text, struct err *e)
-{
-	if (!strcmp(text, "none"))
-		p->compression = CODEC_PLAIN;
-	else if (!strcmp(text, pages_codec_name(CODEC_ZLIB)))
-		p->compression = CODEC_ZLIB;
-	else if (!strcmp(text, pages_codec_name(CODEC_ZSTD)))
-		p->compression = CODEC_ZSTD;
-	else
-		return err_set(e, "'multifd-compression' must be none, zlib or zstd, not '%.64s'",
-			       text);
-	return 0;
-}
-
-/* -- capabilities -- */
-
-enum capability_kind { CAPABILITY_CHOICE, CAPABILITY_ALWAYS_ON, CAPABILITY_NOT_THERE };
-
-#define CHOICE(member) CAPABILITY_CHOICE, offsetof(struct migration_parameters, member)
-
-static const struct capability {
-	const char *name;
-	enum capability_kind kind;
-	size_t choice; /* of a bool in struct migration_parameters */
-} capabilities[] = {
-	{ "xbzrle", CHOICE(xbzrle) },
-	{ "auto-converge", CHOICE(auto_converge) },
-	{ "postcopy-ram", CAPABILITY_NOT_THERE, 0 },
-	{ "multifd", CHOICE(multifd) },
-	{ "events", CAPABILITY_ALWAYS_ON, 0 },
-	{ "pause-before-switchover", CAPABILITY_NOT_THERE, 0 },
-	{ "dirty-limit", CHOICE(dirty_limit) },
-	{ "return-path", CAPABILITY_ALWAYS_ON, 0 },
-};
-
-#define N_CAPABILITIES (sizeof(capabilities) / sizeof(capabilities[0]))
-
-static bool *choice(struct migration_parameters *p, const struct capability *c)
-{
-	return (bool *)((char *)p + c->choice);
+	*out = (struct control_argument){ .name = r->qmp, .type = CONTROL_STRING };
+	if (parameter_is_number(r)) {
+		out->type = CONTROL_INTEGER;
+		out->min = (int64_t)r->min;
+		out->max = (int64_t)r->max;
+	}
+	return true;
 }
 
 static int set_capability(const char *name, bool state, struct migration_parameters *p,
 			  struct err *e)
 {
-	for (size_t i = 0; i < N_CAPABILITIES; i++) {
-		if (strcmp(capabilities[i].name, name))
-			continue;
-		if (capabilities[i].kind == CAPABILITY_CHOICE)
-			*choice(p, &capabilities[i]) = state;
-		else if (capabilities[i].kind == CAPABILITY_ALWAYS_ON && !state)
-			return err_set(e, "the capability '%s' is always on", name);
-		else if (capabilities[i].kind == CAPABILITY_NOT_THERE && state)
-			return err_set(e, "the capability '%s' is not there yet", name);
-		return 0;
-	}
+	for (const struct parameter *r = parameter_table; r->qmp; r++)
+		if (parameter_is_capability(r) && !strcmp(r->qmp, name))
+			return parameter_set_switch(r, p, state, e);
 	return err_set(e, "'%.64s' is no capability", name);
 }
 
@@ -420,54 +282,38 @@ static int take_capabilities(struct migration *mig, const json_t *list,
 	return 0;
 }
 
-/* More than the host's memory is nobody's cache. */
-static int check_cache(const struct migration_parameters *p, struct err *e)
+static int take_parameters(const json_t *arguments, struct migration_parameters *p, struct err *e)
 {
-	uint64_t most = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGE_SIZE);
+	for (const struct parameter *r = parameter_table; r->qmp; r++) {
+		const json_t *v = json_object_get(arguments, r->qmp);
 
-	if (p->xbzrle_cache_bytes <= most)
-		return 0;
-	return err_set(e,
-		       "'xbzrle-cache-size' is %" PRIu64 " (expected %u to %" PRIu64
-		       ", this host's memory)",
-		       p->xbzrle_cache_bytes, PAGE_CACHE_BYTES_MIN, most);
+		if (!v || parameter_is_capability(r))
+			continue;
+		if (parameter_is_number(r)
+			    ? parameter_set_number(r, p, (uint64_t)json_integer_value(v), e)
+			    : parameter_set_text(r, p, json_string_value(v), e))
+			return -1;
+	}
+	return 0;
 }
 
-/* All of them or, when one cannot be had, none. */
+/* All of them or, if one is refused, none. */
 static int set_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	struct migration_parameters p;
-	json_t *v;
+	json_t *capabilities = json_object_get(arguments, with_capabilities.name);
 
 	(void)result;
 	migration_get_parameters(context, &p);
-	for (size_t i = 0; i < N_NUMBERS; i++)
-		if ((v = json_object_get(arguments, number_parameters[i].name)))
-			*number_of(&p, i) = (uint64_t)json_integer_value(v);
+	if (take_parameters(arguments, &p, e))
+		return -1;
+	if (take_capabilities(context, capabilities, &p, e))
+		return err_context(e, "'%s'", with_capabilities.name);
 	if (json_object_get(arguments, "downtime-limit")) {
 		p.downtime_sets++;
 		p.downtime_chosen = true;
 	} else if (json_object_get(arguments, "x-godwit-policy")) {
 		p.downtime_chosen = false;
-	}
-	if (json_object_get(arguments, "xbzrle-cache-size") && check_cache(&p, e))
-		return -1;
-	if (take_capabilities(context, json_object_get(arguments, "x-godwit-capabilities"), &p, e))
-		return err_context(e, "'x-godwit-capabilities'");
-	if ((v = json_object_get(arguments, "multifd-compression")) &&
-	    set_compression(&p, json_string_value(v), e))
-		return -1;
-	if ((v = json_object_get(arguments, "x-godwit-timeout-action")) &&
-	    set_timeout_action(&p, json_string_value(v), e))
-		return -1;
-	if ((v = json_object_get(arguments, "x-godwit-policy")) &&
-	    set_policy(&p, json_string_value(v), e))
-		return -1;
-	if ((v = json_object_get(arguments, "x-godwit-bind"))) {
-		if (json_string_length(v) >= sizeof(p.bind))
-			return err_set(e, "'x-godwit-bind' is longer than %zu characters",
-				       sizeof(p.bind) - 1);
-		memcpy(p.bind, json_string_value(v), json_string_length(v) + 1);
 	}
 	migration_set_parameters(context, &p);
 	return 0;
@@ -476,20 +322,22 @@ static int set_parameters(void *context, json_t *arguments, json_t **result, str
 static int query_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
 {
 	struct migration_parameters p;
-	char *policy;
+	char *text;
 
 	(void)arguments;
 	migration_get_parameters(context, &p);
-	policy = p.has_policy ? policy_to_text(&p.policy) : NULL;
-	*result = json_pack("{s:s,s:s,s:s,s:s}", "multifd-compression", compression_name(&p),
-			    "x-godwit-timeout-action", timeout_action_name(p.timeout_action),
-			    "x-godwit-policy", policy ? policy : "", "x-godwit-bind", p.bind);
-	if (*result)
-		json_object_set_new(*result, "x-godwit-downtime-chosen",
-				    json_boolean(p.downtime_chosen));
-	for (size_t i = 0; *result && i < N_NUMBERS; i++)
-		json_object_set_new(*result, number_parameters[i].name, number(*number_of(&p, i)));
-	free(policy);
+	*result = json_pack("{s:b}", "x-godwit-downtime-chosen", (int)p.downtime_chosen);
+	for (const struct parameter *r = parameter_table; *result && r->qmp; r++) {
+		if (parameter_is_capability(r))
+			continue;
+		if (parameter_is_number(r)) {
+			json_object_set_new(*result, r->qmp, number(*parameter_number(r, &p)));
+			continue;
+		}
+		text = parameter_text(r, &p);
+		json_object_set_new(*result, r->qmp, dispatch_text(text ? text : ""));
+		free(text);
+	}
 	return *result ? 0 : err_set(e, "out of memory");
 }
 
@@ -512,13 +360,13 @@ static int query_capabilities(void *context, json_t *arguments, json_t **result,
 	(void)arguments;
 	migration_get_parameters(context, &p);
 	*result = json_array();
-	for (size_t i = 0; *result && i < N_CAPABILITIES; i++) {
-		const struct capability *c = &capabilities[i];
-		bool on = c->kind == CAPABILITY_CHOICE ? *choice(&p, c)
-						       : c->kind == CAPABILITY_ALWAYS_ON;
+	for (const struct parameter *r = parameter_table; *result && r->qmp; r++) {
+		bool on = r->kind == PARAMETER_SWITCH ? *parameter_switch(r, &p)
+						      : r->kind == PARAMETER_ALWAYS_ON;
 
-		json_array_append_new(
-			*result, json_pack("{s:s,s:b}", "capability", c->name, "state", (int)on));
+		if (parameter_is_capability(r))
+			json_array_append_new(*result, json_pack("{s:s,s:b}", "capability", r->qmp,
+								 "state", (int)on));
 	}
 	return *result ? 0 : err_set(e, "out of memory");
 }
@@ -553,9 +401,7 @@ const struct control_command migrate_commands[] = {
 	{ .name = "migrate", .arguments = migrate_arguments, .run = migrate },
 	{ .name = "migrate_cancel", .run = migrate_cancel },
 	{ .name = "query-migrate", .run = query_migrate },
-	{ .name = "migrate-set-parameters",
-	  .arguments = parameter_arguments,
-	  .run = set_parameters },
+	{ .name = "migrate-set-parameters", .argument = parameter_argument, .run = set_parameters },
 	{ .name = "query-migrate-parameters", .run = query_parameters },
 	{ .name = "migrate-set-capabilities",
 	  .arguments = capability_arguments,

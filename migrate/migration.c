@@ -19,11 +19,6 @@
 #include "vmm/machine.h"
 #include "vmm/memory.h"
 
-#define DEFAULT_DOWNTIME_MS 300
-#define DEFAULT_CHANNELS    2
-#define DEFAULT_CACHE_BYTES (64u << 20)
-#define DEFAULT_LIMIT_MIB   1
-
 /* How often one looks for progress; a few times in a second, as that is the least to wait for. */
 #define PROGRESS_LOOK_US 300000u
 
@@ -176,7 +171,6 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 		  const struct migration_events *events, struct err *e)
 {
 	struct migration *mig = calloc(1, sizeof(*mig));
-	const struct announce announce = ANNOUNCE_DEFAULT;
 
 	if (!mig)
 		return err_set(e, "out of memory");
@@ -189,18 +183,8 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 	mig->teller.guest = &mig->guest.guest;
 	mig->teller.decision = migration_tell_decision;
 	mig->teller.arg = mig;
-	mig->parameters = (struct migration_parameters){ .downtime_ms = DEFAULT_DOWNTIME_MS,
-							 .channels = DEFAULT_CHANNELS,
-							 .compression = CODEC_PLAIN,
-							 .zlib_level = 1,
-							 .zstd_level = 1,
-							 .vcpu_dirty_limit = DEFAULT_LIMIT_MIB,
-							 .xbzrle_cache_bytes = DEFAULT_CACHE_BYTES,
-							 .announce_rounds = announce.rounds,
-							 .announce_initial = announce.initial_ms,
-							 .announce_step = announce.step_ms,
-							 .announce_max = announce.max_ms };
-	mig->limits.downtime_us = DEFAULT_DOWNTIME_MS * 1000;
+	parameters_preset(&mig->parameters);
+	mig->limits.downtime_us = mig->parameters.downtime_ms * 1000;
 	mig->slots = (struct slots){ .fd = -1, .held = -1 };
 	err_set(&mig->why_slots, "there is no runtime directory");
 	pthread_mutex_init(&mig->lock, NULL);
@@ -377,7 +361,7 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 		return -1;
 	mig->uri = parsed;
 	mig->destination = NULL;
-	mig->used = migration_effective(&mig->parameters);
+	mig->used = parameters_effective(&mig->parameters);
 	mig->limits.downtime_us = mig->used.downtime_ms * 1000;
 	mig->limits.force = false;
 	if (begin(mig, migration_out_thread, e))
@@ -480,7 +464,7 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	memcpy(out->uri, mig->uri.text, sizeof(out->uri));
 	out->parameters = mig->parameters;
 	out->limit_ms = __atomic_load_n(&mig->limits.downtime_us, __ATOMIC_RELAXED) / 1000;
-	out->xbzrle = migration_may_use_xbzrle(&mig->used);
+	out->xbzrle = parameters_may_use_xbzrle(&mig->used);
 	if (mig->used.has_policy)
 		memcpy(out->policy, mig->used.policy.name, sizeof(out->policy));
 	/* Each member is one atomic word. */

@@ -16,10 +16,8 @@
 #include <stdint.h>
 
 #include "migrate/check/check.h"
-#include "migrate/policy/policy.h"
-#include "migrate/policy/timeout.h"
+#include "migrate/parameters.h"
 #include "migrate/stats.h"
-#include "migrate/stream/record.h"
 
 struct destination;
 struct err;
@@ -55,35 +53,6 @@ struct migration_events {
 	 * be known, so it must not run. May be NULL. */
 	int (*arrived)(void *arg, struct err *e);
 	void *arg;
-};
-
-struct migration_parameters {
-	/* These may change while it runs. */
-	uint64_t bandwidth; /* bytes a second, 0 = no limit */
-	uint64_t downtime_ms;
-	uint64_t switchover_ms; /* how long the guest may stand before GO; 0: see handover.h */
-	/* Grows when somebody sets it; and whether that was with the present policy or after it:
-	 * then it goes before what the policy begins with. */
-	uint32_t downtime_sets;
-	bool downtime_chosen;
-	struct timeout_limits timeout; /* from the start to GO, waiting for a turn included */
-	enum timeout_action timeout_action;
-
-	uint64_t channels; /* count only with `multifd`, as in QEMU */
-	/* Bounds for the throttle, in percent; 0: as much as is needed. */
-	uint64_t throttle_initial, throttle_increment, throttle_max;
-	uint64_t vcpu_dirty_limit; /* MiB a second that each may dirty in any case */
-	uint64_t xbzrle_cache_bytes;
-	enum pages_codec compression; /* CODEC_PLAIN: none */
-	uint64_t zlib_level, zstd_level;
-	/* How a guest that comes in is announced to the network; times in ms. */
-	uint64_t announce_rounds, announce_initial, announce_step, announce_max;
-	bool multifd;
-	bool auto_converge, xbzrle; /* may be used, with or without a policy that says so */
-	bool dirty_limit;	    /* in place of auto_converge */
-	char bind[64];		    /* local address, "": any */
-	bool has_policy;
-	struct policy policy;
 };
 
 /* One for each machine, for all its migrations, one after the other. Without a machine (NULL: it

@@ -93,12 +93,6 @@ void migration_tell_decision(void *mig, const char *action, const char *reason);
 /* NULL when it cannot be had. `bind`: a local address, "": any. */
 struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
 				  struct err *e);
-/* What parameters come to: of the policy that is left which nobody has overruled. */
-struct migration_parameters migration_effective(const struct migration_parameters *p);
-/* What they allow, policy included. */
-bool migration_may_throttle(const struct migration_parameters *p);
-bool migration_may_use_xbzrle(const struct migration_parameters *p);
-struct converge_bounds migration_throttle_bounds(const struct migration_parameters *p);
 
 /* -- check/run.c -- */
 

@@ -195,32 +195,6 @@ static int await_turn(struct migration *mig, struct err *e)
 	return rc > 0 || !p ? 0 : -1;
 }
 
-struct migration_parameters migration_effective(const struct migration_parameters *p)
-{
-	struct migration_parameters used = *p;
-
-	if (used.downtime_chosen)
-		used.policy.n_initial = 0;
-	return used;
-}
-
-bool migration_may_throttle(const struct migration_parameters *p)
-{
-	return p->auto_converge || (p->has_policy && p->policy.auto_convergence);
-}
-
-bool migration_may_use_xbzrle(const struct migration_parameters *p)
-{
-	return p->xbzrle || (p->has_policy && p->policy.compression);
-}
-
-struct converge_bounds migration_throttle_bounds(const struct migration_parameters *p)
-{
-	return (struct converge_bounds){ .initial = (unsigned int)p->throttle_initial * 10,
-					 .increment = (unsigned int)p->throttle_increment * 10,
-					 .max = (unsigned int)p->throttle_max * 10 };
-}
-
 static int migrate_out(struct migration *mig, struct err *e)
 {
 	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
@@ -233,11 +207,11 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.cold = mig->uri.kind == URI_FILE,
 		.stop_fd = mig->stop_fd,
 		.limits = &mig->limits,
-		.auto_converge = migration_may_throttle(&mig->used),
-		.xbzrle = migration_may_use_xbzrle(&mig->used),
+		.auto_converge = parameters_may_throttle(&mig->used),
+		.xbzrle = parameters_may_use_xbzrle(&mig->used),
 		.dirty_limit = mig->used.dirty_limit,
 		.least_dirty_bytes = mig->used.vcpu_dirty_limit << 20,
-		.throttle = migration_throttle_bounds(&mig->used),
+		.throttle = parameters_throttle_bounds(&mig->used),
 		.xbzrle_cache_bytes = mig->used.xbzrle_cache_bytes,
 		.compression = mig->used.compression,
 		.level = (int)(mig->used.compression == CODEC_ZLIB ? mig->used.zlib_level

@@ -51,10 +51,10 @@ static void *check_thread(void *arg)
 		.bandwidth = p->bandwidth,
 		.in = { .limit_us = p->downtime_ms * 1000,
 			.fixed_us = EXPECT_UNKNOWN_US,
-			.throttle = migration_may_throttle(p) || p->dirty_limit,
-			.compression = migration_may_use_xbzrle(p) || p->compression != CODEC_PLAIN,
+			.throttle = parameters_may_throttle(p) || p->dirty_limit,
+			.compression = parameters_may_use_xbzrle(p) || p->compression != CODEC_PLAIN,
 			.by_limit = p->dirty_limit,
-			.bounds = migration_throttle_bounds(p),
+			.bounds = parameters_throttle_bounds(p),
 			.policy = p->has_policy ? &p->policy : NULL,
 			.timeout = p->timeout,
 			.timeout_action = p->timeout_action },
@@ -89,7 +89,7 @@ int migration_check(struct migration *mig, const char *uri, struct err *e)
 		return -1;
 	migration_end_before(mig);
 	mig->check_uri = parsed;
-	mig->checked = migration_effective(&mig->parameters);
+	mig->checked = parameters_effective(&mig->parameters);
 	mig->check_status = CHECK_ACTIVE;
 	mig->check_cancelled = false;
 	mig->check_error.text[0] = 0;

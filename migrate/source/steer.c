@@ -87,7 +87,7 @@ static int follow_policy(struct source *s, uint64_t round_us, struct switchover_
 	if (step.action == POLICY_ABORT)
 		return err_set(e, "policy '%s': %s", st->policy->name, step.reason);
 	if (step.action == POLICY_POSTCOPY)
-		return err_set(e, "policy '%s': %s, which is not there yet", st->policy->name,
+		return err_set(e, "policy '%s': %s, which is not implemented", st->policy->name,
 			       step.reason);
 	if (step.downtime_us != in->limit_us)
 		set_limit(s, step.downtime_us);

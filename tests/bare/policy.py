@@ -119,7 +119,7 @@ def post_copy_is_refused_by_name_before_anything_moves(place):
     target, uri = live.destination(place, vm)
     for words in (("--policy", "post-copy"), ("--timeout", 5, "--timeout-action", "post-copy")):
         done = vm.cli("migrate", uri, *words)
-        check(done.returncode == 1 and "post-copy is not there yet" in done.stderr, str(done))
+        check(done.returncode == 1 and "post-copy is not implemented" in done.stderr, str(done))
     check(vm.qmp().execute("query-migrate") == {}, "a migration was begun")
     live.stays(vm)
     check(target.running(), "the destination is gone")

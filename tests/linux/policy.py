@@ -120,7 +120,7 @@ def tests():
     def post_copy_policy_is_refused_by_name_and_the_guest_runs_on(g):
         before, last = g.progress(), query(g)
         done = g.vm.cli("migrate", "tcp:127.0.0.1:1", "--policy", "post-copy")
-        check(done.returncode == 1 and "'Post-copy migration' goes over to post-copy: post-copy is not there yet" in
+        check(done.returncode == 1 and "'Post-copy migration' switches to post-copy, which is not implemented" in
               done.stderr, str(done))
         # What it tells is still how the guest came here.
         check(last["x-godwit-incoming"] and query(g) == last, f"a migration was begun: {query(g)}")

@@ -170,13 +170,24 @@ static const char *type_name(enum control_type type)
 	return names[type];
 }
 
-static const struct control_argument *find_argument(const struct control_argument *a,
-						    const char *name)
+/* The i-th argument of a command; false after the last. */
+static bool argument_at(const struct control_command *c, size_t i, struct control_argument *out)
 {
-	for (; a && a->name; a++)
-		if (!strcmp(a->name, name))
-			return a;
-	return NULL;
+	if (c->argument)
+		return c->argument(i, out);
+	if (!c->arguments || !c->arguments[i].name)
+		return false;
+	*out = c->arguments[i];
+	return true;
+}
+
+static bool find_argument(const struct control_command *c, const char *name,
+			  struct control_argument *out)
+{
+	for (size_t i = 0; argument_at(c, i, out); i++)
+		if (!strcmp(out->name, name))
+			return true;
+	return false;
 }
 
 static bool has_range(const struct control_argument *a)
@@ -187,7 +198,7 @@ static bool has_range(const struct control_argument *a)
 /* Integers above 63 bits are reals (framing.h), and then so are those beside them. */
 static int check_sizes(const struct control_command *c, json_t *arguments, struct err *e)
 {
-	const struct control_argument *a;
+	struct control_argument a;
 	const char *key;
 	json_t *value;
 
@@ -195,19 +206,34 @@ static int check_sizes(const struct control_command *c, json_t *arguments, struc
 	{
 		double real = json_real_value(value);
 
-		a = find_argument(c->arguments, key);
-		if (!a || a->type != CONTROL_INTEGER || (real < 0x1p63 && real > -0x1p63))
+		if (!find_argument(c, key, &a) || a.type != CONTROL_INTEGER ||
+		    (real < 0x1p63 && real > -0x1p63))
 			continue;
 		return err_set(e, "argument '%s' of %s is %g (expected %" PRId64 " to %" PRId64 ")",
-			       a->name, c->name, real, has_range(a) ? a->min : INT64_MIN,
-			       has_range(a) ? a->max : INT64_MAX);
+			       a.name, c->name, real, has_range(&a) ? a.min : INT64_MIN,
+			       has_range(&a) ? a.max : INT64_MAX);
 	}
+	return 0;
+}
+
+static int check_value(const struct control_command *c, const struct control_argument *a,
+		       const json_t *value, struct err *e)
+{
+	if (!type_fits(a->type, value))
+		return err_set(e, "argument '%s' of %s is not %s", a->name, c->name,
+			       type_name(a->type));
+	if (a->type == CONTROL_INTEGER && has_range(a) &&
+	    (json_integer_value(value) < a->min || json_integer_value(value) > a->max))
+		return err_set(e,
+			       "argument '%s' of %s is %" JSON_INTEGER_FORMAT " (expected %" PRId64
+			       " to %" PRId64 ")",
+			       a->name, c->name, json_integer_value(value), a->min, a->max);
 	return 0;
 }
 
 static int check_arguments(const struct control_command *c, json_t *arguments, struct err *e)
 {
-	const struct control_argument *a;
+	struct control_argument a;
 	const char *key;
 	json_t *value;
 
@@ -215,22 +241,14 @@ static int check_arguments(const struct control_command *c, json_t *arguments, s
 		return -1;
 	json_object_foreach(arguments, key, value)
 	{
-		a = find_argument(c->arguments, key);
-		if (!a)
+		if (!find_argument(c, key, &a))
 			return err_set(e, "%s has no argument '%.60s'", c->name, key);
-		if (!type_fits(a->type, value))
-			return err_set(e, "argument '%s' of %s is not %s", a->name, c->name,
-				       type_name(a->type));
-		if (a->type == CONTROL_INTEGER && has_range(a) &&
-		    (json_integer_value(value) < a->min || json_integer_value(value) > a->max))
-			return err_set(e,
-				       "argument '%s' of %s is %" JSON_INTEGER_FORMAT
-				       " (expected %" PRId64 " to %" PRId64 ")",
-				       a->name, c->name, json_integer_value(value), a->min, a->max);
+		if (check_value(c, &a, value, e))
+			return -1;
 	}
-	for (a = c->arguments; a && a->name; a++)
-		if (a->required && !json_object_get(arguments, a->name))
-			return err_set(e, "argument '%s' of %s is missing", a->name, c->name);
+	for (size_t i = 0; argument_at(c, i, &a); i++)
+		if (a.required && !json_object_get(arguments, a.name))
+			return err_set(e, "argument '%s' of %s is missing", a.name, c->name);
 	return 0;
 }
 

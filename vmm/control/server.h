@@ -40,6 +40,8 @@ struct control_argument {
 struct control_command {
 	const char *name;			  /* NULL ends a table */
 	const struct control_argument *arguments; /* NULL: none */
+	/* Or, for arguments that stand in another table: gets the i-th; false after the last. */
+	bool (*argument)(size_t i, struct control_argument *out);
 	int (*run)(void *context, json_t *arguments, json_t **result, struct err *e);
 };
 

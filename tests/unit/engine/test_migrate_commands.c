@@ -133,9 +133,9 @@ static const struct {
 	{ "[" CAP("xbzrle", "false") "," CAP("multifd", "true") "]", "", true },
 	/* One that cannot be had: none is taken. */
 	{ "[" CAP("multifd", "true") "," CAP("postcopy-ram", "true") "]",
-	  "'postcopy-ram' is not there yet", false },
-	{ "[" CAP("postcopy-ram", "true") "]", "'postcopy-ram' is not there yet", false },
-	{ "[" CAP("pause-before-switchover", "true") "]", "is not there yet", false },
+	  "'postcopy-ram' is not implemented", false },
+	{ "[" CAP("postcopy-ram", "true") "]", "'postcopy-ram' is not implemented", false },
+	{ "[" CAP("pause-before-switchover", "true") "]", "is not implemented", false },
 	{ "[" CAP("return-path", "false") "]", "'return-path' is always on", false },
 	{ "[" CAP("events", "false") "]", "'events' is always on", false },
 	{ "[" CAP("multifd", "true") "," CAP("wings", "true") "]", "'wings' is no capability",
@@ -229,11 +229,11 @@ static const struct {
 	{ "{\"x-godwit-timeout-action\":\"ignore\"}",
 	  "'x-godwit-timeout-action' must be abort, force or post-copy, not 'ignore'" },
 	{ "{\"x-godwit-timeout-action\":\"post-copy\"}",
-	  "'x-godwit-timeout-action': post-copy is not there yet" },
+	  "'x-godwit-timeout-action': post-copy is not implemented" },
 	{ "{\"x-godwit-policy\":\"\"}", "" },
 	{ "{\"x-godwit-policy\":\"minimal-downtime\"}", "" },
 	{ "{\"x-godwit-policy\":\"post-copy\"}",
-	  "the policy 'Post-copy migration' goes over to post-copy: post-copy is not there yet" },
+	  "the policy 'Post-copy migration' switches to post-copy, which is not implemented" },
 	{ "{\"x-godwit-policy\":\"fast\"}", "'x-godwit-policy': 'fast' is no policy (expected" },
 	{ "{\"x-godwit-policy\":\"{\\\"id\\\":7}\"}",
 	  "'x-godwit-policy': $.id: an integer where an object" },
@@ -242,10 +242,10 @@ static const struct {
 	{ "{\"max-bandwidth\":5,\"x-godwit-policy\":\"fast\"}", "no policy" },
 	{ "{\"max-bandwidth\":5,\"x-godwit-capabilities\":[" CAP("multifd", "true") "," CAP(
 		  "postcopy-ram", "true") "]}",
-	  "'x-godwit-capabilities': the capability 'postcopy-ram' is not there yet" },
+	  "'x-godwit-capabilities': the capability 'postcopy-ram' is not implemented" },
 	{ "{\"x-godwit-timeout-action\":\"post-copy\",\"x-godwit-capabilities\":[" CAP("multifd",
 										       "true") "]}",
-	  "post-copy is not there yet" },
+	  "post-copy is not implemented" },
 	{ "{\"max-bandwidth\":5,\"x-godwit-capabilities\":[" CAP("multifd", "true") "]}", "" },
 	{ "{\"xbzrle-cache-size\":1099511627776000}", "this host's memory" },
 	{ "{\"xbzrle-cache-size\":67108864}", "" },
@@ -320,6 +320,33 @@ START_TEST(parameters_are_told_as_they_are_set)
 }
 END_TEST
 
+/* A row whose preset its own range refuses could not be set back. */
+START_TEST(presets_are_within_their_ranges)
+{
+	struct migration_parameters p, again;
+	struct err e = { "" };
+	char *text;
+
+	parameters_preset(&p);
+	parameters_preset(&again);
+	ck_assert_uint_eq(p.downtime_ms, 300);
+	ck_assert_uint_eq(p.channels, 2);
+	for (const struct parameter *r = parameter_table; r->qmp; r++) {
+		ck_assert_ptr_eq(parameter_find(r->qmp), r);
+		ck_assert(!r->name || parameter_find(r->name)->qmp);
+		ck_assert_msg(!r->name || (r->help && r->unit), "%s", r->qmp);
+		if (parameter_is_number(r)) {
+			ck_assert_int_eq(parameter_set_number(r, &p, r->preset, &e), 0);
+		} else if (!parameter_is_capability(r)) {
+			text = parameter_text(r, &p);
+			ck_assert_int_eq(parameter_set_text(r, &p, text, &e), 0);
+			free(text);
+		}
+	}
+	ck_assert_mem_eq(&p, &again, sizeof(p));
+}
+END_TEST
+
 START_TEST(migrate_takes_what_qemu_clients_send)
 {
 	ck_assert_str_eq(refusal("{\"execute\":\"migrate\",\"arguments\":{\"uri\":\"tcp:b:1\","
@@ -329,7 +356,7 @@ START_TEST(migrate_takes_what_qemu_clients_send)
 	mig.started[0] = '\0';
 	ck_assert_ptr_nonnull(strstr(refusal("{\"execute\":\"migrate\",\"arguments\":{\"uri\":"
 					     "\"tcp:b:1\",\"blk\":true}}"),
-				     "'blk' is not there yet"));
+				     "'blk' is not implemented"));
 	ck_assert_str_eq(mig.started, "");
 }
 END_TEST
@@ -456,6 +483,7 @@ int main(void)
 	tcase_add_test(all, all_capabilities_are_told);
 	tcase_add_loop_test(all, parameters_keep_to_their_ranges, 0, COUNT(parameters));
 	tcase_add_loop_test(all, parameters_are_told_as_they_are_set, 0, 3);
+	tcase_add_test(all, presets_are_within_their_ranges);
 	tcase_add_test(all, migrate_takes_what_qemu_clients_send);
 	tcase_add_test(all, error_from_a_hostile_destination_is_still_told);
 	tcase_add_test(all, undecided_is_told_with_a_status_that_qemu_knows);
