@@ -1,15 +1,12 @@
 /*
- * Interrupt lines and doorbells: see irq.h. Without a KVM (kvm == NULL, the unit tests) they are
- * plain eventfds.
+ * Without a KVM (kvm == NULL, in the unit tests) lines and doorbells are plain eventfds.
  */
 #include "vmm/irq.h"
 
-#include <errno.h>
 #include <linux/kvm.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
+#include <stddef.h>
 
-#include "vmm/base/err.h"
+#include "vmm/base/wake.h"
 #include "vmm/kvm.h"
 
 int irq_init(struct irq *i, struct kvm *kvm, uint32_t gsi, struct err *e)
@@ -17,9 +14,8 @@ int irq_init(struct irq *i, struct kvm *kvm, uint32_t gsi, struct err *e)
 	struct kvm_irqfd irqfd = { .gsi = gsi };
 
 	i->gsi = gsi;
-	i->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (i->fd < 0)
-		return err_errno(e, errno, "cannot make an eventfd");
+	if (wake_init(&i->fd, e))
+		return -1;
 	irqfd.fd = (uint32_t)i->fd;
 	if (kvm && kvm_vm_ioctl(kvm, KVM_IRQFD, &irqfd, "KVM_IRQFD", e) < 0) {
 		irq_free(i);
@@ -31,18 +27,12 @@ int irq_init(struct irq *i, struct kvm *kvm, uint32_t gsi, struct err *e)
 void irq_free(struct irq *i)
 {
 	/* Closing the last reference takes the line out of KVM as well. */
-	if (i->fd >= 0)
-		close(i->fd);
-	i->fd = -1;
+	wake_free(&i->fd);
 }
 
 void irq_pulse(struct irq *i)
 {
-	uint64_t one = 1;
-
-	/* EAGAIN only when 2^64 - 2 edges wait for KVM: there is one pending in any case. */
-	while (write(i->fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	wake_signal(i->fd);
 }
 
 static int doorbell(struct kvm *kvm, int fd, uint64_t gpa, uint32_t value, uint32_t flags,

@@ -1,15 +1,15 @@
 /*
- * The event loop: see loop.h. Runs on the thread that calls loop_run(). A watch is never called
- * after it was removed: events that were fetched in the same batch are dropped with it.
+ * The event loop runs on the thread that calls loop_run(). A watch is never called after it was
+ * removed: events that were fetched in the same batch are dropped with it.
  */
 #include "vmm/loop.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/wake.h"
 
 /* Something to run on the loop's thread. */
 struct loop_job {
@@ -42,7 +42,7 @@ static void run_jobs(struct loop *l)
 			free(job);
 			continue;
 		}
-		/* The job lives on the stack of its caller, who goes on as soon as it is told. */
+		/* The job lives on the stack of its caller, which goes on as soon as it is told. */
 		pthread_mutex_lock(&l->lock);
 		*job->finished = true;
 		pthread_cond_broadcast(&l->done);
@@ -53,20 +53,10 @@ static void run_jobs(struct loop *l)
 static void woken(void *arg, uint32_t events)
 {
 	struct loop *l = arg;
-	uint64_t n;
 
 	(void)events;
-	if (read(l->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
-		return;
+	wake_drain(l->wake_fd);
 	run_jobs(l);
-}
-
-static void wake(struct loop *l)
-{
-	uint64_t one = 1;
-
-	while (write(l->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
 }
 
 int loop_init(struct loop *l, struct err *e)
@@ -75,9 +65,12 @@ int loop_init(struct loop *l, struct err *e)
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->done, NULL);
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (l->epoll_fd < 0 || l->wake_fd < 0) {
+	if (l->epoll_fd < 0) {
 		err_errno(e, errno, "cannot make an event loop");
+		loop_free(l);
+		return -1;
+	}
+	if (wake_init(&l->wake_fd, e)) {
 		loop_free(l);
 		return -1;
 	}
@@ -93,14 +86,13 @@ void loop_free(struct loop *l)
 {
 	struct loop_job *job;
 
-	/* What was posted and nobody came to run: what it was about may be gone by now. */
+	/* Jobs that were posted and did not run: their arguments may be gone by now. */
 	while ((job = next_job(l)))
 		free(job);
 	if (l->epoll_fd >= 0)
 		close(l->epoll_fd);
-	if (l->wake_fd >= 0)
-		close(l->wake_fd);
-	l->epoll_fd = l->wake_fd = -1;
+	l->epoll_fd = -1;
+	wake_free(&l->wake_fd);
 	pthread_cond_destroy(&l->done);
 	pthread_mutex_destroy(&l->lock);
 }
@@ -167,8 +159,7 @@ void loop_run(struct loop *l)
 	l->entered = l->running = false;
 	l->stop = false;
 	pthread_mutex_unlock(&l->lock);
-	/* Whoever called before that is still waited for; later calls run at once, by themselves.
-	 */
+	/* Calls made before this are still waited for; later ones run at once, by themselves. */
 	run_jobs(l);
 }
 
@@ -205,7 +196,7 @@ void loop_join(struct loop *l)
 void loop_stop(struct loop *l)
 {
 	__atomic_store_n(&l->stop, true, __ATOMIC_RELEASE);
-	wake(l);
+	wake_signal(l->wake_fd);
 }
 
 static void add_job(struct loop *l, struct loop_job *job)
@@ -215,7 +206,7 @@ static void add_job(struct loop *l, struct loop_job *job)
 	while (*end)
 		end = &(*end)->next;
 	*end = job;
-	wake(l);
+	wake_signal(l->wake_fd);
 }
 
 void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)

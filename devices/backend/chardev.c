@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -20,6 +19,7 @@
 #include "devices/backend/chardev_internal.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
+#include "vmm/base/wake.h"
 #include "vmm/device.h"
 
 #define INPUT_BYTES 4096 /* read at once */
@@ -27,10 +27,7 @@
 
 void chardev_wake(struct chardev *c)
 {
-	uint64_t one = 1;
-
-	while (write(c->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	wake_signal(c->wake_watch.fd);
 }
 
 static void unset_fd(struct chardev *c, struct loop_watch *w)
@@ -303,11 +300,9 @@ int chardev_attach(struct chardev *c, int fd)
 static void woken(void *arg, uint32_t events)
 {
 	struct chardev *c = arg;
-	uint64_t n;
 
 	(void)events;
-	if (read(c->wake_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
-		return;
+	wake_drain(c->wake_watch.fd);
 	pthread_mutex_lock(&c->lock);
 	c->woken = false;
 	pthread_mutex_unlock(&c->lock);
@@ -452,9 +447,8 @@ int chardev_open(struct chardev **out, const char *spec, const struct device_env
 	c->in = (struct loop_watch){ .fd = -1, .fn = input_ready, .arg = c };
 	c->out = (struct loop_watch){ .fd = -1, .fn = chardev_output_ready, .arg = c };
 	pthread_mutex_init(&c->lock, NULL);
-	c->wake_fd = c->wake_watch.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (c->wake_fd < 0) {
-		err_errno(e, errno, "%s: cannot make an eventfd", spec);
+	if (wake_init(&c->wake_watch.fd, e)) {
+		err_context(e, "%s", spec);
 		chardev_close(c);
 		return -1;
 	}

@@ -30,7 +30,6 @@ struct chardev {
 	struct terminal terminal;
 	bool is_terminal;  /* the input */
 	bool out_terminal; /* the output */
-	int wake_fd;
 
 	/* I/O thread. */
 	bool paused;

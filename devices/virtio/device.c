@@ -6,16 +6,14 @@
  */
 #include "devices/virtio/device.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
+#include "vmm/base/wake.h"
 #include "vmm/memory.h"
 #include "vmm/state.h"
 #include "vmm/tree.h"
@@ -96,11 +94,7 @@ void virtio_fail(struct virtio_device *v, const char *fmt, ...)
 
 void virtio_ring_later(struct virtio_device *v, unsigned int q)
 {
-	uint64_t one = 1;
-
-	/* EAGAIN: so many rings wait already that one more changes nothing. */
-	while (write(v->doorbells[q].fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	wake_signal(v->doorbells[q].fd);
 }
 
 /* A doorbell, on the I/O thread. */
@@ -108,11 +102,10 @@ static void rung(void *arg, uint32_t events)
 {
 	struct virtio_doorbell *b = arg;
 	struct virtio_device *v = b->v;
-	uint64_t n;
 
 	(void)events;
-	/* Taken before the queue is looked at: a ring during the work comes again. */
-	if (read(b->fd, &n, sizeof(n)) != sizeof(n))
+	/* Drained before the queue is read, so that a ring during the work comes again. */
+	if (!wake_drain(b->fd))
 		return;
 	pthread_mutex_lock(&v->lock);
 	if (virtio_working(v) && v->queues[b->queue].st.ready)
@@ -268,9 +261,8 @@ int virtio_init(struct virtio_device *v, const struct device_model *model,
 	for (unsigned int i = 0; i < n_queues; i++) {
 		struct virtio_doorbell *b = &v->doorbells[i];
 
-		b->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (b->fd < 0) {
-			err_errno(e, errno, "%s: cannot make a doorbell", path);
+		if (wake_init(&b->fd, e)) {
+			err_context(e, "%s: doorbell %u", path, i);
 			goto fail;
 		}
 		b->watch = (struct loop_watch){ .fd = b->fd, .fn = rung, .arg = b };
@@ -295,8 +287,7 @@ void virtio_destroy(struct virtio_device *v)
 		if (b->tied)
 			doorbell_remove(v->dev.env->kvm, b->fd,
 					v->mmio_gpa + VIRTIO_MMIO_QUEUE_NOTIFY, i);
-		if (b->fd >= 0)
-			close(b->fd);
+		wake_free(&b->fd);
 	}
 	irq_free(&v->irq);
 	pthread_mutex_destroy(&v->lock);

@@ -33,12 +33,15 @@ void wake_signal(int fd)
 		;
 }
 
-void wake_drain(int fd)
+bool wake_drain(int fd)
 {
 	uint64_t n;
+	ssize_t got;
 
-	while (read(fd, &n, sizeof(n)) < 0 && errno == EINTR)
-		;
+	do {
+		got = read(fd, &n, sizeof(n));
+	} while (got < 0 && errno == EINTR);
+	return got == sizeof(n);
 }
 
 bool wake_is_set(int fd)

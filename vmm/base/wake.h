@@ -21,8 +21,8 @@ void wake_free(int *fd);
 
 void wake_signal(int fd);
 
-/* Takes back all signals so far. */
-void wake_drain(int fd);
+/* Takes back all signals so far; whether there was one. */
+bool wake_drain(int fd);
 
 /* Whether it is set, without draining it. */
 bool wake_is_set(int fd);

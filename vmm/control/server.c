@@ -10,13 +10,13 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
+#include "vmm/base/wake.h"
 #include "vmm/control/dispatch.h"
 #include "vmm/control/framing.h"
 #include "vmm/control/runtime.h"
@@ -363,10 +363,9 @@ static void accept_event(void *arg, uint32_t events)
 static void wake_event(void *arg, uint32_t events)
 {
 	struct control *ctl = arg;
-	uint64_t n;
 
 	(void)events;
-	(void)!read(ctl->wake_fd, &n, sizeof(n));
+	wake_drain(ctl->wake_fd);
 	deliver_events(ctl);
 	settle(ctl);
 }
@@ -375,7 +374,6 @@ void control_event(struct control *ctl, const char *event, json_t *data)
 {
 	struct control_pending *p = malloc(sizeof(*p));
 	struct timeval now;
-	uint64_t one = 1;
 	bool full;
 
 	gettimeofday(&now, NULL);
@@ -408,8 +406,7 @@ void control_event(struct control *ctl, const char *event, json_t *data)
 		event_free(p);
 		return;
 	}
-	while (write(ctl->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	wake_signal(ctl->wake_fd);
 }
 
 const char *control_path(const struct control *ctl)
@@ -433,12 +430,9 @@ int control_open(struct control **out, struct loop *loop, const char *path,
 	ctl->last = &ctl->first;
 	ctl->listener.fd = -1;
 	ctl->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	ctl->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&ctl->lock, NULL);
-	if (ctl->wake_fd < 0) {
-		err_errno(e, errno, "cannot make the control socket's eventfd");
+	if (wake_init(&ctl->wake_fd, e))
 		goto fail;
-	}
 	if (unix_socket_listen(&ctl->listener, path, e))
 		goto fail;
 	ctl->wake_watch = (struct loop_watch){ .fd = ctl->wake_fd, .fn = wake_event, .arg = ctl };
@@ -486,8 +480,7 @@ void control_close(struct control *ctl)
 		client_free(ctl->clients[i]);
 		ctl->clients[i] = NULL;
 	}
-	if (ctl->wake_fd >= 0)
-		close(ctl->wake_fd);
+	wake_free(&ctl->wake_fd);
 	if (ctl->spare_fd >= 0)
 		close(ctl->spare_fd);
 	pthread_mutex_destroy(&ctl->lock);
