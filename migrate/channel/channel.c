@@ -45,6 +45,11 @@ void channel_set_stop(struct channel *ch, int stop_fd)
 		ch->ops->set_stop(ch, stop_fd);
 }
 
+void channel_read_apart(struct channel *ch)
+{
+	ch->read_apart = true;
+}
+
 void channel_shutdown(struct channel *ch)
 {
 	if (ch->ops->shutdown)

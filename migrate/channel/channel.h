@@ -39,6 +39,7 @@ struct channel {
 	/* Atomic: no wait lasts longer (clock_us); 0: none. Sockets only. Another thread may change
 	 * it, which a wait that is under way sees within a second. */
 	uint64_t deadline_us;
+	bool read_apart; /* see channel_read_apart */
 };
 
 /* Writes all of the vector (which it may change on the way), or fails with a sentence. */
@@ -58,6 +59,10 @@ void channel_set_deadline(struct channel *ch, int timeout_ms);
 
 /* Another stop fd from here on; -1: nothing stops it any more. Sockets only. */
 void channel_set_stop(struct channel *ch, int stop_fd);
+
+/* From now on a thread of its own reads: the stop fd and the deadline hold for writes only, and
+ * what ends a read is channel_end_reads. Before that thread starts. Sockets only. */
+void channel_read_apart(struct channel *ch);
 
 /* Ends reads and writes of other threads on it, at once. Sockets only. */
 void channel_shutdown(struct channel *ch);

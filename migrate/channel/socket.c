@@ -34,12 +34,21 @@
 struct socket_channel {
 	struct channel ch; /* first */
 	int fd, stop_fd;
+	int error; /* atomic: what the kernel said of the connection first; 0: nothing */
 	int silence_ms, stall_ms;
 	size_t unlooked; /* bytes read since it was looked whether to go on */
 };
 
-static int lost(const struct socket_channel *s, int error, struct err *e)
+static int lost(struct socket_channel *s, int error, struct err *e)
 {
+	int first = __atomic_load_n(&s->error, __ATOMIC_RELAXED);
+
+	/* The kernel says it once. If the reader heard it, the writer gets EPIPE, and the other way
+	 * round. */
+	if (error == EPIPE && first)
+		error = first;
+	else if (error != EPIPE)
+		__atomic_store_n(&s->error, error, __ATOMIC_RELAXED);
 	if (error == ETIMEDOUT)
 		return err_set(e, "the other side has taken nothing for %d s", s->stall_ms / 1000);
 	if (error == EPIPE || error == ECONNRESET)
@@ -64,10 +73,21 @@ static bool is_silent(const struct socket_channel *s)
 	       info.tcpi_last_ack_recv >= (uint32_t)s->silence_ms;
 }
 
-/* What is left of `end_us` (0: for ever) and of the deadline, at most LOOK_MS. */
-static int time_left(const struct socket_channel *s, uint64_t end_us)
+/* Whether the stop fd and the deadline say nothing of a wait for `events`. */
+static bool is_apart(const struct socket_channel *s, short events)
 {
-	uint64_t deadline_us = __atomic_load_n(&s->ch.deadline_us, __ATOMIC_RELAXED);
+	return s->ch.read_apart && events & POLLIN;
+}
+
+static uint64_t deadline_of(const struct socket_channel *s, short events)
+{
+	return is_apart(s, events) ? 0 : __atomic_load_n(&s->ch.deadline_us, __ATOMIC_RELAXED);
+}
+
+/* What is left of `end_us` (0: for ever) and of the deadline, at most LOOK_MS. */
+static int time_left(const struct socket_channel *s, short events, uint64_t end_us)
+{
+	uint64_t deadline_us = deadline_of(s, events);
 	uint64_t now = clock_us(), left_ms;
 
 	if (deadline_us && (!end_us || deadline_us < end_us))
@@ -81,19 +101,21 @@ static int time_left(const struct socket_channel *s, uint64_t end_us)
 /* Waits for `events`: 1, 0 at the timeout or deadline, -1 when stopped or when the link is lost. */
 static int wait_for(struct socket_channel *s, short events, int timeout_ms, struct err *e)
 {
-	struct pollfd fds[2] = { { s->fd, events, 0 }, { s->stop_fd, POLLIN, 0 } };
+	struct pollfd fds[2] = { { s->fd, events, 0 }, { -1, POLLIN, 0 } };
 	uint64_t start = clock_us();
 	uint64_t end_us = timeout_ms < 0 ? 0 : start + (uint64_t)timeout_ms * 1000;
 	int n, left_ms;
 
+	if (!is_apart(s, events))
+		fds[1].fd = s->stop_fd;
 	do {
-		left_ms = time_left(s, end_us);
-		n = poll(fds, s->stop_fd >= 0 ? 2 : 1, left_ms);
+		left_ms = time_left(s, events, end_us);
+		n = poll(fds, 2, left_ms);
 		if (n == 0 && left_ms && clock_us() - start >= (uint64_t)s->silence_ms * 1000 &&
 		    is_silent(s))
 			return err_set(e, "the other side has not answered for %d s",
 				       s->silence_ms / 1000);
-	} while ((n < 0 && errno == EINTR) || (n == 0 && time_left(s, end_us)));
+	} while ((n < 0 && errno == EINTR) || (n == 0 && time_left(s, events, end_us)));
 	if (n < 0)
 		return err_errno(e, errno, "cannot wait for the connection");
 	if (n > 0 && fds[1].revents)
@@ -124,6 +146,8 @@ static int check_in_passing(struct socket_channel *s, struct err *e)
 	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
 
 	s->unlooked = 0;
+	if (s->ch.read_apart)
+		return 0;
 	if (s->stop_fd >= 0 && poll(&stop, 1, 0) > 0)
 		return err_set(e, "cancelled");
 	if (deadline_us && clock_us() >= deadline_us)

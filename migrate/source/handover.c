@@ -142,13 +142,13 @@ static int send_states(struct source *s, struct err *e)
  * RUNNING, or a FAILED by which the destination says that it did not start the guest and never
  * will: the one answer after which it is known to be ours again.
  */
-static int await_running(struct source *s, struct reader *r, struct err *e)
+static int await_running(struct source *s, struct err *e)
 {
 	struct record rec;
 
-	if (answers_expect(s, r, RECORD_RUNNING, s->running_ms, &rec, e) == 0)
+	if (source_expect(s, RECORD_RUNNING, s->running_ms, &rec, e) == 0)
 		return 0;
-	if (s->answered)
+	if (s->answers.refused)
 		source_set_owner(s, OWNER_SOURCE);
 	return -1;
 }
@@ -161,6 +161,7 @@ static int send_go(struct source *s, struct err *e)
 	if (s->guest->ops->release)
 		s->guest->ops->release(s->guest);
 	source_set_owner(s, OWNER_NOBODY);
+	s->answers.stop_fd = -1;
 	channel_set_stop(s->channel, -1);
 	channel_set_deadline(s->channel, s->running_ms);
 	if (source_send_record(s, RECORD_GO, NULL, 0, e) == 0)
@@ -171,13 +172,13 @@ static int send_go(struct source *s, struct err *e)
 }
 
 /* The destination has the last round; asked for once. */
-static int await_last_round(struct source *s, struct reader *r, struct err *e)
+static int await_last_round(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us();
 
 	if (s->last_round_in)
 		return 0;
-	if (rounds_await(s, r, stats_get(&s->stats->round), e))
+	if (rounds_await(s, stats_get(&s->stats->round), e))
 		return -1;
 	s->last_round_in = true;
 	stats_add(&s->stats->pages_us, clock_us() - start);
@@ -185,18 +186,16 @@ static int await_last_round(struct source *s, struct reader *r, struct err *e)
 }
 
 /* What it has said meanwhile, if anything: that it has the last round, or why it cannot go on. */
-static int hear_meanwhile(struct source *s, struct reader *r, struct err *e)
+static int hear_meanwhile(struct source *s, struct err *e)
 {
-	int rc = s->cold ? 0 : channel_wait(s->channel, 0, e);
-
-	if (rc <= 0)
-		return rc;
-	return s->last_round_in ? answers_check(s, r, e) : await_last_round(s, r, e);
+	if (!answers_waiting(&s->answers))
+		return 0;
+	return s->last_round_in ? answers_poll(&s->answers, -1, 0, e) : await_last_round(s, e);
 }
 
 /* Until what the guest wrote to its disks is there for the destination to read; a disk that hangs
  * is not waited for longer than the guest may stand. */
-static int await_sync(struct source *s, struct reader *r, struct err *e)
+static int await_sync(struct source *s, struct err *e)
 {
 	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
 	uint64_t start = clock_us();
@@ -205,7 +204,7 @@ static int await_sync(struct source *s, struct reader *r, struct err *e)
 	while ((rc = s->guest->ops->sync_done(s->guest, e)) == 0) {
 		if (poll(&stop, 1, SYNC_LOOK_MS) > 0)
 			return err_set(e, "cancelled");
-		if (hear_meanwhile(s, r, e))
+		if (hear_meanwhile(s, e))
 			return -1;
 		if (handover_check_pause(s, e))
 			return err_context(e, "waiting for the guest's disks to be synced");
@@ -215,30 +214,30 @@ static int await_sync(struct source *s, struct reader *r, struct err *e)
 }
 
 /* The guest is parked and everything is on the way: READY, GO, RUNNING. */
-static int hand_over(struct source *s, struct reader *r, struct err *e)
+static int hand_over(struct source *s, struct err *e)
 {
 	uint64_t start;
 	struct record rec;
 
-	if (await_last_round(s, r, e))
+	if (await_last_round(s, e))
 		return -1;
 	start = clock_us();
-	if (answers_expect(s, r, RECORD_READY, INT_MAX, &rec, e))
+	if (source_expect(s, RECORD_READY, INT_MAX, &rec, e))
 		return -1;
 	stats_set(&s->stats->load_us, clock_us() - start);
 	start = clock_us();
-	if (answers_check(s, r, e) || handover_check_pause(s, e))
+	if (answers_poll(&s->answers, -1, 0, e) || handover_check_pause(s, e))
 		return -1;
 	if (s->events.commit && s->events.commit(s->events.arg, e))
 		return -1;
-	if (send_go(s, e) || await_running(s, r, e))
+	if (send_go(s, e) || await_running(s, e))
 		return -1;
 	source_set_owner(s, OWNER_DESTINATION);
 	stats_set(&s->stats->start_us, clock_us() - start);
 	return 0;
 }
 
-int handover_live(struct source *s, struct reader *r, struct err *e)
+int handover_live(struct source *s, struct err *e)
 {
 	uint64_t round = stats_get(&s->stats->round) + 1, start, dirty;
 
@@ -252,11 +251,11 @@ int handover_live(struct source *s, struct reader *r, struct err *e)
 		return -1;
 	stats_set(&s->stats->remaining_pages, dirty);
 	handover_limit_pause(s);
-	if (rounds_send(s, r, round, e))
+	if (rounds_send(s, round, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);
 	/* The disks first: READY does not wait for long for its GO (handover.h). */
-	if (await_sync(s, r, e) || send_states(s, e) || hand_over(s, r, e))
+	if (await_sync(s, e) || send_states(s, e) || hand_over(s, e))
 		return -1;
 	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
 	return 0;
@@ -266,9 +265,9 @@ int handover_cold(struct source *s, struct err *e)
 {
 	source_enter(s, SOURCE_PRECOPY);
 	source_enter(s, SOURCE_SWITCHOVER);
-	if (handover_park(s, e) || rounds_look_ahead(s, e) || rounds_send(s, NULL, 1, e) ||
+	if (handover_park(s, e) || rounds_look_ahead(s, e) || rounds_send(s, 1, e) ||
 	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
-	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, NULL, e) ||
+	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, e) ||
 	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
 	    channel_finish(s->channel, e))
 		return -1;

@@ -5,7 +5,6 @@
 #include "migrate/source/source_internal.h"
 
 #include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 
 #include "migrate/agent/teller.h"
@@ -16,10 +15,11 @@
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
 
-/* How often it is looked at, while the agent is waited for, whether that still makes sense. */
+/* While the agent is waited for: the interval of looks whether the end by force was asked for. */
 #define AGENT_LOOK_MS 100
 
-/* How long a round waits for the next if the pause would be too long whatever is sent. */
+/* If the pause would be too long whatever is sent, the next round is put off for so long: meanwhile
+ * somebody else decides what is done about it. */
 #define LIMIT_LOOK_MS 50
 
 /* By force nothing is waited for. */
@@ -29,17 +29,12 @@ static bool waits_for_agent(const struct source *s)
 }
 
 /* The guest could be parked, but its agent is still being told, which is bounded (teller.h). */
-static int await_agent(struct source *s, struct reader *r, struct err *e)
+static int await_agent(struct source *s, struct err *e)
 {
-	struct pollfd fds[] = { { s->teller->idle_fd, POLLIN, 0 }, { s->stop_fd, POLLIN, 0 } };
-
 	watch_rest(s);
-	while (waits_for_agent(s)) {
-		if (poll(fds, 2, AGENT_LOOK_MS) > 0 && fds[1].revents)
-			return err_set(e, "cancelled");
-		if (answers_check(s, r, e))
+	while (waits_for_agent(s))
+		if (answers_poll(&s->answers, s->teller->idle_fd, AGENT_LOOK_MS, e))
 			return -1;
-	}
 	return 0;
 }
 
@@ -72,18 +67,8 @@ static void say_switchover(struct source *s, const char *why, const struct switc
 	source_decide(s, "switchover", reason);
 }
 
-/* No round makes the pause shorter, and somebody else decides what is done about it. */
-static int await_decision(struct source *s, struct reader *r, struct err *e)
-{
-	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
-
-	if (poll(&stop, 1, LIMIT_LOOK_MS) > 0)
-		return err_set(e, "cancelled");
-	return answers_check(s, r, e);
-}
-
 /* Rounds until the guest can be parked. */
-int precopy_run(struct source *s, struct reader *r, struct err *e)
+int precopy_run(struct source *s, struct err *e)
 {
 	uint64_t round, dirty, start, previous = UINT64_MAX;
 	struct switchover_verdict v;
@@ -94,7 +79,7 @@ int precopy_run(struct source *s, struct reader *r, struct err *e)
 		if (s->guest->ops->settle)
 			s->guest->ops->settle(s->guest);
 		start = clock_us();
-		if (lanes_check(&s->lanes, e) || rounds_send(s, r, round, e))
+		if (lanes_check(&s->lanes, e) || rounds_send(s, round, e))
 			return -1;
 		if (s->parked)
 			return 0;
@@ -108,14 +93,14 @@ int precopy_run(struct source *s, struct reader *r, struct err *e)
 		in.previous_remaining_bytes = previous;
 		v = switchover_decide(&in);
 		steer_say_unkeepable(s);
-		if (v.unkeepable && !v.stop && await_decision(s, r, e))
+		if (v.unkeepable && !v.stop && answers_poll(&s->answers, -1, LIMIT_LOOK_MS, e))
 			return -1;
 		if (!v.stop && steer_round(s, clock_us() - start, &in, &v, e))
 			return -1;
 		stats_set(&s->stats->expected_us, v.expected_us);
 		if (v.stop && waits_for_agent(s)) {
 			/* Meanwhile it writes on: what is left then is for one more round. */
-			if (await_agent(s, r, e))
+			if (await_agent(s, e))
 				return -1;
 		} else if (v.stop) {
 			say_switchover(s, v.reason, &in);

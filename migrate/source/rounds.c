@@ -87,7 +87,7 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 	uint64_t *bits = s->pending[block] + first / 64, at, any = 0, deferred[DEFERRED_WORDS];
 	struct chunk c = { .block = block };
 
-	if (lanes_check(&s->lanes, e))
+	if (lanes_check(&s->lanes, e) || answers_poll(&s->answers, -1, 0, e))
 		return -1;
 	if (precopy_park_within_round(s, e))
 		return -1;
@@ -237,12 +237,12 @@ int rounds_look_ahead(struct source *s, struct err *e)
 }
 
 /* The destination has taken in the round: nothing of it is on the way any more. */
-int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err *e)
+int rounds_await(struct source *s, uint64_t round, struct err *e)
 {
 	uint64_t start = clock_us();
 	struct record rec;
 
-	if (answers_expect(s, r, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
+	if (source_expect(s, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
 		return -1;
 	if (rec.body_bytes != 4 || get_u32(rec.body) != (uint32_t)round)
 		return err_set(e, "%s: the destination has taken in another round than %llu",
@@ -255,7 +255,7 @@ int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err 
  * One round, with its figures. While the guest runs it is over when the destination has it: what
  * is still in the sockets' buffers would otherwise be sent within the pause.
  */
-int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *e)
+int rounds_send(struct source *s, uint64_t round, struct err *e)
 {
 	bool last = s->parked;
 
@@ -268,7 +268,7 @@ int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *
 		return -1;
 	unused_stop(s);
 	if ((!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
-	    (!s->cold && !last && rounds_await(s, r, round, e)))
+	    (!s->cold && !last && rounds_await(s, round, e)))
 		return -1;
 	link_round_end(&s->link, clock_us());
 	return 0;

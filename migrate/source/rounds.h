@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 struct err;
-struct reader;
 struct source;
 
 /* So many pages a step of a round has at most: where nothing was ever touched. */
@@ -17,10 +16,10 @@ struct source;
 int rounds_look_ahead(struct source *s, struct err *e);
 
 /* One round, with its figures; the guest may be parked in it, by force. */
-int rounds_send(struct source *s, struct reader *r, uint64_t round, struct err *e);
+int rounds_send(struct source *s, uint64_t round, struct err *e);
 
 /* The destination has taken in that round. */
-int rounds_await(struct source *s, struct reader *r, uint64_t round, struct err *e);
+int rounds_await(struct source *s, uint64_t round, struct err *e);
 
 /* What is dirty becomes what is to be sent in the next round: how many pages. */
 int rounds_fetch(struct source *s, uint64_t *count, struct err *e);

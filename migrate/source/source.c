@@ -28,7 +28,7 @@
 #define ROUND_MS   120000
 
 /* How long the destination may take to say why it failed; the guest runs again by then. */
-#define LAST_WORDS_MS 200u
+#define LAST_WORDS_MS 200
 
 void source_decide(struct source *s, const char *action, const char *reason)
 {
@@ -72,6 +72,21 @@ int source_send_record(struct source *s, enum record_type type, const void *body
 		return -1;
 	stats_add(&s->stats->meta_bytes, RECORD_HEAD_BYTES + len);
 	return 0;
+}
+
+int source_expect(struct source *s, enum record_type type, int timeout_ms, struct record *rec,
+		  struct err *e)
+{
+	int left_ms = handover_left_ms(s), rc;
+
+	rc = answers_expect(&s->answers, type,
+			    left_ms >= 0 && left_ms < timeout_ms ? left_ms : timeout_ms, rec, e);
+	if (rc)
+		return rc > 0 ? 0 : -1;
+	if (handover_check_pause(s, e) == 0)
+		err_set(e, "%s: no word from the destination within %d s", s->channel->name,
+			timeout_ms / 1000);
+	return err_context(e, "waiting for %s", record_name((uint16_t)type));
 }
 
 static int send_tree(struct source *s, enum record_type type, const struct tree *t, struct err *e)
@@ -153,18 +168,18 @@ static void rehearse(struct source *s)
 }
 
 /* The destination has made the machine, and says what the pause costs there. */
-static int await_checked(struct source *s, struct reader *r, struct err *e)
+static int await_checked(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us();
 	struct record rec;
 
-	if (answers_expect(s, r, RECORD_CHECKED, s->checked_ms, &rec, e))
+	if (source_expect(s, RECORD_CHECKED, s->checked_ms, &rec, e))
 		return -1;
 	expect_checked(&s->expect, &rec, clock_us() - start);
 	return 0;
 }
 
-static int set_up(struct source *s, struct reader *r, struct err *e)
+static int set_up(struct source *s, struct err *e)
 {
 	struct writer *w = lanes_main(&s->lanes);
 
@@ -178,14 +193,14 @@ static int set_up(struct source *s, struct reader *r, struct err *e)
 	if (alloc_pending(s, e) || watch_init(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
 	    send_tree(s, RECORD_MACHINE, s->guest->tree, e))
 		return -1;
-	if (!s->cold && await_checked(s, r, e))
+	if (!s->cold && await_checked(s, e))
 		return -1;
 	return open_lanes(s, e);
 }
 
 /* -- all of it -- */
 
-static int live(struct source *s, struct reader *r, struct err *e)
+static int live(struct source *s, struct err *e)
 {
 	if (s->guest->ops->log_start(s->guest, e))
 		return -1;
@@ -193,9 +208,9 @@ static int live(struct source *s, struct reader *r, struct err *e)
 	source_enter(s, SOURCE_PRECOPY);
 	if (s->guest_events)
 		teller_want(s->teller, GUEST_BEFORE_MIGRATION);
-	if (unused_ask(s, e) || rounds_look_ahead(s, e) || precopy_run(s, r, e))
+	if (unused_ask(s, e) || rounds_look_ahead(s, e) || precopy_run(s, e))
 		return -1;
-	return handover_live(s, r, e);
+	return handover_live(s, e);
 }
 
 /* Whether the destination may prepare to take over what only one side may hold. */
@@ -206,23 +221,14 @@ static void share(struct source *s, bool on)
 }
 
 /* When a connection was lost, the destination's last word is a better reason than that. */
-static void hear_why(struct source *s, struct reader *r, struct err *e)
+static void hear_why(struct source *s, struct err *e)
 {
-	uint64_t end_us = clock_us() + LAST_WORDS_MS * 1000;
-	struct record rec;
-	struct err why;
 	unsigned int i;
 
 	for (i = 0; i < s->n_lanes && !s->lanes.lane[i].writer.broken; i++)
 		;
-	if (s->cold || s->answered || i == s->n_lanes)
-		return;
-	/* Before it there may be answers that were not waited for. */
-	while (clock_us() < end_us && answers_read(s, r, &rec, LAST_WORDS_MS, NULL) == 0)
-		if (answers_is_refusal(s, &rec, &why)) {
-			*e = why;
-			return;
-		}
+	if (!s->cold && !s->answers.refused && i < s->n_lanes)
+		answers_await_refusal(&s->answers, LAST_WORDS_MS, e);
 }
 
 /*
@@ -241,7 +247,7 @@ static void tell_failed(struct source *s, const struct err *e)
 }
 
 /* Everything as it was. */
-static void undo(struct source *s, struct reader *r, struct err *e)
+static void undo(struct source *s, struct err *e)
 {
 	struct err resume;
 
@@ -252,7 +258,7 @@ static void undo(struct source *s, struct reader *r, struct err *e)
 		s->guest->ops->log_stop(s->guest);
 	s->stuck = s->parked && s->guest->ops->unpark(s->guest, &resume);
 	share(s, false);
-	hear_why(s, r, e);
+	hear_why(s, e);
 	if (s->events.explain)
 		s->events.explain(s->events.arg, e);
 	if (s->stuck)
@@ -264,7 +270,6 @@ static void undo(struct source *s, struct reader *r, struct err *e)
 
 int source_run(struct source *s, struct err *e)
 {
-	struct reader r = { .channel = s->channel, .answers = true };
 	uint64_t start = clock_us();
 	struct err unwanted;
 	unsigned int i;
@@ -280,15 +285,15 @@ int source_run(struct source *s, struct err *e)
 	link_init(&s->link, s->stats, &s->limits->bandwidth);
 	dirty_rate_init(&s->dirty_rate, s->stats);
 	share(s, true);
-	rc = set_up(s, &r, e);
+	rc = answers_begin(&s->answers, s->cold ? NULL : s->channel, s->stop_fd, e) || set_up(s, e);
 	stats_set(&s->stats->setup_us, clock_us() - start);
 	if (!rc)
-		rc = s->cold ? handover_cold(s, e) : live(s, &r, e);
+		rc = s->cold ? handover_cold(s, e) : live(s, e);
 	if (rc)
 		lanes_abort(&s->lanes);
 	lanes_free(&s->lanes);
 	if (rc && s->owner == OWNER_SOURCE)
-		undo(s, &r, e);
+		undo(s, e);
 	else if (s->logging && s->owner == OWNER_DESTINATION)
 		s->guest->ops->log_stop(s->guest);
 	if (s->cache)
@@ -301,6 +306,6 @@ int source_run(struct source *s, struct err *e)
 	free(s->touched);
 	for (i = 0; i < s->guest->n_blocks; i++)
 		free(s->pending[i]);
-	reader_free(&r);
+	answers_end(&s->answers);
 	return rc ? -1 : 0;
 }

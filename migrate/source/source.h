@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/source/answers.h"
 #include "migrate/source/brake.h"
 #include "migrate/policy/expect.h"
 #include "migrate/guest.h"
@@ -81,6 +82,7 @@ struct source {
 	enum owner owner;
 
 	/* The migration's thread. */
+	struct answers answers;
 	struct expect expect;
 	struct steer steer; /* steer_begin before source_run; zero: no policy */
 	struct lanes lanes;
@@ -99,7 +101,6 @@ struct source {
 	bool parked_within; /* a round, whose pages may still be on the way */
 	bool last_round_in; /* the destination has the one that was sent while the guest stood */
 	bool stuck;	    /* it has failed, and the guest could not be let run again */
-	bool answered;	    /* the destination has said why it cannot go on: it is in the error */
 };
 
 /*

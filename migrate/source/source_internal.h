@@ -11,7 +11,6 @@
 #include "migrate/source/source.h"
 
 struct err;
-struct reader;
 struct record;
 
 /* -- source.c -- */
@@ -24,24 +23,15 @@ void source_set_owner(struct source *s, enum owner o);
 int source_send_record(struct source *s, enum record_type type, const void *body, size_t len,
 		       struct err *e);
 
-/* -- answers.c -- */
-
-/* The next record from the destination, whole and within that time. */
-int answers_read(struct source *s, struct reader *r, struct record *rec, int timeout_ms,
-		 struct err *e);
-/* Sets the error when the destination says in `rec` that it cannot go on. */
-bool answers_is_refusal(struct source *s, const struct record *rec, struct err *e);
-/* The next record from the destination, which must be of that type and come in that time. */
-int answers_expect(struct source *s, struct reader *r, enum record_type type, int timeout_ms,
-		   struct record *rec, struct err *e);
-/* It may have died while nothing was asked of it, or changed its mind: as long as GO is not sent,
- * that does no harm. */
-int answers_check(struct source *s, struct reader *r, struct err *e);
+/* The next record from the destination, which must be of that type and come in that time, and
+ * before the guest has stood for as long as it may. */
+int source_expect(struct source *s, enum record_type type, int timeout_ms, struct record *rec,
+		  struct err *e);
 
 /* -- precopy.c -- */
 
 /* Rounds until the guest can be parked; it may be parked in one. */
-int precopy_run(struct source *s, struct reader *r, struct err *e);
+int precopy_run(struct source *s, struct err *e);
 /* In the middle of a round, which then goes on: by force, or as all fits a limit that was raised.
  */
 int precopy_park_within_round(struct source *s, struct err *e);
@@ -55,7 +45,7 @@ int handover_check_pause(const struct source *s, struct err *e);
 int handover_park(struct source *s, struct err *e);
 void handover_limit_pause(struct source *s);
 /* From the park, if it was not done within a round, to RUNNING. */
-int handover_live(struct source *s, struct reader *r, struct err *e);
+int handover_live(struct source *s, struct err *e);
 /* All of a migration to a file. */
 int handover_cold(struct source *s, struct err *e);
 
