@@ -8,21 +8,12 @@
 #include <limits.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "migrate/channel/channel.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/wake.h"
 
 /* -- the reader's thread -- */
-
-static void wake_engine(struct answers *a)
-{
-	uint64_t one = 1;
-
-	while (write(a->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
-}
 
 /* Under the lock. */
 static void put_answer(struct answers *a, const struct record *r)
@@ -61,7 +52,7 @@ static void *answers_thread(void *arg)
 			a->why = e;
 		}
 		pthread_mutex_unlock(&a->lock);
-		wake_engine(a);
+		wake_signal(a->wake_fd);
 	} while (!over);
 	return NULL;
 }
@@ -77,9 +68,8 @@ int answers_begin(struct answers *a, struct channel *channel, int stop_fd, struc
 	if (!channel)
 		return 0;
 	a->reader = (struct reader){ .channel = channel, .answers = true };
-	a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (a->wake_fd < 0)
-		return err_errno(e, errno, "cannot make an eventfd");
+	if (wake_init(&a->wake_fd, e))
+		return -1;
 	channel_read_apart(channel);
 	rc = pthread_create(&a->thread, NULL, answers_thread, a);
 	if (rc)
@@ -97,24 +87,20 @@ void answers_end(struct answers *a)
 	}
 	a->started = false;
 	reader_free(&a->reader);
-	if (a->wake_fd >= 0)
-		close(a->wake_fd);
-	a->wake_fd = -1;
+	wake_free(&a->wake_fd);
 	pthread_mutex_destroy(&a->lock);
 }
 
 /* What there is: 1 a record in `taken`, 0 nothing yet, -1 the end. */
 static int take_answer(struct answers *a, struct err *e)
 {
-	uint64_t woken;
 	int rc = 0;
 
 	if (!a->started)
 		return 0;
 	pthread_mutex_lock(&a->lock);
 	/* Before the look, so that nothing comes unnoticed after it. */
-	while (read(a->wake_fd, &woken, sizeof(woken)) < 0 && errno == EINTR)
-		;
+	wake_drain(a->wake_fd);
 	if (a->n) {
 		a->taken = a->queue[a->at];
 		a->taken.record.body = a->taken.body;

@@ -32,7 +32,7 @@ struct answers {
 	struct channel *channel; /* NULL: nobody answers (a file) */
 	pthread_t thread;
 	bool started;
-	int wake_fd; /* eventfd: a record has come, or the end */
+	int wake_fd; /* wake.h: a record has come, or the end */
 
 	/* The reader's thread. */
 	struct reader reader;
