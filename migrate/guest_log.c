@@ -1,10 +1,10 @@
 /* The dirty log of a whole guest: see guest_log.h. */
 #include "migrate/guest_log.h"
 
-#include <poll.h>
-
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
+#include "vmm/base/math.h"
+#include "vmm/base/wake.h"
 
 /* A multiple of 64. */
 #define STEP_PAGES (64u << 10)
@@ -23,14 +23,12 @@ int guest_log_clear(struct guest *g, unsigned int block, const uint64_t *bits, i
 		    struct err *e)
 {
 	uint64_t pages = g->blocks[block].pages, at = 0, n;
-	struct pollfd stop = { stop_fd, POLLIN, 0 };
 
 	for (; (at = bitmap_next_set(bits, pages, at)) < pages; at += n) {
 		at -= at % 64;
-		n = pages - at < STEP_PAGES ? pages - at : STEP_PAGES;
-		if (poll(&stop, 1, 0) > 0)
-			return err_set(e, "cancelled");
-		if (g->ops->log_clear(g, block, at, n, bits + at / 64, e))
+		n = min_u64(pages - at, STEP_PAGES);
+		if (wake_nap(stop_fd, 0, e) ||
+		    g->ops->log_clear(g, block, at, n, bits + at / 64, e))
 			return -1;
 	}
 	return 0;

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include "migrate/destination/destination.h"
 #include "migrate/migration_internal.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/wake.h"
 #include "vmm/device.h"
 #include "vmm/machine.h"
 #include "vmm/memory.h"
@@ -154,10 +154,10 @@ static int open_fds(struct migration *mig, struct err *e)
 {
 	mig->timeout = (struct loop_watch){ .fn = on_timeout, .arg = mig };
 	mig->timeout.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	mig->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (mig->timeout.fd < 0 || mig->stop_fd < 0)
-		err_errno(e, errno, "cannot make a timer and an eventfd");
-	else if (teller_init(&mig->teller, e) == 0) {
+	mig->stop_fd = -1;
+	if (mig->timeout.fd < 0)
+		err_errno(e, errno, "cannot make a timer");
+	else if (wake_init(&mig->stop_fd, e) == 0 && teller_init(&mig->teller, e) == 0) {
 		if (loop_add(mig->owner_loop, &mig->timeout, EPOLLIN, e) == 0)
 			return 0;
 		teller_free(&mig->teller);
@@ -276,11 +276,8 @@ int migration_start_thread(struct migration *mig, void *(*thread)(void *), struc
 /* Nothing is left of the one before. */
 void migration_end_before(struct migration *mig)
 {
-	uint64_t n;
-
 	join(mig);
-	while (read(mig->stop_fd, &n, sizeof(n)) > 0)
-		; /* an old cancel */
+	wake_drain(mig->stop_fd); /* of an old cancel */
 }
 
 /* A new thread for a new migration. */
@@ -389,7 +386,6 @@ int migration_receive(struct migration *mig, struct destination *d, bool paused,
 bool migration_cancel(struct migration *mig, const char *why)
 {
 	bool tell_it = false, stop = false;
-	uint64_t one = 1;
 
 	pthread_mutex_lock(&mig->lock);
 	if (mig->check_status == CHECK_ACTIVE && !mig->check_cancelled) {
@@ -404,8 +400,7 @@ bool migration_cancel(struct migration *mig, const char *why)
 	pthread_mutex_unlock(&mig->lock);
 	if (!stop)
 		return false;
-	while (write(mig->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	wake_signal(mig->stop_fd);
 	if (tell_it)
 		mig->events.status(mig->events.arg, MIGRATION_CANCELLING);
 	return true;

@@ -1,7 +1,6 @@
 /*
  * What a migration does on its own thread, and tells its owner: see migration_internal.h.
  */
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include "migrate/destination/destination.h"
 #include "migrate/migration_internal.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/wake.h"
 
 /* How often one that waits for its turn looks whether it has come. */
 #define TURN_MS 100
@@ -168,7 +168,6 @@ static void tell_waiting(struct migration *mig, const char *why)
 static int await_turn(struct migration *mig, struct err *e)
 {
 	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
-	struct pollfd stop = { mig->stop_fd, POLLIN, 0 };
 	char others[300], told[sizeof(others)] = "", why[sizeof(others) + 200];
 	int rc;
 
@@ -184,10 +183,9 @@ static int await_turn(struct migration *mig, struct err *e)
 			tell_waiting(mig, why);
 			migration_tell_decision(mig, "wait", why);
 		}
-		if (poll(&stop, 1, TURN_MS) > 0) {
-			rc = err_set(e, "cancelled");
+		rc = wake_nap(mig->stop_fd, TURN_MS * 1000, e);
+		if (rc)
 			break;
-		}
 	}
 	tell_waiting(mig, "");
 	if (rc > 0 && told[0])

@@ -9,32 +9,16 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "migrate/guest.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/wake.h"
 
 /* How often the agent is asked whether the hook has ended. */
 #define ASK_MS 50
-
-static void signal_fd(int fd)
-{
-	uint64_t one = 1;
-
-	while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
-}
-
-static void drain_fd(int fd)
-{
-	uint64_t n;
-
-	while (read(fd, &n, sizeof(n)) < 0 && errno == EINTR)
-		;
-}
 
 int teller_init(struct teller *t, struct err *e)
 {
@@ -43,14 +27,13 @@ int teller_init(struct teller *t, struct err *e)
 			      .retry_ms = TELLER_RETRY_MS,
 			      .wanted = GUEST_AFTER_MIGRATION,
 			      .settled = GUEST_AFTER_MIGRATION };
-	t->halt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	t->idle_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (t->halt_fd < 0 || t->idle_fd < 0) {
-		err_errno(e, errno, "cannot make an eventfd");
-		close(t->halt_fd);
-		close(t->idle_fd);
+	if (wake_init(&t->halt_fd, e))
+		return -1;
+	if (wake_init(&t->idle_fd, e)) {
+		wake_free(&t->halt_fd);
 		return -1;
 	}
+	wake_signal(t->idle_fd);
 	pthread_mutex_init(&t->lock, NULL);
 	return 0;
 }
@@ -65,8 +48,8 @@ static void join(struct teller *t)
 void teller_free(struct teller *t)
 {
 	teller_halt(t, "the VM is ended");
-	close(t->halt_fd);
-	close(t->idle_fd);
+	wake_free(&t->halt_fd);
+	wake_free(&t->idle_fd);
 	pthread_mutex_destroy(&t->lock);
 }
 
@@ -209,7 +192,7 @@ static bool next_event(struct teller *t, enum guest_event *event)
 		*event = t->wanted;
 	t->running = more;
 	if (!more)
-		signal_fd(t->idle_fd);
+		wake_signal(t->idle_fd);
 	pthread_mutex_unlock(&t->lock);
 	return more;
 }
@@ -227,10 +210,8 @@ static bool is_still_wanted(struct teller *t, enum guest_event event)
 /* A guest that was told of the beginning waits for the end: it is not forgotten for one failure. */
 static bool tell_end(struct teller *t)
 {
-	struct pollfd halt = { .fd = t->halt_fd, .events = POLLIN };
-
 	for (int i = 1; !tell(t, GUEST_AFTER_MIGRATION, i > 1 && i < TELLER_TRIES); i++)
-		if (i == TELLER_TRIES || poll(&halt, 1, t->retry_ms) > 0 ||
+		if (i == TELLER_TRIES || wake_nap(t->halt_fd, (uint64_t)t->retry_ms * 1000, NULL) ||
 		    !is_still_wanted(t, GUEST_AFTER_MIGRATION))
 			return false;
 	return true;
@@ -274,8 +255,8 @@ void teller_want(struct teller *t, enum guest_event event)
 	if (!start)
 		return;
 	join(t);
-	drain_fd(t->halt_fd);
-	drain_fd(t->idle_fd);
+	wake_drain(t->halt_fd);
+	wake_drain(t->idle_fd);
 	t->halted = NULL;
 	t->running = true;
 	if (pthread_create(&t->thread, NULL, teller_thread, t) == 0) {
@@ -284,7 +265,7 @@ void teller_want(struct teller *t, enum guest_event event)
 		return;
 	}
 	t->running = false;
-	signal_fd(t->idle_fd);
+	wake_signal(t->idle_fd);
 	t->decision(t->arg, "guest-event", "the guest is told nothing: cannot start a thread");
 }
 
@@ -304,7 +285,7 @@ void teller_halt(struct teller *t, const char *why)
 	if (t->running)
 		t->halted = why;
 	pthread_mutex_unlock(&t->lock);
-	signal_fd(t->halt_fd);
+	wake_signal(t->halt_fd);
 	join(t);
 }
 

@@ -12,13 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
+#include "vmm/base/wake.h"
 
 #define CONNECT_MS 30000
 
@@ -149,19 +149,16 @@ static void lookup_put(struct lookup *l)
 		return;
 	if (l->found)
 		freeaddrinfo(l->found);
-	if (l->done_fd >= 0)
-		close(l->done_fd);
+	wake_free(&l->done_fd);
 	free(l);
 }
 
 static void *lookup_thread(void *arg)
 {
 	struct lookup *l = arg;
-	uint64_t one = 1;
 
 	l->rc = getaddrinfo(l->host, l->port[0] ? l->port : NULL, &l->hints, &l->found);
-	while (write(l->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	wake_signal(l->done_fd);
 	lookup_put(l);
 	return NULL;
 }
@@ -171,12 +168,10 @@ static int lookup_wait(struct lookup *l, int stop_fd, struct err *e)
 {
 	pthread_attr_t attr;
 	pthread_t thread;
-	uint64_t done;
 	int rc;
 
-	l->done_fd = eventfd(0, EFD_CLOEXEC);
-	if (l->done_fd < 0)
-		return err_errno(e, errno, "cannot make an eventfd");
+	if (wake_init(&l->done_fd, e))
+		return -1;
 	rc = pthread_attr_init(&attr);
 	if (rc)
 		return err_errno(e, rc, "cannot start a thread");
@@ -190,8 +185,9 @@ static int lookup_wait(struct lookup *l, int stop_fd, struct err *e)
 	}
 	if (wait_fd(l->done_fd, POLLIN, stop_fd, -1, e) < 0)
 		return -1;
-	/* The read is also what makes the thread's writes be seen here. */
-	return read(l->done_fd, &done, sizeof(done)) < 0 ? err_errno(e, errno, "read") : 0;
+	/* Reading it also makes the thread's writes visible here. */
+	wake_drain(l->done_fd);
+	return 0;
 }
 
 /* As getaddrinfo, but that the stop fd ends it. `port` may be "". */

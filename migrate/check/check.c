@@ -5,8 +5,6 @@
  */
 #include "migrate/check/check.h"
 
-#include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +14,7 @@
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
 /* When to look, since the log was clear: what is hot shows at once, the rest with time. */
@@ -40,20 +39,12 @@ struct sample {
 /* Waits until then; -1 when stopped. */
 static int wait_until(const struct check *c, uint64_t us, struct err *e)
 {
-	struct pollfd stop = { c->stop_fd, POLLIN, 0 };
-	uint64_t now;
-	int rc;
+	uint64_t now = clock_us();
 
 	do {
-		struct timespec left;
-
+		if (wake_nap(c->stop_fd, us > now ? us - now : 0, e))
+			return -1;
 		now = clock_us();
-		left = clock_timespec((us > now ? us - now : 0) * 1000);
-		rc = ppoll(&stop, 1, &left, NULL);
-		if (rc > 0)
-			return err_set(e, "cancelled");
-		if (rc < 0 && errno != EINTR)
-			return err_errno(e, errno, "cannot wait");
 	} while (now < us);
 	return 0;
 }

@@ -6,7 +6,6 @@
 #include "migrate/check/probe.h"
 
 #include <inttypes.h>
-#include <poll.h>
 #include <stdlib.h>
 
 #include "migrate/channel/channel.h"
@@ -14,6 +13,8 @@
 #include "migrate/stream/record.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/math.h"
+#include "vmm/base/wake.h"
 
 /* The first round's data. */
 #define FIRST_BYTES 65536u
@@ -58,17 +59,12 @@ static int expect(struct measure *m, enum record_type type, struct record *rec, 
 /* Until these bytes may go. */
 static int keep_rate(struct measure *m, uint64_t bytes, struct err *e)
 {
-	struct pollfd stop = { m->stop_fd, POLLIN, 0 };
 	uint64_t now = clock_us();
 	uint64_t until = now + pace_take(&m->pace, now, m->bandwidth, bytes);
 
-	for (; now < until; now = clock_us()) {
-		uint64_t us = until - now < NAP_US ? until - now : NAP_US;
-		const struct timespec nap = clock_timespec(us * 1000);
-
-		if (ppoll(&stop, 1, &nap, NULL) > 0)
-			return err_set(e, "cancelled");
-	}
+	for (; now < until; now = clock_us())
+		if (wake_nap(m->stop_fd, min_u64(until - now, NAP_US), e))
+			return -1;
 	return 0;
 }
 

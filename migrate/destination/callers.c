@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -21,6 +20,7 @@
 #include "migrate/destination/refusals.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
+#include "vmm/base/wake.h"
 
 /* When nothing can be accepted, so long nothing is tried: who waits would keep us awake. */
 #define DEAF_US 200000u
@@ -99,14 +99,12 @@ static int hear_out(struct caller *c)
 static void *hear(void *arg)
 {
 	struct caller *c = arg;
-	uint64_t one = 1;
 
 	c->rc = hear_out(c);
 	pthread_mutex_lock(&c->all->lock);
 	c->spoken = true;
 	pthread_mutex_unlock(&c->all->lock);
-	while (write(c->all->told_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	wake_signal(c->all->told_fd);
 	return NULL;
 }
 
@@ -265,9 +263,8 @@ int callers_init(struct callers *cs, const struct listeners *listeners, struct r
 	cs->stop_fd = stop_fd;
 	cs->hello_ms = hello_ms;
 	cs->in_arrival = in_arrival;
-	cs->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (cs->told_fd < 0)
-		return err_errno(e, errno, "cannot make an eventfd");
+	if (wake_init(&cs->told_fd, e))
+		return -1;
 	cs->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	pthread_mutex_init(&cs->lock, NULL);
 	return 0;
@@ -292,7 +289,6 @@ static int wait_for_news(struct callers *cs, int timeout_ms, uint64_t end_us, st
 						 { cs->stop_fd, POLLIN, 0 } };
 	bool deaf = cs->deaf_until_us > clock_us();
 	unsigned int n = 2, i;
-	uint64_t told;
 	int rc;
 
 	for (i = 0; i < cs->listeners->n && !deaf; i++)
@@ -303,8 +299,7 @@ static int wait_for_news(struct callers *cs, int timeout_ms, uint64_t end_us, st
 	if (rc > 0 && fds[1].revents)
 		return err_set(e, "cancelled");
 	if (rc > 0 && fds[0].revents)
-		while (read(cs->told_fd, &told, sizeof(told)) < 0 && errno == EINTR)
-			;
+		wake_drain(cs->told_fd);
 	for (i = 2; rc > 0 && i < n; i++)
 		if (fds[i].revents)
 			let_in(cs, fds[i].fd);
@@ -331,7 +326,7 @@ void callers_free(struct callers *cs)
 	for (unsigned int i = 0; i < CALLERS_MAX; i++)
 		if (cs->caller[i].there)
 			send_away(&cs->caller[i]);
-	close(cs->told_fd);
+	wake_free(&cs->told_fd);
 	if (cs->spare_fd >= 0)
 		close(cs->spare_fd);
 	pthread_mutex_destroy(&cs->lock);

@@ -6,7 +6,6 @@
 #include "migrate/destination/destination.h"
 
 #include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -21,6 +20,7 @@
 #include "migrate/agent/teller.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
+#include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
 /* All further connections must be there, and have said HELLO, within this. */
@@ -31,13 +31,6 @@
 
 /* How long what the source said last may take to be read, when the connection is lost. */
 #define LAST_WORDS_MS 200u
-
-static bool is_stopped(int stop_fd)
-{
-	struct pollfd fd = { stop_fd, POLLIN, 0 };
-
-	return stop_fd >= 0 && poll(&fd, 1, 0) > 0;
-}
 
 /* -- the beginning -- */
 
@@ -337,7 +330,7 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 	for (;;) {
 		before = lane->reader.bytes;
 		/* Data that always come, from a file above all, would never let it be seen. */
-		if (is_stopped(d->stop_fd))
+		if (wake_is_set(d->stop_fd))
 			return err_set(e, "%s: cancelled", lane->reader.channel->name);
 		if (reader_record(&lane->reader, rec, e)) {
 			lane->ended = !lane->in_round && lane->reader.bytes == before;

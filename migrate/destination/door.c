@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 #include "migrate/destination/refusals.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/io.h"
+#include "vmm/base/wake.h"
 
 /* How often it is looked at, in an arrival, whether bytes have come. */
 #define LOOK_MS 500
@@ -155,18 +155,12 @@ static int start_hearing(struct door *d, int stop_fd, int hello_ms, bool in_arri
 	return 0;
 }
 
-static int make_end(struct door *d, struct err *e)
-{
-	d->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return d->end_fd < 0 ? err_errno(e, errno, "cannot make an eventfd") : 0;
-}
-
 int door_open(struct door *d, struct err *e)
 {
 	struct heard h;
 	int rc;
 
-	if (make_end(d, e))
+	if (wake_init(&d->end_fd, e))
 		return -1;
 	while ((rc = take_one(d, &h, d->end_fd)) <= 0)
 		if (rc == 0)
@@ -176,10 +170,7 @@ int door_open(struct door *d, struct err *e)
 
 void door_stop(struct door *d)
 {
-	uint64_t one = 1;
-
-	while (write(d->end_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-		;
+	wake_signal(d->end_fd);
 }
 
 int door_next(struct door *d, struct heard *out, struct err *e)
@@ -303,7 +294,7 @@ int door_watch(struct door *d, const struct door_arrival *arrival, struct err *e
 	d->arrival = *arrival;
 	d->bytes = arrival->received(arrival->arg);
 	d->since_us = clock_us();
-	if (make_end(d, e))
+	if (wake_init(&d->end_fd, e))
 		return -1;
 	d->callers.stop_fd = d->end_fd;
 	rc = pthread_create(&d->thread, NULL, watch, d);
