@@ -4,19 +4,15 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "migrate/codec/zero.h"
+#include "migrate/destination/place.h"
+#include "migrate/guest.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
-
-/* Since Linux 5.14; older kernels refuse it, and the data touch the memory themselves. */
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 /* Pages of a unit that are looked at: memory that is touched but zero is left alone over there. */
 #define SAMPLES 4u
@@ -104,17 +100,16 @@ static void *ahead_thread(void *arg)
 
 	pthread_mutex_lock(&a->lock);
 	while (next_unit(a, &unit)) {
-		const struct guest_block *b;
-		uint64_t page, n;
-		unsigned int i = a->guest->n_blocks - 1;
+		uint64_t page, n, pages;
+		unsigned int i = a->place->guest->n_blocks - 1;
 
 		pthread_mutex_unlock(&a->lock);
 		while (unit < a->first[i])
 			i--;
-		b = &a->guest->blocks[i];
+		pages = a->place->guest->blocks[i].pages;
 		page = (unit - a->first[i]) * AHEAD_UNIT_PAGES;
-		n = b->pages - page < AHEAD_UNIT_PAGES ? b->pages - page : AHEAD_UNIT_PAGES;
-		if (madvise(b->host + page * PAGE_SIZE, n * PAGE_SIZE, MADV_POPULATE_WRITE))
+		n = pages - page < AHEAD_UNIT_PAGES ? pages - page : AHEAD_UNIT_PAGES;
+		if (a->place->ops->prepare(a->place, i, page, n))
 			return NULL; /* the data will show what is wrong */
 		pthread_mutex_lock(&a->lock);
 	}
@@ -130,12 +125,13 @@ static unsigned int threads_wanted(void)
 	return cpus < 1 ? 1 : cpus > AHEAD_THREADS_MAX ? AHEAD_THREADS_MAX : (unsigned int)cpus;
 }
 
-void ahead_init(struct ahead *a, const struct guest *g)
+void ahead_init(struct ahead *a, struct place *place)
 {
+	const struct guest *g = place->guest;
 	unsigned int i;
 
 	memset(a, 0, sizeof(*a));
-	a->guest = g;
+	a->place = place;
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->changed, NULL);
 	for (i = 0; i < g->n_blocks; i++) {
@@ -147,16 +143,16 @@ void ahead_init(struct ahead *a, const struct guest *g)
 /* Once each: whoever tells a unit again tells nothing. */
 static void tell(struct ahead *a, uint64_t unit)
 {
-	if (a->place[unit])
+	if (a->turn[unit])
 		return;
 	a->told[a->n_told++] = (uint32_t)unit;
-	__atomic_store_n(&a->place[unit], (uint32_t)a->n_told, __ATOMIC_RELAXED);
+	__atomic_store_n(&a->turn[unit], (uint32_t)a->n_told, __ATOMIC_RELAXED);
 }
 
 /* Checks the body as it takes its units over. */
 static int take_runs(struct ahead *a, const struct record *rec, struct err *e)
 {
-	const struct guest_block *b = &a->guest->blocks[get_u32(rec->body)];
+	const struct guest_block *b = &a->place->guest->blocks[get_u32(rec->body)];
 	const uint8_t *run = rec->body + AHEAD_HEAD_BYTES;
 	uint32_t n = get_u32(rec->body + 4), i;
 	uint64_t first, pages, unit, end = 0;
@@ -179,15 +175,15 @@ static int take_runs(struct ahead *a, const struct record *rec, struct err *e)
 
 static bool make_room(struct ahead *a)
 {
-	uint32_t *place;
+	uint32_t *turn;
 
-	if (a->place)
+	if (a->turn)
 		return true;
 	free(a->told);
 	a->told = calloc(a->units, sizeof(a->told[0]));
-	place = a->told ? calloc(a->units, sizeof(place[0])) : NULL;
-	__atomic_store_n(&a->place, place, __ATOMIC_RELEASE);
-	return place;
+	turn = a->told ? calloc(a->units, sizeof(turn[0])) : NULL;
+	__atomic_store_n(&a->turn, turn, __ATOMIC_RELEASE);
+	return turn;
 }
 
 int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
@@ -199,7 +195,7 @@ int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
 		return err_set(e, "an AHEAD record of %" PRIu32 " bytes", rec->body_bytes);
 	block = get_u32(rec->body);
 	n = get_u32(rec->body + 4);
-	if (block >= a->guest->n_blocks || n > AHEAD_RUNS_MAX ||
+	if (block >= a->place->guest->n_blocks || n > AHEAD_RUNS_MAX ||
 	    rec->body_bytes != AHEAD_HEAD_BYTES + n * AHEAD_RUN_BYTES)
 		return err_set(e, "an AHEAD record of %" PRIu32 " runs of memory block %" PRIu32, n,
 			       block);
@@ -218,17 +214,16 @@ int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
 
 void ahead_reached(struct ahead *a, unsigned int block, uint64_t page)
 {
-	const uint32_t *places = __atomic_load_n(&a->place, __ATOMIC_ACQUIRE);
-	uint64_t before = __atomic_load_n(&a->reached, __ATOMIC_RELAXED), place;
+	const uint32_t *turns = __atomic_load_n(&a->turn, __ATOMIC_ACQUIRE);
+	uint64_t before = __atomic_load_n(&a->reached, __ATOMIC_RELAXED), turn;
 
-	if (!places)
+	if (!turns)
 		return;
-	place = __atomic_load_n(&places[a->first[block] + page / AHEAD_UNIT_PAGES],
-				__ATOMIC_RELAXED);
-	while (place > before && !__atomic_compare_exchange_n(&a->reached, &before, place, true,
-							      __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+	turn = __atomic_load_n(&turns[a->first[block] + page / AHEAD_UNIT_PAGES], __ATOMIC_RELAXED);
+	while (turn > before && !__atomic_compare_exchange_n(&a->reached, &before, turn, true,
+							     __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 		;
-	if (place <= before || !__atomic_exchange_n(&a->waiting, false, __ATOMIC_SEQ_CST))
+	if (turn <= before || !__atomic_exchange_n(&a->waiting, false, __ATOMIC_SEQ_CST))
 		return;
 	pthread_mutex_lock(&a->lock);
 	pthread_cond_broadcast(&a->changed);
@@ -239,7 +234,7 @@ void ahead_free(struct ahead *a)
 {
 	unsigned int i;
 
-	if (!a->guest)
+	if (!a->place)
 		return;
 	pthread_mutex_lock(&a->lock);
 	a->end = true;
@@ -248,8 +243,8 @@ void ahead_free(struct ahead *a)
 	for (i = 0; i < a->threads; i++)
 		pthread_join(a->thread[i], NULL);
 	free(a->told);
-	free(a->place);
+	free(a->turn);
 	pthread_cond_destroy(&a->changed);
 	pthread_mutex_destroy(&a->lock);
-	a->guest = NULL;
+	a->place = NULL;
 }

@@ -15,6 +15,7 @@
 #include "migrate/guest.h"
 
 struct err;
+struct place;
 struct record;
 
 /* What is touched at once. */
@@ -43,12 +44,12 @@ size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t 
 		    uint64_t *at, uint64_t end, uint8_t body[AHEAD_BODY_MAX]);
 
 struct ahead {
-	const struct guest *guest;
+	struct place *place;
 	uint64_t first[GUEST_BLOCKS_MAX]; /* a block's first unit, counted over all blocks */
 	uint64_t units;
 	uint32_t *told;	  /* units, in the order in which they were told: n_told of them */
-	uint32_t *place;  /* of each unit in `told`, from 1; 0: was not told. Atomic */
-	uint64_t reached; /* atomic: the furthest place that data came for */
+	uint32_t *turn;	  /* each unit's in `told`, from 1; 0: was not told. Atomic */
+	uint64_t reached; /* atomic: the latest turn that data came for */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool waiting; /* atomic */
@@ -58,7 +59,7 @@ struct ahead {
 	unsigned int threads;
 };
 
-void ahead_init(struct ahead *a, const struct guest *g);
+void ahead_init(struct ahead *a, struct place *place);
 
 /* An AHEAD record came; the first one starts the threads. -1 for what is no such record. */
 int ahead_take(struct ahead *a, const struct record *rec, struct err *e);

@@ -10,11 +10,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "migrate/destination/callers.h"
 #include "migrate/channel/channel.h"
-#include "migrate/codec/zero.h"
 #include "migrate/destination/door.h"
 #include "migrate/handover.h"
 #include "migrate/agent/teller.h"
@@ -183,113 +181,6 @@ static void lane_failed(struct destination *d, const struct err *e)
 		channel_shutdown(d->lane[i].reader.channel);
 }
 
-static int take_run(struct reader *r, const struct pages *p, uint8_t *host, uint64_t n, uLong *crc,
-		    bool checked, struct err *e)
-{
-	uint64_t i;
-
-	if (p->codec == CODEC_ZERO) {
-		for (i = 0; i < n; i++, host += PAGE_SIZE)
-			if (!zero_page(host))
-				memset(host, 0, PAGE_SIZE);
-		return 0;
-	}
-	if (reader_data(r, host, n * PAGE_SIZE, e))
-		return -1;
-	if (checked)
-		*crc = crc32(*crc, host, (uInt)(n * PAGE_SIZE));
-	return 0;
-}
-
-/* How much is still to come is known in the first round, at most: what was never touched does not.
- */
-static void count_pages(struct stats *st, enum pages_codec codec, uint64_t n)
-{
-	uint64_t total = stats_get(&st->total_pages), here;
-
-	stats_add(codec == CODEC_ZERO ? &st->zero_pages : &st->normal_pages, n);
-	here = stats_get(&st->zero_pages) + stats_get(&st->normal_pages);
-	if (stats_get(&st->round) == 1)
-		stats_set(&st->remaining_pages, here < total ? total - here : 0);
-}
-
-/* Where a run is in guest memory. */
-static int find_run(struct destination_lane *lane, const struct pages *p, uint32_t i,
-		    struct iovec *out, struct err *e)
-{
-	const struct guest_block *block = &lane->all->guest->blocks[p->block];
-	uint64_t first, n;
-
-	pages_run(p, i, &first, &n);
-	if (first >= block->pages || n > block->pages - first)
-		return err_set(e, "%s: pages outside memory block %" PRIu32,
-			       lane->reader.channel->name, p->block);
-	ahead_reached(&lane->all->ahead, p->block, first + n - 1);
-	*out = (struct iovec){ block->host + first * PAGE_SIZE, n * PAGE_SIZE };
-	return 0;
-}
-
-/* A record with the pages as they are, or without data. */
-static int take_runs(struct destination_lane *lane, const struct pages *p, bool checked,
-		     uint32_t *crc, struct err *e)
-{
-	uLong sum = crc32(0, NULL, 0);
-	struct iovec run = { 0 };
-	uint32_t i;
-
-	for (i = 0; i < p->n_runs; i++) {
-		if (find_run(lane, p, i, &run, e) ||
-		    take_run(&lane->reader, p, run.iov_base, run.iov_len / PAGE_SIZE, &sum, checked,
-			     e))
-			return -1;
-		count_pages(lane->all->stats, p->codec, run.iov_len / PAGE_SIZE);
-	}
-	*crc = (uint32_t)sum;
-	return 0;
-}
-
-/* A record that must be decoded, as a whole. */
-static int take_encoded(struct destination_lane *lane, const struct pages *p, bool checked,
-			uint32_t *crc, struct err *e)
-{
-	uint64_t pages = 0;
-	uint32_t i;
-
-	/* No more runs than pages, and pages_decode has seen that they are not too many. */
-	for (i = 0; i < p->n_runs; i++) {
-		if (find_run(lane, p, i, &lane->decoder.run[i], e))
-			return -1;
-		pages += lane->decoder.run[i].iov_len / PAGE_SIZE;
-	}
-	if (decoder_take(&lane->decoder, &lane->reader, p->codec, p->n_runs, checked ? crc : NULL,
-			 e))
-		return -1;
-	count_pages(lane->all->stats, p->codec, pages);
-	return 0;
-}
-
-static int take_pages(struct destination_lane *lane, const struct record *rec, struct err *e)
-{
-	const struct guest *g = lane->all->guest;
-	const char *name = lane->reader.channel->name;
-	bool checked = !(rec->flags & RECORD_UNCHECKED);
-	struct pages p;
-	uint32_t crc;
-
-	if (pages_decode(rec, &p, e))
-		return err_context(e, "%s", name);
-	if (p.block >= g->n_blocks)
-		return err_set(e, "%s: pages of memory block %" PRIu32 ", the machine has %u", name,
-			       p.block, g->n_blocks);
-	if ((decoder_wants(p.codec) ? take_encoded : take_runs)(lane, &p, checked, &crc, e))
-		return -1;
-	stats_add(&lane->all->stats->data_bytes, rec->data_bytes);
-	if (checked && p.codec != CODEC_ZERO && crc != p.data_crc)
-		return err_set(e, "%s: the pages of the record at byte %" PRIu64 " are damaged",
-			       name, rec->offset);
-	return 0;
-}
-
 /* Once the guest's states are here its memory is whole, and nobody writes to it any more. */
 static int check_open(struct destination_lane *lane, struct err *e)
 {
@@ -339,7 +230,7 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 		stats_add(&d->stats->meta_bytes, lane->reader.bytes - before);
 		if (rec->type == RECORD_PAGES) {
 			note_round(lane);
-			if (check_open(lane, e) || take_pages(lane, rec, e))
+			if (check_open(lane, e) || intake_pages(&lane->intake, rec, e))
 				return -1;
 		} else if (rec->type == RECORD_ROUND && rec->body_bytes == 4 && !d->cold) {
 			note_round(lane);
@@ -575,7 +466,16 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 	d->guest = g;
 	d->lane[0].reader.n_vcpus = g->n_vcpus;
 	d->stats = stats;
-	ahead_init(&d->ahead, g);
+	if (!d->place) {
+		place_memory_init(&d->memory, g);
+		d->place = &d->memory;
+	}
+	ahead_init(&d->ahead, d->place);
+	for (i = 0; i < LANES_MAX; i++)
+		d->lane[i].intake = (struct intake){ .reader = &d->lane[i].reader,
+						     .place = d->place,
+						     .ahead = &d->ahead,
+						     .stats = stats };
 	stats_add(&stats->meta_bytes, d->lane[0].reader.bytes);
 	for (i = 0; i < g->n_blocks; i++)
 		stats_add(&stats->total_pages, g->blocks[i].pages);
@@ -682,7 +582,7 @@ void destination_free(struct destination *d)
 	for (i = 0; i < LANES_MAX; i++) {
 		channel_close(d->lane[i].reader.channel);
 		reader_free(&d->lane[i].reader);
-		decoder_free(&d->lane[i].decoder);
+		intake_free(&d->lane[i].intake);
 	}
 	ahead_free(&d->ahead);
 	tree_free(&d->states);

@@ -11,7 +11,8 @@
 #include <stdint.h>
 
 #include "migrate/destination/ahead.h"
-#include "migrate/destination/decoder.h"
+#include "migrate/destination/intake.h"
+#include "migrate/destination/place.h"
 #include "migrate/guest.h"
 #include "migrate/source/lanes.h"
 #include "migrate/stats.h"
@@ -26,7 +27,7 @@ struct teller;
 struct destination_lane {
 	struct destination *all;
 	struct reader reader;
-	struct decoder decoder;
+	struct intake intake;
 	pthread_t thread;
 	bool started;
 	bool in_round;	/* own thread: pages came after the last ROUND */
@@ -57,6 +58,10 @@ struct destination {
 	void *commit_arg;
 
 	struct teller *teller; /* set by the caller; NULL: the guest's agent is told nothing */
+
+	/* Where its pages go, if the caller has another place than the guest's memory as it is. */
+	struct place *place;
+	struct place memory; /* that one */
 
 	struct guest *guest;
 	struct stats *stats;

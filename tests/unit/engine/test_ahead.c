@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "migrate/destination/ahead.h"
+#include "migrate/destination/place.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
@@ -105,11 +106,13 @@ START_TEST(damaged_records_are_refused)
 					   { 0, 512, 0 },	  { 0, 512, PAGES - 511 },
 					   { 0, 512, UINT64_MAX } };
 	struct record rec = { .type = RECORD_AHEAD, .body = body };
+	struct place place;
 	struct ahead a;
 	struct err e;
 	uint32_t i;
 
-	ahead_init(&a, &guest);
+	place_memory_init(&place, &guest);
+	ahead_init(&a, &place);
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		ck_assert_int_eq(take(&a, (uint32_t)bad[i][0], bad[i][1], bad[i][2], &e), -1);
 	put_u32(body, 0);
@@ -146,12 +149,14 @@ static void await_ready(unsigned int block, uint64_t unit)
 
 START_TEST(memory_is_ready_ahead_of_the_data)
 {
+	struct place place;
 	struct ahead a;
 
 	/* An older kernel: the data touch the memory themselves. */
 	if (madvise(guest.blocks[1].host, PAGE_SIZE, 23 /* MADV_POPULATE_WRITE */))
 		return;
-	ahead_init(&a, &guest);
+	place_memory_init(&place, &guest);
+	ahead_init(&a, &place);
 	ck_assert_int_eq(take(&a, 0, 0, PAGES, NULL), 0);
 	ck_assert_int_eq(take(&a, 1, 512, 512, NULL), 0);
 	await_ready(0, AHEAD_WINDOW_UNITS);

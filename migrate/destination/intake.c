@@ -1,0 +1,187 @@
+/*
+ * PAGES records into their place: see intake.h. Plain data go straight from the connection into
+ * guest memory if the place allows that; nothing is copied on the way.
+ */
+#include "migrate/destination/intake.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <zlib.h>
+
+#include "migrate/channel/channel.h"
+#include "migrate/destination/ahead.h"
+#include "migrate/destination/place.h"
+#include "migrate/guest.h"
+#include "migrate/stats.h"
+#include "migrate/stream/record.h"
+#include "vmm/base/err.h"
+#include "vmm/memory.h"
+
+/* Pages [first, first + n) of the record's block. */
+struct run {
+	uint64_t first, n;
+};
+
+/* Only round 1 has an upper bound of what remains: pages that were never touched do not come. */
+static void count_pages(struct stats *st, uint32_t codec, uint64_t n)
+{
+	uint64_t total = stats_get(&st->total_pages), here;
+
+	stats_add(codec == CODEC_ZERO ? &st->zero_pages : &st->normal_pages, n);
+	here = stats_get(&st->zero_pages) + stats_get(&st->normal_pages);
+	if (stats_get(&st->round) == 1)
+		stats_set(&st->remaining_pages, here < total ? total - here : 0);
+}
+
+static int find_run(struct intake *in, const struct pages *p, uint32_t i, struct run *out,
+		    struct err *e)
+{
+	pages_run(p, i, &out->first, &out->n);
+	if (!place_has(in->place, p->block, out->first, out->n))
+		return err_set(e, "%s: pages outside memory block %" PRIu32,
+			       in->reader->channel->name, p->block);
+	ahead_reached(in->ahead, p->block, out->first + out->n - 1);
+	return 0;
+}
+
+static int need_scratch(struct intake *in, struct err *e)
+{
+	if (!in->scratch)
+		in->scratch = aligned_alloc(PAGE_SIZE, INTAKE_SCRATCH_PAGES * PAGE_SIZE);
+	return in->scratch ? 0 : err_set(e, "out of memory");
+}
+
+/* Reads n pages, and counts them into the checksum `crc`; NULL: there is none. */
+static int read_pages(struct intake *in, uint8_t *to, uint64_t n, uint32_t *crc, struct err *e)
+{
+	if (reader_data(in->reader, to, n * PAGE_SIZE, e))
+		return -1;
+	if (crc)
+		*crc = (uint32_t)crc32(*crc, to, (uInt)(n * PAGE_SIZE));
+	return 0;
+}
+
+static int copy_run(struct intake *in, uint32_t block, struct run run, uint32_t *crc, struct err *e)
+{
+	uint64_t n;
+
+	if (need_scratch(in, e))
+		return -1;
+	for (; run.n; run.first += n, run.n -= n) {
+		n = run.n < INTAKE_SCRATCH_PAGES ? run.n : INTAKE_SCRATCH_PAGES;
+		if (read_pages(in, in->scratch, n, crc, e) ||
+		    in->place->ops->copy(in->place, block, run.first, n, in->scratch, e))
+			return -1;
+	}
+	return 0;
+}
+
+static int take_run(struct intake *in, const struct pages *p, const struct run *run, uint32_t *crc,
+		    struct err *e)
+{
+	uint8_t *to;
+
+	if (p->codec == CODEC_ZERO)
+		return in->place->ops->zero(in->place, p->block, run->first, run->n, e);
+	to = place_direct(in->place, p->block, run->first, run->n);
+	return to ? read_pages(in, to, run->n, crc, e) : copy_run(in, p->block, *run, crc, e);
+}
+
+/* A record with the pages as they are, or without data. */
+static int take_plain(struct intake *in, const struct pages *p, uint32_t *crc, struct err *e)
+{
+	struct run run = { 0 };
+	uint32_t i;
+
+	for (i = 0; i < p->n_runs; i++) {
+		if (find_run(in, p, i, &run, e) || take_run(in, p, &run, crc, e))
+			return -1;
+		count_pages(in->stats, p->codec, run.n);
+	}
+	return 0;
+}
+
+/* Where the decoder is to write the run; `at`: pages of the record that come before it. */
+static uint8_t *decode_to(struct intake *in, const struct pages *p, const struct run *run,
+			  uint64_t at)
+{
+	uint8_t *to = place_direct(in->place, p->block, run->first, run->n);
+
+	return to ? to : in->scratch + at * PAGE_SIZE;
+}
+
+/* What was decoded into the scratch pages goes where it belongs. */
+static int place_decoded(struct intake *in, const struct pages *p, struct err *e)
+{
+	uint64_t first, n, at = 0;
+	uint32_t i;
+
+	for (i = 0; i < p->n_runs; i++, at += n) {
+		pages_run(p, i, &first, &n);
+		if (in->place->ops->copy(in->place, p->block, first, n,
+					 in->scratch + at * PAGE_SIZE, e))
+			return -1;
+	}
+	return 0;
+}
+
+/* A record that must be decoded, as a whole. */
+static int take_encoded(struct intake *in, const struct pages *p, uint32_t *crc, struct err *e)
+{
+	bool by_copy = !in->place->ops->direct;
+	struct run run = { 0 };
+	uint64_t pages = 0;
+	uint32_t i;
+
+	if (p->codec == CODEC_XBZRLE && !in->place->keeps_old)
+		return err_set(e, "%s: pages as changes to older ones (xbzrle), which are not here",
+			       in->reader->channel->name);
+	if (by_copy && need_scratch(in, e))
+		return -1;
+	/* No more runs than pages, and pages_decode has seen that they are not too many. */
+	for (i = 0; i < p->n_runs; i++) {
+		if (find_run(in, p, i, &run, e))
+			return -1;
+		in->decoder.run[i] = (struct iovec){ decode_to(in, p, &run, pages),
+						     run.n * PAGE_SIZE };
+		pages += run.n;
+	}
+	if (decoder_take(&in->decoder, in->reader, p->codec, p->n_runs, crc, e) ||
+	    (by_copy && place_decoded(in, p, e)))
+		return -1;
+	count_pages(in->stats, p->codec, pages);
+	return 0;
+}
+
+int intake_pages(struct intake *in, const struct record *rec, struct err *e)
+{
+	const struct guest *g = in->place->guest;
+	const char *name = in->reader->channel->name;
+	uint32_t sum = 0, *crc = rec->flags & RECORD_UNCHECKED ? NULL : &sum;
+	struct pages p;
+	int rc;
+
+	if (pages_decode(rec, &p, e))
+		return err_context(e, "%s", name);
+	if (p.block >= g->n_blocks)
+		return err_set(e, "%s: pages of memory block %" PRIu32 ", the machine has %u", name,
+			       p.block, g->n_blocks);
+	if (decoder_wants(p.codec))
+		rc = take_encoded(in, &p, crc, e);
+	else
+		rc = take_plain(in, &p, crc, e);
+	if (rc)
+		return -1;
+	stats_add(&in->stats->data_bytes, rec->data_bytes);
+	if (crc && p.codec != CODEC_ZERO && sum != p.data_crc)
+		return err_set(e, "%s: the pages of the record at byte %" PRIu64 " are damaged",
+			       name, rec->offset);
+	return 0;
+}
+
+void intake_free(struct intake *in)
+{
+	free(in->scratch);
+	in->scratch = NULL;
+	decoder_free(&in->decoder);
+}
