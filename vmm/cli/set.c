@@ -11,7 +11,7 @@
 #include "vmm/base/print.h"
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
-#include "vmm/cli/move/parameters.h"
+#include "vmm/cli/move/settings.h"
 #include "vmm/cli/verb.h"
 
 enum { OPT_HELP, OPT_JSON };
@@ -22,7 +22,7 @@ static const struct option_spec set_options[] = {
 	{ NULL, false, 0 },
 };
 
-static int take_pair(struct parameters *p, const char *word, struct err *e)
+static int take_pair(struct settings *p, const char *word, struct err *e)
 {
 	const char *equals = strchr(word, '=');
 	char name[40];
@@ -35,11 +35,11 @@ static int take_pair(struct parameters *p, const char *word, struct err *e)
 		return err_set(e, "set: unknown parameter '%.*s...'", (int)sizeof(name), word);
 	memcpy(name, word, n);
 	name[n] = '\0';
-	return parameters_add_once(p, name, equals + 1, e) ? err_context(e, "%s", name) : 0;
+	return settings_add_once(p, name, equals + 1, e) ? err_context(e, "%s", name) : 0;
 }
 
 /* 1: help is wanted. */
-static int parse(struct parameters *p, const char **vm, bool *json, int argc, char **argv,
+static int parse(struct settings *p, const char **vm, bool *json, int argc, char **argv,
 		 struct err *e)
 {
 	struct options o = { .argc = argc, .argv = argv, .group = 1, .table = set_options };
@@ -55,7 +55,7 @@ static int parse(struct parameters *p, const char **vm, bool *json, int argc, ch
 			if (!*vm)
 				return err_set(e, "set: the VM's name is missing (see godwit set "
 						  "--help)");
-			if (*json && parameters_any(p))
+			if (*json && settings_any(p))
 				return err_set(e,
 					       "set: --json is for the list, without PARAM=VALUE");
 			return 0;
@@ -106,7 +106,7 @@ static void print_table(const json_t *list)
 
 static int list(struct client *c, bool json, struct err *e)
 {
-	json_t *now = parameters_now(c, e);
+	json_t *now = settings_now(c, e);
 
 	if (!now)
 		return -1;
@@ -120,26 +120,26 @@ static int list(struct client *c, bool json, struct err *e)
 	return 0;
 }
 
-static int set(const struct parameters *p, const char *vm, bool json, struct err *e)
+static int set(const struct settings *p, const char *vm, bool json, struct err *e)
 {
 	struct client c;
 	int rc = client_open(&c, vm, CLIENT_TIMEOUT_MS, e);
 
 	if (!rc)
-		rc = parameters_any(p) ? parameters_apply(p, &c, e) : list(&c, json, e);
+		rc = settings_any(p) ? settings_apply(p, &c, e) : list(&c, json, e);
 	client_close(&c);
 	return rc ? VERB_FAILED : VERB_DONE;
 }
 
 int verb_set(int argc, char **argv)
 {
-	struct parameters p;
+	struct settings p;
 	const char *vm;
 	struct err e;
 	bool json;
 	int rc;
 
-	parameters_init(&p);
+	settings_init(&p);
 	rc = parse(&p, &vm, &json, argc, argv, &e);
 	if (rc > 0)
 		rc = help_print("set");
@@ -147,6 +147,6 @@ int verb_set(int argc, char **argv)
 		rc = verb_fail(&e, VERB_USAGE);
 	else if (set(&p, vm, json, &e))
 		rc = verb_fail(&e, VERB_FAILED);
-	parameters_free(&p);
+	settings_free(&p);
 	return rc;
 }

@@ -12,7 +12,7 @@
 #include "vmm/base/err.h"
 #include "vmm/cli/move/figures.h"
 #include "vmm/cli/move/history.h"
-#include "vmm/cli/move/parameters.h"
+#include "vmm/cli/move/settings.h"
 #include "vmm/cli/move/progress.h"
 #include "vmm/cli/move/report.h"
 #include "vmm/cli/move/summary.h"
@@ -497,15 +497,15 @@ static const struct {
 
 START_TEST(parameters_are_read_by_both_names)
 {
-	struct parameters p;
+	struct settings p;
 	struct err e;
 
-	parameters_init(&p);
-	ck_assert_int_eq(parameters_add(&p, good[_i].name, good[_i].value, &e), 0);
+	settings_init(&p);
+	ck_assert_int_eq(settings_add(&p, good[_i].name, good[_i].value, &e), 0);
 	ck_assert_uint_eq(json_object_size(p.wanted), 1);
 	ck_assert_int_eq(json_integer_value(json_object_get(p.wanted, good[_i].qmp)), good[_i].n);
 	ck_assert_int_eq(p.capability[0], good[_i].multifd);
-	parameters_free(&p);
+	settings_free(&p);
 }
 END_TEST
 
@@ -516,19 +516,19 @@ static const struct {
 
 START_TEST(timeout_is_for_the_whole_or_for_each_gib)
 {
-	struct parameters p;
+	struct settings p;
 	struct err e;
 
-	parameters_init(&p);
+	settings_init(&p);
 	/* The last one counts. */
-	ck_assert_int_eq(parameters_add(&p, "timeout", "5/GiB", &e), 0);
-	ck_assert_int_eq(parameters_add(&p, "timeout", timeouts[_i].value, &e), 0);
+	ck_assert_int_eq(settings_add(&p, "timeout", "5/GiB", &e), 0);
+	ck_assert_int_eq(settings_add(&p, "timeout", timeouts[_i].value, &e), 0);
 	ck_assert_uint_eq(json_object_size(p.wanted), 2);
 	ck_assert_int_eq(json_integer_value(json_object_get(p.wanted, "x-godwit-timeout")),
 			 timeouts[_i].s);
 	ck_assert_int_eq(json_integer_value(json_object_get(p.wanted, "x-godwit-timeout-per-gib")),
 			 timeouts[_i].per_gib);
-	parameters_free(&p);
+	settings_free(&p);
 }
 END_TEST
 
@@ -544,36 +544,36 @@ START_TEST(policy_and_action_are_words)
 {
 	char file[] = "/tmp/godwit-unit-XXXXXX", word[64];
 	int fd = mkstemp(file);
-	struct parameters p;
+	struct settings p;
 	struct policy policy;
 	struct err e;
 
-	parameters_init(&p);
-	ck_assert_int_eq(parameters_add(&p, "policy", "minimal-downtime", &e), 0);
+	settings_init(&p);
+	ck_assert_int_eq(settings_add(&p, "policy", "minimal-downtime", &e), 0);
 	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-policy")),
 			 "minimal-downtime");
 	ck_assert_int_eq(dprintf(fd, "[%s]\n", mine), (int)sizeof(mine) + 2);
 	close(fd);
 	snprintf(word, sizeof(word), "%s#mine", file);
-	ck_assert_msg(!parameters_add(&p, "policy", word, &e), "%s", e.text);
+	ck_assert_msg(!settings_add(&p, "policy", word, &e), "%s", e.text);
 	unlink(file);
 	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-policy")), mine);
 	/* What is switched off beside it goes before it. */
-	ck_assert_int_eq(parameters_add(&p, "policy", "suspend-workload-if-needed", &e), 0);
-	ck_assert_int_eq(parameters_add(&p, "compress", "zstd", &e), 0);
-	ck_assert_int_eq(parameters_add(&p, "auto-converge", "off", &e), 0);
+	ck_assert_int_eq(settings_add(&p, "policy", "suspend-workload-if-needed", &e), 0);
+	ck_assert_int_eq(settings_add(&p, "compress", "zstd", &e), 0);
+	ck_assert_int_eq(settings_add(&p, "auto-converge", "off", &e), 0);
 	ck_assert_int_eq(
 		policy_from_text(json_string_value(json_object_get(p.wanted, "x-godwit-policy")),
 				 &policy, &e),
 		0);
 	ck_assert(!policy.compression && !policy.auto_convergence && policy.guest_events);
 	ck_assert_str_eq(policy.name, "Suspend workload if needed");
-	ck_assert_int_eq(parameters_add(&p, "x-godwit-policy", "", &e), 0);
+	ck_assert_int_eq(settings_add(&p, "x-godwit-policy", "", &e), 0);
 	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-policy")), "");
-	ck_assert_int_eq(parameters_add(&p, "timeout-action", "post-copy", &e), 0);
+	ck_assert_int_eq(settings_add(&p, "timeout-action", "post-copy", &e), 0);
 	ck_assert_str_eq(json_string_value(json_object_get(p.wanted, "x-godwit-timeout-action")),
 			 "post-copy");
-	parameters_free(&p);
+	settings_free(&p);
 }
 END_TEST
 
@@ -607,13 +607,13 @@ static const struct {
 START_TEST(bad_parameter_is_refused_with_its_range)
 {
 	struct err e = { "" };
-	struct parameters p;
+	struct settings p;
 
-	parameters_init(&p);
-	ck_assert_int_eq(parameters_add(&p, bad[_i].name, bad[_i].value, &e), -1);
+	settings_init(&p);
+	ck_assert_int_eq(settings_add(&p, bad[_i].name, bad[_i].value, &e), -1);
 	HAS(bad[_i].says, e.text);
 	ck_assert_uint_eq(json_object_size(p.wanted), 0);
-	parameters_free(&p);
+	settings_free(&p);
 }
 END_TEST
 

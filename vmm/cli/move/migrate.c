@@ -20,7 +20,7 @@
 #include "vmm/cli/move/check.h"
 #include "vmm/cli/client.h"
 #include "vmm/cli/move/follow.h"
-#include "vmm/cli/move/parameters.h"
+#include "vmm/cli/move/settings.h"
 #include "vmm/cli/move/report.h"
 #include "vmm/cli/move/summary.h"
 #include "vmm/cli/verb.h"
@@ -32,7 +32,7 @@ struct migrate {
 	/* From the command line. */
 	const char *vm, *report;
 	char uri[sizeof(((struct uri *)0)->text)];
-	struct parameters parameters;
+	struct settings settings;
 	bool detach, json, help, check;
 
 	struct client client;
@@ -123,7 +123,7 @@ static int take_option(struct migrate *m, int option, const char *value, struct 
 {
 	switch (option) {
 	case ARG_AUTO_CONVERGE:
-		return parameters_add(&m->parameters, "auto-converge", "on", e);
+		return settings_add(&m->settings, "auto-converge", "on", e);
 	case ARG_DETACH:
 		m->detach = true;
 		return 0;
@@ -142,7 +142,7 @@ static int take_option(struct migrate *m, int option, const char *value, struct 
 	default:
 		if (option >= ARG_LATER)
 			return err_set(e, "--%s is not there yet", migrate_options[option].name);
-		if (parameters_add(&m->parameters, migrate_options[option].name, value, e))
+		if (settings_add(&m->settings, migrate_options[option].name, value, e))
 			return err_context(e, "--%s", migrate_options[option].name);
 		return 0;
 	}
@@ -324,7 +324,7 @@ static int end_here(struct migrate *m, enum figures_end end, struct err *e)
 		: f->error[0] ? f->error
 			      : "the migration failed");
 	say_where(m, e);
-	parameters_put_back(&m->parameters, &m->client);
+	settings_put_back(&m->settings, &m->client);
 	if (f->round && !m->json)
 		print_summary(m);
 	return cancelled ? VERB_CANCELLED : VERB_FAILED;
@@ -406,15 +406,15 @@ static int begin(struct migrate *m, struct err *e)
 	struct client *c = &m->client;
 
 	if (client_open(c, m->vm, CLIENT_TIMEOUT_MS, e) || check_idle(m, e) || open_report(m, e) ||
-	    parameters_remember(&m->parameters, c, e))
+	    settings_remember(&m->settings, c, e))
 		return -1;
 	/* One that is left to itself is not cancelled by Ctrl-C. */
 	if (!m->detach && (c->interrupt_fd = verb_watch_interrupts(e)) < 0)
 		return -1;
-	if (parameters_apply(&m->parameters, c, e) ||
+	if (settings_apply(&m->settings, c, e) ||
 	    client_execute(c, m->check ? "x-godwit-check" : "migrate",
 			   json_pack("{s:s}", "uri", m->uri), NULL, e)) {
-		parameters_put_back(&m->parameters, c);
+		settings_put_back(&m->settings, c);
 		return -1;
 	}
 	return 0;
@@ -435,7 +435,7 @@ static int move(struct migrate *m, struct err *e)
 	}
 	if (m->check) {
 		code = check_follow(&m->client, m->uri, m->json, e);
-		parameters_put_back(&m->parameters, &m->client);
+		settings_put_back(&m->settings, &m->client);
 		return code;
 	}
 	if (m->detach) {
@@ -458,7 +458,7 @@ int verb_migrate(int argc, char **argv)
 	struct err e = { "" };
 	int code = VERB_USAGE;
 
-	parameters_init(&m.parameters);
+	settings_init(&m.settings);
 	if (!parse(&m, argc, argv, &e))
 		code = m.help ? help_print("migrate") : move(&m, &e);
 	if (code)
@@ -472,6 +472,6 @@ int verb_migrate(int argc, char **argv)
 		fclose(m.report_file);
 	json_decref(m.follow.answer);
 	history_free(&m.history);
-	parameters_free(&m.parameters);
+	settings_free(&m.settings);
 	return code;
 }

@@ -1,7 +1,7 @@
 /*
- * Parameters of a migration: see parameters.h. Main thread of a short-lived process.
+ * Parameters of a migration: see settings.h. Main thread of a short-lived process.
  */
-#include "vmm/cli/move/parameters.h"
+#include "vmm/cli/move/settings.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -32,8 +32,8 @@ enum kind {
 /* As in capability_names. */
 enum { MULTIFD, AUTO_CONVERGE, XBZRLE, DIRTY_LIMIT };
 
-static const char *const capability_names[PARAMETERS_CAPABILITIES] = { "multifd", "auto-converge",
-								       "xbzrle", "dirty-limit" };
+static const char *const capability_names[SETTINGS_CAPABILITIES] = { "multifd", "auto-converge",
+								     "xbzrle", "dirty-limit" };
 
 #define YEAR_S	 31536000
 #define MONTH_MS (31ull * 24 * 3600 * 1000)
@@ -80,22 +80,22 @@ static const struct row {
 
 #define N_ROWS (sizeof(rows) / sizeof(rows[0]))
 
-void parameters_init(struct parameters *p)
+void settings_init(struct settings *p)
 {
-	*p = (struct parameters){ .wanted = json_object() };
-	for (int i = 0; i < PARAMETERS_CAPABILITIES; i++)
+	*p = (struct settings){ .wanted = json_object() };
+	for (int i = 0; i < SETTINGS_CAPABILITIES; i++)
 		p->capability[i] = p->capability_before[i] = -1;
 }
 
-void parameters_free(struct parameters *p)
+void settings_free(struct settings *p)
 {
 	json_decref(p->wanted);
 	json_decref(p->before);
 }
 
-bool parameters_any(const struct parameters *p)
+bool settings_any(const struct settings *p)
 {
-	for (int i = 0; i < PARAMETERS_CAPABILITIES; i++)
+	for (int i = 0; i < SETTINGS_CAPABILITIES; i++)
 		if (p->capability[i] >= 0)
 			return true;
 	return json_object_size(p->wanted) > 0;
@@ -145,13 +145,13 @@ static int read_number(const struct row *r, const char *value, uint64_t *n, stru
 	return parse_number(value, r->min, r->max, n, e);
 }
 
-static int add_number(struct parameters *p, const char *qmp, uint64_t n)
+static int add_number(struct settings *p, const char *qmp, uint64_t n)
 {
 	return json_object_set_new(p->wanted, qmp, json_integer((json_int_t)n));
 }
 
 /* "600", or "800/GiB"; one takes the place of the other. */
-static int add_timeout(struct parameters *p, const struct row *r, const char *value, struct err *e)
+static int add_timeout(struct settings *p, const struct row *r, const char *value, struct err *e)
 {
 	const char *slash = strchr(value, '/');
 	char digits[32];
@@ -174,7 +174,7 @@ static int add_timeout(struct parameters *p, const struct row *r, const char *va
 }
 
 /* The policy that is wanted, but for what was switched off beside it. */
-static int want_policy(struct parameters *p, struct err *e)
+static int want_policy(struct settings *p, struct err *e)
 {
 	struct policy policy = p->policy;
 	char *text;
@@ -197,7 +197,7 @@ static int want_policy(struct parameters *p, struct err *e)
 	return 0;
 }
 
-static int add_policy(struct parameters *p, const struct row *r, const char *value, struct err *e)
+static int add_policy(struct settings *p, const struct row *r, const char *value, struct err *e)
 {
 	p->has_policy = value[0];
 	if (!value[0])
@@ -205,14 +205,14 @@ static int add_policy(struct parameters *p, const struct row *r, const char *val
 	return policy_from_word(value, &p->policy, e) || want_policy(p, e) ? -1 : 0;
 }
 
-static int add_action(struct parameters *p, const struct row *r, const char *value, struct err *e)
+static int add_action(struct settings *p, const struct row *r, const char *value, struct err *e)
 {
 	if (timeout_action_find(value) < 0)
 		return err_set(e, "'%s' is not abort, force or post-copy", value);
 	return json_object_set_new(p->wanted, r->qmp, json_string(value));
 }
 
-static int add_switch(struct parameters *p, const struct row *r, const char *value, struct err *e)
+static int add_switch(struct settings *p, const struct row *r, const char *value, struct err *e)
 {
 	bool on = !strcmp(value, "on");
 
@@ -223,7 +223,7 @@ static int add_switch(struct parameters *p, const struct row *r, const char *val
 }
 
 /* XBZRLE is a capability, the others are values of the parameter; here they are one choice. */
-static int add_compress(struct parameters *p, const struct row *r, const char *value, struct err *e)
+static int add_compress(struct settings *p, const struct row *r, const char *value, struct err *e)
 {
 	bool xbzrle = !strcmp(value, "xbzrle");
 
@@ -234,7 +234,7 @@ static int add_compress(struct parameters *p, const struct row *r, const char *v
 	return want_policy(p, e);
 }
 
-int parameters_add(struct parameters *p, const char *name, const char *value, struct err *e)
+int settings_add(struct settings *p, const char *name, const char *value, struct err *e)
 {
 	const struct row *r = find(name, e);
 	uint64_t n = 0;
@@ -272,7 +272,7 @@ int parameters_add(struct parameters *p, const char *name, const char *value, st
 	return 0;
 }
 
-int parameters_add_once(struct parameters *p, const char *name, const char *value, struct err *e)
+int settings_add_once(struct settings *p, const char *name, const char *value, struct err *e)
 {
 	const struct row *r = find(name, e);
 
@@ -281,17 +281,17 @@ int parameters_add_once(struct parameters *p, const char *name, const char *valu
 	if (p->given >> (r - rows) & 1)
 		return err_set(e, "it is given twice");
 	p->given |= 1ull << (r - rows);
-	return parameters_add(p, name, value, e);
+	return settings_add(p, name, value, e);
 }
 
 /* The capabilities as they are: 0 or 1; -1: the VM knows no such thing. */
-static int capabilities_now(struct client *c, int now[PARAMETERS_CAPABILITIES], struct err *e)
+static int capabilities_now(struct client *c, int now[SETTINGS_CAPABILITIES], struct err *e)
 {
 	json_t *list, *item;
 	size_t i;
 	int k;
 
-	for (k = 0; k < PARAMETERS_CAPABILITIES; k++)
+	for (k = 0; k < SETTINGS_CAPABILITIES; k++)
 		now[k] = -1;
 	if (client_execute(c, "query-migrate-capabilities", NULL, &list, e))
 		return -1;
@@ -299,7 +299,7 @@ static int capabilities_now(struct client *c, int now[PARAMETERS_CAPABILITIES], 
 	{
 		const char *name = json_string_value(json_object_get(item, "capability"));
 
-		for (k = 0; k < PARAMETERS_CAPABILITIES; k++)
+		for (k = 0; k < SETTINGS_CAPABILITIES; k++)
 			if (name && !strcmp(name, capability_names[k]))
 				now[k] = json_is_true(json_object_get(item, "state"));
 	}
@@ -307,16 +307,16 @@ static int capabilities_now(struct client *c, int now[PARAMETERS_CAPABILITIES], 
 	return 0;
 }
 
-int parameters_remember(struct parameters *p, struct client *c, struct err *e)
+int settings_remember(struct settings *p, struct client *c, struct err *e)
 {
-	int now[PARAMETERS_CAPABILITIES], i;
+	int now[SETTINGS_CAPABILITIES], i;
 
-	for (i = 0; i < PARAMETERS_CAPABILITIES && p->capability[i] < 0; i++)
+	for (i = 0; i < SETTINGS_CAPABILITIES && p->capability[i] < 0; i++)
 		;
-	if (i < PARAMETERS_CAPABILITIES) {
+	if (i < SETTINGS_CAPABILITIES) {
 		if (capabilities_now(c, now, e))
 			return -1;
-		for (; i < PARAMETERS_CAPABILITIES; i++) {
+		for (; i < SETTINGS_CAPABILITIES; i++) {
 			if (p->capability[i] < 0)
 				continue;
 			if (now[i] < 0)
@@ -333,11 +333,11 @@ int parameters_remember(struct parameters *p, struct client *c, struct err *e)
 }
 
 /* Those that are not -1, as migrate-set-capabilities takes them. */
-static json_t *capability_list(const int state[PARAMETERS_CAPABILITIES])
+static json_t *capability_list(const int state[SETTINGS_CAPABILITIES])
 {
 	json_t *list = json_array();
 
-	for (int i = 0; i < PARAMETERS_CAPABILITIES; i++)
+	for (int i = 0; i < SETTINGS_CAPABILITIES; i++)
 		if (state[i] >= 0)
 			json_array_append_new(list,
 					      json_pack("{s:s,s:b}", "capability",
@@ -345,7 +345,7 @@ static json_t *capability_list(const int state[PARAMETERS_CAPABILITIES])
 	return list;
 }
 
-int parameters_apply(const struct parameters *p, struct client *c, struct err *e)
+int settings_apply(const struct settings *p, struct client *c, struct err *e)
 {
 	json_t *list = capability_list(p->capability), *all;
 
@@ -369,7 +369,7 @@ int parameters_apply(const struct parameters *p, struct client *c, struct err *e
 }
 
 /* A downtime that is put back was not chosen: the policy that stays goes before it again. */
-static void put_back_policy(const struct parameters *p, struct client *c, const json_t *back)
+static void put_back_policy(const struct settings *p, struct client *c, const json_t *back)
 {
 	const char *policy = json_string_value(json_object_get(p->before, "x-godwit-policy"));
 	struct err e;
@@ -380,7 +380,7 @@ static void put_back_policy(const struct parameters *p, struct client *c, const 
 			       json_pack("{s:s}", "x-godwit-policy", policy), NULL, &e);
 }
 
-void parameters_put_back(struct parameters *p, struct client *c)
+void settings_put_back(struct settings *p, struct client *c)
 {
 	json_t *now = NULL, *back = json_object(), *value, *old, *list;
 	const char *name;
@@ -406,9 +406,9 @@ void parameters_put_back(struct parameters *p, struct client *c)
 	json_decref(back);
 }
 
-json_t *parameters_now(struct client *c, struct err *e)
+json_t *settings_now(struct client *c, struct err *e)
 {
-	int capability[PARAMETERS_CAPABILITIES];
+	int capability[SETTINGS_CAPABILITIES];
 	json_t *now, *list, *value;
 
 	if (capabilities_now(c, capability, e) ||
