@@ -21,15 +21,14 @@
 PARAMETER_NUMBER(bandwidth, .qmp = "max-bandwidth", .name = "bandwidth", .kind = PARAMETER_RATE,
 		 .max = INT64_MAX, .option = true, .live = true, .argument = "RATE",
 		 .unit = "bytes a second, 0: no limit",
-		 .help = "the most to send, in bytes a second; RATE takes K, M, G, T. 0: no limit "
-			 "(the default). It also holds during the pause")
+		 .help = "the most to send, in bytes a second; RATE takes K, M, G, T. 0: no limit. "
+			 "It also holds during the pause")
 
 PARAMETER_NUMBER(downtime_ms, .qmp = "downtime-limit", .name = "downtime", .kind = PARAMETER_MS,
 		 .max = 2000000, .preset = 300, .option = true, .live = true, .argument = "MS",
 		 .unit = "ms",
-		 .help = "the longest that the guest may stand still, 0 to 2000000 (default: 300). "
-			 "It overrules the first limit of a policy that is set together with it or "
-			 "was set before")
+		 .help = "the longest that the guest may stand still, in ms. It overrules the "
+			 "first limit of a policy that is set together with it or was set before")
 
 PARAMETER_OTHER(policy, .qmp = "x-godwit-policy", .name = "policy", .kind = PARAMETER_POLICY,
 		.option = true, .argument = "NAME|FILE[#NAME]",
@@ -42,34 +41,33 @@ PARAMETER_OTHER(policy, .qmp = "x-godwit-policy", .name = "policy", .kind = PARA
 PARAMETER_OTHER(timeout.total_s, .qmp = "x-godwit-timeout", .name = "timeout",
 		.kind = PARAMETER_TIMEOUT, .max = PARAMETER_YEAR_S, .option = true, .live = true,
 		.argument = "SEC|N/GiB", .unit = "s, or s/GiB; 0: none",
-		.help = "how long the migration may take, from its start until the guest is handed "
-			"over. N/GiB: N seconds for each GiB of the guest's RAM. 0: for ever (the "
-			"default). Time that it waits for its turn counts")
+		.help = "how many seconds the migration may take, from its start until the guest "
+			"is handed over. N/GiB: N seconds for each GiB of the guest's RAM. "
+			"0: for ever. Time that it waits for its turn counts")
 
 PARAMETER_OTHER(timeout.per_gib_s, .qmp = "x-godwit-timeout-per-gib", .name = "timeout-per-gib",
 		.kind = PARAMETER_PLAIN, .max = PARAMETER_YEAR_S, .live = true, .argument = "SEC",
 		.unit = "s for each GiB of RAM, 0: none", .help = "the same as timeout=N/GiB")
 
-PARAMETER_OTHER(timeout.progress_s, .qmp = "x-godwit-progress-timeout", .name = "progress-timeout",
-		.kind = PARAMETER_PLAIN, .max = PARAMETER_YEAR_S, .option = true, .live = true,
-		.argument = "SEC", .unit = "s without progress, 0: none",
-		.help = "how long the migration may go on without progress; 0: for ever (the "
-			"default)")
+PARAMETER_OTHER(
+	timeout.progress_s, .qmp = "x-godwit-progress-timeout", .name = "progress-timeout",
+	.kind = PARAMETER_PLAIN, .max = PARAMETER_YEAR_S, .option = true, .live = true,
+	.argument = "SEC", .unit = "s without progress, 0: none",
+	.help = "how long the migration may go on without progress, in seconds; 0: for ever")
 
-PARAMETER_NUMBER(
-	switchover_ms, .qmp = "x-godwit-switchover-timeout", .name = "switchover-timeout",
-	.kind = PARAMETER_MS, .max = HANDOVER_CHOSEN_MAX_MS, .option = true, .live = true,
-	.argument = "MS", .unit = "ms, 0: it follows from the downtime",
-	.help = "how long the guest may stand still before it is handed over. After that "
-		"the migration fails, and the guest goes on here. 0: ten times the downtime "
-		"and 2 s, and with the action force as long as data go over (the default)")
+PARAMETER_NUMBER(switchover_ms, .qmp = "x-godwit-switchover-timeout", .name = "switchover-timeout",
+		 .kind = PARAMETER_MS, .max = HANDOVER_CHOSEN_MAX_MS, .option = true, .live = true,
+		 .argument = "MS", .unit = "ms, 0: it follows from the downtime",
+		 .help = "how long the guest may stand still before it is handed over. After that "
+			 "the migration fails, and the guest goes on here. 0: ten times the "
+			 "downtime and 2 s, and with the action force as long as data are sent")
 
 PARAMETER_OTHER(timeout_action, .qmp = "x-godwit-timeout-action", .name = "timeout-action",
 		.kind = PARAMETER_ACTION, .preset_text = "abort", .option = true, .live = true,
 		.argument = "abort|force|post-copy", .unit = "abort or force",
-		.help = "what happens after a timeout. abort: give up (the default). force: park "
-			"the guest at once and finish, however long the pause is; before the first "
-			"page was sent, give up. post-copy is not implemented")
+		.help = "what happens after a timeout. abort: give up. force: park the guest at "
+			"once and finish, however long the pause is; before the first page was "
+			"sent, give up. post-copy is not implemented")
 
 PARAMETER_SWITCH(xbzrle, .qmp = "xbzrle")
 
@@ -86,86 +84,81 @@ PARAMETER_FIXED(.qmp = "events", .kind = PARAMETER_ALWAYS_ON)
 
 PARAMETER_FIXED(.qmp = "pause-before-switchover", .kind = PARAMETER_NOT_IMPLEMENTED)
 
-PARAMETER_SWITCH(dirty_limit, .qmp = "dirty-limit", .name = "dirty-limit", .unit = "on or off",
-		 .help = "instead of auto-converge: limit how much each vCPU may dirty, so that "
-			 "vCPUs that write little are not slowed. It needs a VM that was started "
-			 "with --dirty-ring")
+PARAMETER_SWITCH(
+	dirty_limit, .qmp = "dirty-limit", .name = "dirty-limit", .unit = "on or off",
+	.help = "instead of auto-converge: limit how much each vCPU may dirty, so that vCPUs that "
+		"write little are not slowed. It needs a VM that was started with --dirty-ring")
 
 PARAMETER_FIXED(.qmp = "return-path", .kind = PARAMETER_ALWAYS_ON)
 
 PARAMETER_NUMBER(vcpu_dirty_limit, .qmp = "vcpu-dirty-limit", .name = "vcpu-dirty-limit",
 		 .kind = PARAMETER_PLAIN, .min = 1, .max = 1 << 20, .preset = 1, .argument = "N",
 		 .unit = "MiB a second that each vCPU may dirty in any case",
-		 .help = "with dirty-limit, what each vCPU may dirty in any case, in MiB a second "
-			 "(default: 1)")
+		 .help = "with dirty-limit, what each vCPU may dirty in any case, in MiB a second")
 
-PARAMETER_NUMBER(
-	throttle_max, .qmp = "max-cpu-throttle", .name = "max-cpu-throttle",
-	.kind = PARAMETER_PLAIN, .max = 99, .argument = "N",
-	.unit = "% of the vCPUs' time at most, 0: what is needed",
-	.help = "the most that auto-converge takes of the vCPUs' time, 1 to 99 percent; 0: "
-		"what is needed (the default)")
+PARAMETER_NUMBER(throttle_max, .qmp = "max-cpu-throttle", .name = "max-cpu-throttle",
+		 .kind = PARAMETER_PLAIN, .max = 99, .argument = "N",
+		 .unit = "% of the vCPUs' time at most, 0: what is needed",
+		 .help = "the most that auto-converge takes of the vCPUs' time, in percent; 0: "
+			 "what is needed")
 
 PARAMETER_NUMBER(throttle_initial, .qmp = "cpu-throttle-initial", .name = "cpu-throttle-initial",
 		 .kind = PARAMETER_PLAIN, .max = 99, .argument = "N",
 		 .unit = "% to begin with, 0: what is needed",
-		 .help = "what auto-converge begins with, in percent; 0: what is needed (the "
-			 "default)")
+		 .help = "what auto-converge begins with, in percent; 0: what is needed")
 
-PARAMETER_NUMBER(throttle_increment, .qmp = "cpu-throttle-increment",
-		 .name = "cpu-throttle-increment", .kind = PARAMETER_PLAIN, .max = 99,
-		 .argument = "N", .unit = "% more at a time at most, 0: what is needed",
-		 .help = "the most that it adds at a time, in percent; 0: what is needed (the "
-			 "default)")
+PARAMETER_NUMBER(
+	throttle_increment, .qmp = "cpu-throttle-increment", .name = "cpu-throttle-increment",
+	.kind = PARAMETER_PLAIN, .max = 99, .argument = "N",
+	.unit = "% more at a time at most, 0: what is needed",
+	.help = "the most that auto-converge adds at a time, in percent; 0: what is needed")
 
-PARAMETER_OTHER(
-	compression, .qmp = "multifd-compression", .name = "compress",
-	.kind = PARAMETER_COMPRESSION, .preset_text = "none", .option = true,
-	.argument = "none|xbzrle|zlib|zstd", .unit = "none, xbzrle, zlib or zstd",
-	.help = "how pages are made smaller, where that saves time (default: none). xbzrle: "
-		"of a page that was sent before, send only what changed in it")
+PARAMETER_OTHER(compression, .qmp = "multifd-compression", .name = "compress",
+		.kind = PARAMETER_COMPRESSION, .preset_text = "none", .option = true,
+		.argument = "none|xbzrle|zlib|zstd", .unit = "none, xbzrle, zlib or zstd",
+		.help = "how pages are made smaller, when that saves time. xbzrle: of a page that "
+			"was sent before, send only what changed in it")
 
 PARAMETER_NUMBER(xbzrle_cache_bytes, .qmp = "xbzrle-cache-size", .name = "xbzrle-cache-size",
 		 .kind = PARAMETER_SIZE, .min = PAGE_CACHE_BYTES_MIN, .max = INT64_MAX,
 		 .preset = 64 << 20, .argument = "SIZE", .unit = "bytes",
-		 .help = "memory for xbzrle, from 1M to the host's memory (default: 64M)")
+		 .help = "memory for xbzrle, from 1M to the host's memory")
 
 PARAMETER_NUMBER(zlib_level, .qmp = "multifd-zlib-level", .name = "zlib-level",
 		 .kind = PARAMETER_PLAIN, .min = 1, .max = 9, .preset = 1, .argument = "N",
-		 .unit = "1 to 9", .help = "1 (fast, the default) to 9 (small)")
+		 .unit = "1 to 9",
+		 .help = "how hard zlib tries: a higher level is slower and sends less")
 
 PARAMETER_NUMBER(zstd_level, .qmp = "multifd-zstd-level", .name = "zstd-level",
 		 .kind = PARAMETER_PLAIN, .min = 1, .max = 20, .preset = 1, .argument = "N",
-		 .unit = "1 to 20", .help = "1 (fast, the default) to 20 (small)")
+		 .unit = "1 to 20", .help = "the same for zstd")
 
 PARAMETER_NUMBER(announce_rounds, .qmp = "announce-rounds", .name = "announce-rounds",
 		 .kind = PARAMETER_PLAIN, .max = 1000, .preset = 5, .argument = "N",
 		 .unit = "times",
 		 .help = "of a VM that waits for a guest: how many times switches and guest are "
-			 "told of its new place (default: 5; 0: never)")
+			 "told of its new place; 0: never")
 
 PARAMETER_NUMBER(announce_initial, .qmp = "announce-initial", .name = "announce-initial",
 		 .kind = PARAMETER_PLAIN, .max = 100000, .preset = 50, .argument = "MS",
-		 .unit = "ms", .help = "the wait after the first time (default: 50)")
+		 .unit = "ms", .help = "the wait after the first time, in ms")
 
 PARAMETER_NUMBER(announce_step, .qmp = "announce-step", .name = "announce-step",
 		 .kind = PARAMETER_PLAIN, .min = 1, .max = 10000, .preset = 100, .argument = "MS",
-		 .unit = "ms",
-		 .help = "by how much each wait is longer than the last (default: 100)")
+		 .unit = "ms", .help = "by how many ms each wait is longer than the last")
 
 PARAMETER_NUMBER(announce_max, .qmp = "announce-max", .name = "announce-max",
 		 .kind = PARAMETER_PLAIN, .max = 100000, .preset = 550, .argument = "MS",
-		 .unit = "ms", .help = "the longest wait (default: 550)")
+		 .unit = "ms", .help = "the longest wait, in ms")
 
 PARAMETER_NUMBER(channels, .qmp = "multifd-channels", .name = "channels",
 		 .kind = PARAMETER_CHANNELS, .min = 1, .max = 16, .preset = 2, .option = true,
-		 .argument = "N", .unit = "connections",
-		 .help = "parallel connections, 1 to 16 (default: 1)")
+		 .argument = "N", .unit = "connections", .help = "parallel connections")
 
 PARAMETER_OTHER(bind, .qmp = "x-godwit-bind", .name = "bind", .kind = PARAMETER_TEXT,
 		.max = PARAMETER_BIND_BYTES - 1, .option = true, .argument = "ADDR",
 		.unit = "local address, empty: any",
-		.help = "the local address to connect from (default: any)")
+		.help = "the local address to connect from; empty: any")
 
 #undef PARAMETER_NUMBER
 #undef PARAMETER_SWITCH

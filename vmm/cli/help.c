@@ -4,15 +4,128 @@
  */
 #include "vmm/cli/verb.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "migrate/parameters.h"
 #include "vmm/base/err.h"
 #include "vmm/base/words.h"
 
 struct help {
 	const char *verb, *text;
+	void (*more)(void); /* prints what comes from a table; may be NULL */
+	const char *rest;   /* what comes after that */
 };
+
+/* The column in which the texts of options begin, and the first that is too far right. */
+#define TEXT_COLUMN 22
+#define WIDTH	    80
+
+/* Words in lines of at most WIDTH columns; `column` is where the first one goes. */
+static void print_words(const char *text, size_t column, size_t indent)
+{
+	size_t word;
+
+	for (; *text; text += word + (text[word] == ' ')) {
+		word = strcspn(text, " ");
+		if (column > indent && column + 1 + word > WIDTH)
+			column = (size_t)fprintf(stdout, "\n%*s", (int)indent, "") - 1;
+		else if (column > indent)
+			column += (size_t)fprintf(stdout, " ");
+		column += (size_t)fprintf(stdout, "%.*s", (int)word, text);
+	}
+	fputc('\n', stdout);
+}
+
+/* An option, and its text in the column beside it. */
+static void print_item(const char *name, const char *text)
+{
+	size_t n = (size_t)fprintf(stdout, "  %s", name);
+
+	if (n < TEXT_COLUMN)
+		fprintf(stdout, "%*s", (int)(TEXT_COLUMN - n), "");
+	else
+		fprintf(stdout, "\n%*s", TEXT_COLUMN, "");
+	print_words(text, TEXT_COLUMN, TEXT_COLUMN);
+}
+
+/* The range and the preset of a parameter; "": it has neither. */
+static void describe_values(const struct parameter *r, char *text, size_t size)
+{
+	/* One connection is used until `channels` says more. */
+	uint64_t preset = r->kind == PARAMETER_CHANNELS ? 1 : r->preset;
+
+	text[0] = '\0';
+	if (r->kind == PARAMETER_RATE || r->kind == PARAMETER_SIZE)
+		snprintf(text, size, "default: %" PRIu64 "%s", preset >> 20,
+			 preset >> 20 ? "M" : "");
+	else if (parameter_is_number(r))
+		snprintf(text, size, "%" PRIu64 " to %" PRIu64 ", default: %" PRIu64, r->min,
+			 r->max, preset);
+	else if (r->preset_text)
+		snprintf(text, size, "default: %s", r->preset_text);
+}
+
+/* `left` and the row's text, with what is known of its values and its QMP name in parentheses. */
+static void print_parameter(const struct parameter *r, const char *left, bool with_qmp)
+{
+	const char *qmp = with_qmp && strcmp(r->name, r->qmp) ? r->qmp : "";
+	char values[80], text[768];
+
+	describe_values(r, values, sizeof(values));
+	if (values[0] || qmp[0])
+		snprintf(text, sizeof(text), "%s (%s%s%s%s)", r->help, values,
+			 values[0] && qmp[0] ? "; " : "", qmp[0] ? "QMP: " : "", qmp);
+	else
+		snprintf(text, sizeof(text), "%s", r->help);
+	print_item(left, text);
+}
+
+/* As `--name ARGUMENT`. */
+static void print_migrate_options(void)
+{
+	char left[80];
+
+	for (const struct parameter *r = parameter_table; r->qmp; r++) {
+		if (!r->option)
+			continue;
+		snprintf(left, sizeof(left), "--%s%s%s", r->name, r->argument ? " " : "",
+			 r->argument ? r->argument : "");
+		print_parameter(r, left, false);
+	}
+}
+
+/* Which parameters hold at once, as one sentence. */
+static void print_live_parameters(void)
+{
+	char text[768] = "";
+	size_t n = 0;
+
+	for (const struct parameter *r = parameter_table; r->qmp; r++)
+		if (r->name && r->live)
+			n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s", n ? ", " : "",
+					      r->name);
+	snprintf(text + n, sizeof(text) - n,
+		 " also hold for a migration that is under way, the others for the next one.");
+	print_words(text, 0, 0);
+}
+
+/* As `name=ARGUMENT`. */
+static void print_set_parameters(void)
+{
+	char left[80];
+
+	print_live_parameters();
+	fputc('\n', stdout);
+	for (const struct parameter *r = parameter_table; r->qmp; r++) {
+		if (!r->name)
+			continue;
+		snprintf(left, sizeof(left), "%s=%s", r->name,
+			 r->argument ? r->argument : "on|off");
+		print_parameter(r, left, true);
+	}
+}
 
 static const char overview[] =
 	"usage: godwit VERB [OPTION...] [WORD...]\n"
@@ -165,46 +278,8 @@ static const struct help helps[] = {
 	  "unix:PATH, fd:N (a connection that the VM was started with) or file:PATH. On a terminal "
 	  "it draws one line,\n"
 	  "else it prints one for each round.\n"
-	  "\n"
-	  "  --bandwidth RATE    at most so many bytes a second; RATE takes K, M, G, T; 0: no "
-	  "limit\n"
-	  "                      (the default). It holds in the pause too\n"
-	  "  --downtime MS       how long the guest may stand still (default: 300)\n"
-	  "  --policy NAME|FILE[#NAME]\n"
-	  "                      what may be used, and what happens when it makes no progress:\n"
-	  "                      minimal-downtime, suspend-workload-if-needed, or a file in the "
-	  "form\n"
-	  "                      of oVirt's MigrationPolicies (NAME picks from several). "
-	  "--downtime\n"
-	  "                      and --compress beside it go before what it says; post-copy, the\n"
-	  "                      policy that goes over to it, is not there yet\n"
-	  "  --timeout SEC|N/GiB give up when the guest is not there by then; N/GiB: N seconds "
-	  "for\n"
-	  "                      each GiB of its RAM (default: 0, never). The time that it waits "
-	  "for\n"
-	  "                      its turn counts\n"
-	  "  --progress-timeout SEC\n"
-	  "                      the same when for so long nothing gets better (default: 0, "
-	  "never)\n"
-	  "  --switchover-timeout MS\n"
-	  "                      how long the guest may stand before it is handed over; then the\n"
-	  "                      migration fails and the guest goes on here (default: ten times "
-	  "the\n"
-	  "                      downtime and 2 s; by force as long as data go over)\n"
-	  "  --timeout-action abort|force|post-copy\n"
-	  "                      what to do then: give up (the default), or park the guest at "
-	  "once\n"
-	  "                      and finish, however long its pause will be. Before the first "
-	  "page\n"
-	  "                      was sent it is given up in any case. post-copy is not there yet\n"
-	  "  --auto-converge     slow the guest if it writes faster than the link carries, as "
-	  "much\n"
-	  "                      as it takes and no more\n"
-	  "  --compress none|xbzrle|zlib|zstd\n"
-	  "                      xbzrle: of a page that was sent before, only what changed in it\n"
-	  "                      goes; used where it gains time\n"
-	  "  --channels N        parallel connections, 1 to 16 (default: 1)\n"
-	  "  --bind ADDR         the local address to come from\n"
+	  "\n",
+	  print_migrate_options,
 	  "  --detach            return once it has begun; godwit status VM shows it\n"
 	  "  --report FILE       its history, with every decision: FILE.html (one page with a\n"
 	  "                      picture) or FILE.json\n"
@@ -235,50 +310,11 @@ static const struct help helps[] = {
 	  "usage: godwit set VM [PARAM=VALUE... | --json]\n"
 	  "\n"
 	  "Sets parameters of a VM's migrations: all of them or, if one is refused, none.\n"
-	  "bandwidth, downtime and timeouts also count for the one that is under way. Without\n"
-	  "PARAM=VALUE: lists them as they are.\n"
+	  "Without PARAM=VALUE: lists them as they are.\n"
+	  "\n",
+	  print_set_parameters,
 	  "\n"
-	  "  bandwidth=RATE      bytes a second; RATE takes K, M, G, T; 0: no limit\n"
-	  "                      (max-bandwidth)\n"
-	  "  downtime=MS         0 to 2000000 (downtime-limit); goes before what a\n"
-	  "                      policy that was set before it begins with\n"
-	  "  policy=NAME|FILE[#NAME]\n"
-	  "                      as for migrate; empty: none (x-godwit-policy)\n"
-	  "  timeout=SEC|N/GiB   since the start; 0: none (x-godwit-timeout,\n"
-	  "                      x-godwit-timeout-per-gib)\n"
-	  "  progress-timeout=SEC\n"
-	  "                      without progress; 0: none (x-godwit-progress-timeout)\n"
-	  "  switchover-timeout=MS\n"
-	  "                      as for migrate; 0: it follows from the downtime\n"
-	  "                      (x-godwit-switchover-timeout)\n"
-	  "  timeout-action=abort|force\n"
-	  "                      what to do then (x-godwit-timeout-action)\n"
-	  "  auto-converge=on|off\n"
-	  "                      as for migrate (the capability of that name)\n"
-	  "  dirty-limit=on|off  in place of auto-converge: bound what each vCPU may dirty, so "
-	  "that\n"
-	  "                      those that write little are left alone; for a VM with "
-	  "--dirty-ring\n"
-	  "                      (the capability of that name). vcpu-dirty-limit=N: each may "
-	  "dirty\n"
-	  "                      N MiB/s in any case (default: 1)\n"
-	  "  max-cpu-throttle=N  the most it takes from the vCPUs' time, 1 to 99 percent; 0: what\n"
-	  "                      is needed. cpu-throttle-initial and cpu-throttle-increment bound\n"
-	  "                      how it begins and grows\n"
-	  "  compress=none|xbzrle|zlib|zstd\n"
-	  "                      as for migrate (the capability xbzrle, multifd-compression)\n"
-	  "  xbzrle-cache-size=SIZE\n"
-	  "                      bytes, from 1M to the host's memory (default: 64M). zlib-level:\n"
-	  "                      1 to 9, zstd-level: 1 to 20 (multifd-zlib-level,\n"
-	  "                      multifd-zstd-level)\n"
-	  "  announce-rounds=N   of a VM that waits for a guest: how often switches and guest are\n"
-	  "                      told of its new place (default: 5; 0: not), first after\n"
-	  "                      announce-initial=MS (50), then each time announce-step=MS (100)\n"
-	  "                      later, at most announce-max=MS (550)\n"
-	  "  channels=N          1 to 16 (multifd-channels, and the capability multifd)\n"
-	  "  bind=ADDR           the local address to come from (x-godwit-bind)\n"
-	  "\n"
-	  "The names in parentheses are those of QMP and may be used too.\n" },
+	  "The QMP names in parentheses may be used too.\n" },
 	{ "inspect",
 	  "usage: godwit inspect FILE [--tree|--states|--pages]\n"
 	  "\n"
@@ -366,6 +402,10 @@ int help_print(const char *verb)
 		names[i] = helps[i].verb;
 		if (!strcmp(helps[i].verb, verb)) {
 			fputs(helps[i].text, stdout);
+			if (helps[i].more)
+				helps[i].more();
+			if (helps[i].rest)
+				fputs(helps[i].rest, stdout);
 			return VERB_DONE;
 		}
 	}

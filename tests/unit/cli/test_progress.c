@@ -497,6 +497,7 @@ static const struct {
 
 START_TEST(parameters_are_read_by_both_names)
 {
+	json_t *multifd;
 	struct settings p;
 	struct err e;
 
@@ -504,7 +505,8 @@ START_TEST(parameters_are_read_by_both_names)
 	ck_assert_int_eq(settings_add(&p, good[_i].name, good[_i].value, &e), 0);
 	ck_assert_uint_eq(json_object_size(p.wanted), 1);
 	ck_assert_int_eq(json_integer_value(json_object_get(p.wanted, good[_i].qmp)), good[_i].n);
-	ck_assert_int_eq(p.capability[0], good[_i].multifd);
+	multifd = json_object_get(p.capabilities, "multifd");
+	ck_assert_int_eq(multifd ? json_is_true(multifd) : -1, good[_i].multifd);
 	settings_free(&p);
 }
 END_TEST

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "migrate/channel/uri.h"
+#include "migrate/parameters.h"
 #include "vmm/base/err.h"
 #include "vmm/base/options.h"
 #include "vmm/base/print.h"
@@ -44,49 +45,43 @@ struct migrate {
 
 /* -- the command line -- */
 
+/* Those that are no parameters. */
 enum {
-	ARG_BANDWIDTH,
-	ARG_DOWNTIME,
-	ARG_POLICY,
-	ARG_TIMEOUT,
-	ARG_TIMEOUT_ACTION,
-	ARG_PROGRESS_TIMEOUT,
-	ARG_SWITCHOVER_TIMEOUT,
-	ARG_CHANNELS,
-	ARG_COMPRESS,
-	ARG_BIND,
-	ARG_AUTO_CONVERGE,
 	ARG_DETACH,
 	ARG_REPORT,
 	ARG_JSON,
 	ARG_CHECK,
 	ARG_HELP,
-	ARG_LATER
+	ARG_POST_COPY,
+	ARG_STORAGE,
+	ARG_PARAMETERS /* the first parameter */
 };
 
-/* Those up to ARG_BIND are parameters of that name. */
-static const struct option_spec migrate_options[] = {
-	[ARG_BANDWIDTH] = { "bandwidth", true, 1 },
-	[ARG_DOWNTIME] = { "downtime", true, 1 },
-	[ARG_POLICY] = { "policy", true, 1 },
-	[ARG_TIMEOUT] = { "timeout", true, 1 },
-	[ARG_TIMEOUT_ACTION] = { "timeout-action", true, 1 },
-	[ARG_PROGRESS_TIMEOUT] = { "progress-timeout", true, 1 },
-	[ARG_SWITCHOVER_TIMEOUT] = { "switchover-timeout", true, 1 },
-	[ARG_CHANNELS] = { "channels", true, 1 },
-	[ARG_COMPRESS] = { "compress", true, 1 },
-	[ARG_BIND] = { "bind", true, 1 },
-	[ARG_AUTO_CONVERGE] = { "auto-converge", false, 1 },
+static const struct option_spec own_options[ARG_PARAMETERS] = {
 	[ARG_DETACH] = { "detach", false, 1 },
 	[ARG_REPORT] = { "report", true, 1 },
 	[ARG_JSON] = { "json", false, 1 },
 	[ARG_CHECK] = { "check", false, 1 },
 	[ARG_HELP] = { "help", false, 1 },
-	/* Not there yet: refused by name. */
-	[ARG_LATER] = { "post-copy", false, 1 },
-	{ "storage", false, 1 },
-	{ NULL, false, 0 },
+	/* Not implemented: refused by name. */
+	[ARG_POST_COPY] = { "post-copy", false, 1 },
+	[ARG_STORAGE] = { "storage", false, 1 },
 };
+
+#define OPTIONS_MAX (ARG_PARAMETERS + PARAMETERS_MAX)
+
+/* The options of its own, then the parameters that are options (parameters.h). */
+static void list_options(struct option_spec options[OPTIONS_MAX])
+{
+	size_t n = ARG_PARAMETERS;
+
+	memcpy(options, own_options, sizeof(own_options));
+	for (const struct parameter *r = parameter_table; r->qmp; r++)
+		if (r->option)
+			options[n++] = (struct option_spec){ r->name, r->kind != PARAMETER_SWITCH,
+							     1 };
+	options[n] = (struct option_spec){ NULL, false, 0 };
+}
 
 /* Whether the report is wanted as HTML; -1 for a name that says neither. */
 static int is_html(const char *file, struct err *e)
@@ -119,11 +114,10 @@ static int take_uri(struct migrate *m, const char *text, struct err *e)
 	return uri_parse(m->uri, &u, e);
 }
 
-static int take_option(struct migrate *m, int option, const char *value, struct err *e)
+static int take_option(struct migrate *m, int option, const char *name, const char *value,
+		       struct err *e)
 {
 	switch (option) {
-	case ARG_AUTO_CONVERGE:
-		return settings_add(&m->settings, "auto-converge", "on", e);
 	case ARG_DETACH:
 		m->detach = true;
 		return 0;
@@ -139,11 +133,13 @@ static int take_option(struct migrate *m, int option, const char *value, struct 
 	case ARG_HELP:
 		m->help = true;
 		return 0;
+	case ARG_POST_COPY:
+	case ARG_STORAGE:
+		return err_set(e, "--%s is not implemented", name);
 	default:
-		if (option >= ARG_LATER)
-			return err_set(e, "--%s is not there yet", migrate_options[option].name);
-		if (settings_add(&m->settings, migrate_options[option].name, value, e))
-			return err_context(e, "--%s", migrate_options[option].name);
+		/* One without a value is a switch. */
+		if (settings_add(&m->settings, name, value ? value : "on", e))
+			return err_context(e, "--%s", name);
 		return 0;
 	}
 }
@@ -162,32 +158,33 @@ static int check_words(const struct migrate *m, struct err *e)
 	return 0;
 }
 
+static int take_operand(struct migrate *m, const char *word, struct err *e)
+{
+	if (!m->vm) {
+		m->vm = word;
+		return 0;
+	}
+	if (!m->uri[0])
+		return take_uri(m, word, e);
+	return err_set(e, "migrate: unexpected '%s' (see godwit migrate --help)", word);
+}
+
 static int parse(struct migrate *m, int argc, char **argv, struct err *e)
 {
-	struct options o = { .argc = argc, .argv = argv, .group = 1, .table = migrate_options };
+	struct option_spec table[OPTIONS_MAX];
+	struct options o = { .argc = argc, .argv = argv, .group = 1, .table = table };
 	const char *value;
-	int option;
+	int option, rc;
 
-	for (;;) {
-		option = option_next(&o, &value, e);
+	list_options(table);
+	while ((option = option_next(&o, &value, e)) != OPTION_END) {
 		if (option == OPTION_ERROR)
 			return err_context(e, "migrate");
-		if (option == OPTION_END)
-			break;
-		if (option != OPTION_OPERAND) {
-			if (take_option(m, option, value, e))
-				return -1;
-			if (m->help)
-				return 0;
-		} else if (!m->vm) {
-			m->vm = value;
-		} else if (!m->uri[0]) {
-			if (take_uri(m, value, e))
-				return -1;
-		} else {
-			return err_set(e, "migrate: unexpected '%s' (see godwit migrate --help)",
-				       value);
-		}
+		rc = option == OPTION_OPERAND
+			     ? take_operand(m, value, e)
+			     : take_option(m, option, table[option].name, value, e);
+		if (rc || m->help)
+			return rc;
 	}
 	if (!m->vm || !m->uri[0])
 		return err_set(e, "migrate: the %s is missing (see godwit migrate --help)",

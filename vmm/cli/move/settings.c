@@ -1,14 +1,16 @@
 /*
- * Parameters of a migration: see settings.h. Main thread of a short-lived process.
+ * Settings as words, and as QMP arguments. Main thread of a short-lived process.
  */
 #include "vmm/cli/move/settings.h"
 
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "migrate/parameters.h"
 #include "migrate/policy/policy_json.h"
 #include "migrate/policy/timeout.h"
 #include "vmm/base/err.h"
@@ -16,101 +18,46 @@
 #include "vmm/base/words.h"
 #include "vmm/cli/client.h"
 
-enum kind {
-	KIND_RATE,
-	KIND_MS,
-	KIND_NUMBER,
-	KIND_CHANNELS,
-	KIND_TEXT,
-	KIND_TIMEOUT,
-	KIND_ACTION,
-	KIND_POLICY,
-	KIND_SWITCH,
-	KIND_COMPRESS
-};
+/* Rows that belong to another row: what a user says of one of them sets both. */
+#define QMP_TIMEOUT_PER_GIB "x-godwit-timeout-per-gib"
+#define QMP_POLICY	    "x-godwit-policy"
+#define CAPABILITY_CHANNELS "multifd"
+#define CAPABILITY_XBZRLE   "xbzrle"
+#define CAPABILITY_THROTTLE "auto-converge"
 
-/* As in capability_names. */
-enum { MULTIFD, AUTO_CONVERGE, XBZRLE, DIRTY_LIMIT };
-
-static const char *const capability_names[SETTINGS_CAPABILITIES] = { "multifd", "auto-converge",
-								     "xbzrle", "dirty-limit" };
-
-#define YEAR_S	 31536000
-#define MONTH_MS (31ull * 24 * 3600 * 1000)
-
-/* The ranges are those that the VM keeps to (migrate/commands.c); a switch has its capability. */
-static const struct row {
-	const char *name, *qmp;
-	enum kind kind;
-	uint64_t min, max;
-	const char *unit;
-} rows[] = {
-	{ "bandwidth", "max-bandwidth", KIND_RATE, 0, INT64_MAX, "bytes a second, 0: no limit" },
-	{ "downtime", "downtime-limit", KIND_MS, 0, 2000000, "ms" },
-	{ "policy", "x-godwit-policy", KIND_POLICY, 0, 0, "name or FILE[#NAME], empty: none" },
-	{ "timeout", "x-godwit-timeout", KIND_TIMEOUT, 0, YEAR_S, "s, or s/GiB; 0: none" },
-	{ "timeout-per-gib", "x-godwit-timeout-per-gib", KIND_NUMBER, 0, YEAR_S,
-	  "s for each GiB of RAM, 0: none" },
-	{ "progress-timeout", "x-godwit-progress-timeout", KIND_NUMBER, 0, YEAR_S,
-	  "s without progress, 0: none" },
-	{ "switchover-timeout", "x-godwit-switchover-timeout", KIND_MS, 0, MONTH_MS,
-	  "ms, 0: it follows from the downtime" },
-	{ "timeout-action", "x-godwit-timeout-action", KIND_ACTION, 0, 0, "abort or force" },
-	{ "auto-converge", "auto-converge", KIND_SWITCH, AUTO_CONVERGE, 0, "on or off" },
-	{ "dirty-limit", "dirty-limit", KIND_SWITCH, DIRTY_LIMIT, 0, "on or off" },
-	{ "vcpu-dirty-limit", "vcpu-dirty-limit", KIND_NUMBER, 1, 1 << 20,
-	  "MiB a second that each vCPU may dirty in any case" },
-	{ "max-cpu-throttle", "max-cpu-throttle", KIND_NUMBER, 0, 99,
-	  "% of the vCPUs' time at most, 0: what is needed" },
-	{ "cpu-throttle-initial", "cpu-throttle-initial", KIND_NUMBER, 0, 99,
-	  "% to begin with, 0: what is needed" },
-	{ "cpu-throttle-increment", "cpu-throttle-increment", KIND_NUMBER, 0, 99,
-	  "% more at a time at most, 0: what is needed" },
-	{ "compress", "multifd-compression", KIND_COMPRESS, 0, 0, "none, xbzrle, zlib or zstd" },
-	{ "xbzrle-cache-size", "xbzrle-cache-size", KIND_RATE, 1 << 20, INT64_MAX, "bytes" },
-	{ "zlib-level", "multifd-zlib-level", KIND_NUMBER, 1, 9, "1 to 9" },
-	{ "zstd-level", "multifd-zstd-level", KIND_NUMBER, 1, 20, "1 to 20" },
-	{ "announce-rounds", "announce-rounds", KIND_NUMBER, 0, 1000, "times" },
-	{ "announce-initial", "announce-initial", KIND_NUMBER, 0, 100000, "ms" },
-	{ "announce-step", "announce-step", KIND_NUMBER, 1, 10000, "ms" },
-	{ "announce-max", "announce-max", KIND_NUMBER, 0, 100000, "ms" },
-	{ "channels", "multifd-channels", KIND_CHANNELS, 1, 16, "connections" },
-	{ "bind", "x-godwit-bind", KIND_TEXT, 0, 63, "local address, empty: any" },
-};
-
-#define N_ROWS (sizeof(rows) / sizeof(rows[0]))
-
-void settings_init(struct settings *p)
+void settings_init(struct settings *s)
 {
-	*p = (struct settings){ .wanted = json_object() };
-	for (int i = 0; i < SETTINGS_CAPABILITIES; i++)
-		p->capability[i] = p->capability_before[i] = -1;
+	*s = (struct settings){ .wanted = json_object(), .capabilities = json_object() };
 }
 
-void settings_free(struct settings *p)
+void settings_free(struct settings *s)
 {
-	json_decref(p->wanted);
-	json_decref(p->before);
+	json_decref(s->wanted);
+	json_decref(s->capabilities);
+	json_decref(s->before);
+	json_decref(s->capabilities_before);
 }
 
-bool settings_any(const struct settings *p)
+bool settings_any(const struct settings *s)
 {
-	for (int i = 0; i < SETTINGS_CAPABILITIES; i++)
-		if (p->capability[i] >= 0)
-			return true;
-	return json_object_size(p->wanted) > 0;
+	return json_object_size(s->wanted) > 0 || json_object_size(s->capabilities) > 0;
 }
 
-static const struct row *find(const char *name, struct err *e)
-{
-	const char *known[2 * N_ROWS + 1], *nearest;
-	size_t i, n = 0;
+/* -- reading -- */
 
-	for (i = 0; i < N_ROWS; i++) {
-		if (!strcmp(name, rows[i].name) || !strcmp(name, rows[i].qmp))
-			return &rows[i];
-		known[n++] = rows[i].name;
-		known[n++] = rows[i].qmp;
+static const struct parameter *find(const char *name, struct err *e)
+{
+	const struct parameter *r = parameter_find(name);
+	const char *known[2 * PARAMETERS_MAX + 1], *nearest;
+	size_t n = 0;
+
+	if (r && r->name)
+		return r;
+	for (r = parameter_table; r->qmp; r++) {
+		if (r->name) {
+			known[n++] = r->name;
+			known[n++] = r->qmp;
+		}
 	}
 	known[n] = NULL;
 	nearest = word_nearest(name, known);
@@ -121,23 +68,27 @@ static const struct row *find(const char *name, struct err *e)
 	return NULL;
 }
 
-static int read_number(const struct row *r, const char *value, uint64_t *n, struct err *e)
+static int read_bytes(const struct parameter *r, const char *value, uint64_t *n, struct err *e)
 {
-	char digits[32];
-	size_t len = strlen(value);
+	if (parse_size(value, n, e))
+		return -1;
+	if (*n < r->min)
+		return err_set(e, "'%s' is less than %" PRIu64 " bytes", value, r->min);
+	if (*n > r->max)
+		return err_set(e, "'%s' is too large for a %s", value,
+			       r->kind == PARAMETER_RATE ? "rate" : "size");
+	return 0;
+}
 
-	if (r->kind == KIND_RATE) {
-		if (parse_size(value, n, e))
-			return -1;
-		if (*n < r->min)
-			return err_set(e, "'%s' is less than %llu bytes", value,
-				       (unsigned long long)r->min);
-		return *n > r->max ? err_set(e, "'%s' is too large for a %s", value,
-					     strcmp(r->name, "bandwidth") ? "size" : "rate")
-				   : 0;
-	}
+static int read_number(const struct parameter *r, const char *value, uint64_t *n, struct err *e)
+{
+	size_t len = strlen(value);
+	char digits[32];
+
+	if (r->kind == PARAMETER_RATE || r->kind == PARAMETER_SIZE)
+		return read_bytes(r, value, n, e);
 	/* "100ms" is as good as "100". */
-	if (r->kind == KIND_MS && len > 2 && len < sizeof(digits) &&
+	if (r->kind == PARAMETER_MS && len > 2 && len < sizeof(digits) &&
 	    !strcmp(value + len - 2, "ms")) {
 		snprintf(digits, sizeof(digits), "%.*s", (int)len - 2, value);
 		value = digits;
@@ -145,13 +96,48 @@ static int read_number(const struct row *r, const char *value, uint64_t *n, stru
 	return parse_number(value, r->min, r->max, n, e);
 }
 
-static int add_number(struct settings *p, const char *qmp, uint64_t n)
+static int want_number(struct settings *s, const char *qmp, uint64_t n)
 {
-	return json_object_set_new(p->wanted, qmp, json_integer((json_int_t)n));
+	return json_object_set_new(s->wanted, qmp, json_integer((json_int_t)n));
 }
 
-/* "600", or "800/GiB"; one takes the place of the other. */
-static int add_timeout(struct settings *p, const struct row *r, const char *value, struct err *e)
+static void want_capability(struct settings *s, const char *name, bool on)
+{
+	json_object_set_new(s->capabilities, name, json_boolean(on));
+}
+
+static bool switched_off(const struct settings *s, const char *capability)
+{
+	return json_is_false(json_object_get(s->capabilities, capability));
+}
+
+/* The policy that was named, without what was switched off beside it. */
+static int want_policy(struct settings *s, struct err *e)
+{
+	struct policy policy = s->policy;
+	char *text;
+
+	if (!s->has_policy)
+		return 0;
+	if (switched_off(s, CAPABILITY_XBZRLE) && policy.compression) {
+		policy.compression = false;
+		policy.builtin = NULL;
+	}
+	if (switched_off(s, CAPABILITY_THROTTLE) && policy.auto_convergence) {
+		policy.auto_convergence = false;
+		policy.builtin = NULL;
+	}
+	text = policy_to_text(&policy);
+	if (!text)
+		return err_set(e, "out of memory");
+	json_object_set_new(s->wanted, QMP_POLICY, json_string(text));
+	free(text);
+	return 0;
+}
+
+/* "600", or "800/GiB"; each replaces the other. */
+static int add_timeout(struct settings *s, const struct parameter *r, const char *value,
+		       struct err *e)
 {
 	const char *slash = strchr(value, '/');
 	char digits[32];
@@ -160,8 +146,8 @@ static int add_timeout(struct settings *p, const struct row *r, const char *valu
 	if (!slash) {
 		if (parse_number(value, r->min, r->max, &n, e))
 			return -1;
-		add_number(p, "x-godwit-timeout-per-gib", 0);
-		return add_number(p, r->qmp, n);
+		want_number(s, QMP_TIMEOUT_PER_GIB, 0);
+		return want_number(s, r->qmp, n);
 	}
 	snprintf(digits, sizeof(digits), "%.*s", (int)(slash - value), value);
 	if (strcasecmp(slash, "/GiB") || (size_t)(slash - value) >= sizeof(digits) ||
@@ -169,268 +155,274 @@ static int add_timeout(struct settings *p, const struct row *r, const char *valu
 		return err_set(e,
 			       "'%s' is neither a number of seconds nor one for each GiB (800/GiB)",
 			       value);
-	add_number(p, r->qmp, 0);
-	return add_number(p, "x-godwit-timeout-per-gib", n);
+	want_number(s, r->qmp, 0);
+	return want_number(s, QMP_TIMEOUT_PER_GIB, n);
 }
 
-/* The policy that is wanted, but for what was switched off beside it. */
-static int want_policy(struct settings *p, struct err *e)
+static int add_number(struct settings *s, const struct parameter *r, const char *name,
+		      const char *value, struct err *e)
 {
-	struct policy policy = p->policy;
-	char *text;
+	bool by_qmp_name = strcmp(name, r->name);
+	uint64_t n;
 
-	if (!p->has_policy)
-		return 0;
-	if (p->capability[XBZRLE] == 0 && policy.compression) {
-		policy.compression = false;
-		policy.builtin = NULL;
-	}
-	if (p->capability[AUTO_CONVERGE] == 0 && policy.auto_convergence) {
-		policy.auto_convergence = false;
-		policy.builtin = NULL;
-	}
-	text = policy_to_text(&policy);
-	if (!text)
-		return err_set(e, "out of memory");
-	json_object_set_new(p->wanted, "x-godwit-policy", json_string(text));
-	free(text);
-	return 0;
+	/* By its QMP name it is that parameter alone. */
+	if (r->kind == PARAMETER_TIMEOUT && !by_qmp_name)
+		return add_timeout(s, r, value, e);
+	if (read_number(r, value, &n, e))
+		return -1;
+	/* By QEMU's name it is QEMU's parameter, which counts only with its capability. */
+	if (r->kind == PARAMETER_CHANNELS && !by_qmp_name)
+		want_capability(s, CAPABILITY_CHANNELS, n > 1);
+	return want_number(s, r->qmp, n);
 }
 
-static int add_policy(struct settings *p, const struct row *r, const char *value, struct err *e)
-{
-	p->has_policy = value[0];
-	if (!value[0])
-		return json_object_set_new(p->wanted, r->qmp, json_string(""));
-	return policy_from_word(value, &p->policy, e) || want_policy(p, e) ? -1 : 0;
-}
-
-static int add_action(struct settings *p, const struct row *r, const char *value, struct err *e)
-{
-	if (timeout_action_find(value) < 0)
-		return err_set(e, "'%s' is not abort, force or post-copy", value);
-	return json_object_set_new(p->wanted, r->qmp, json_string(value));
-}
-
-static int add_switch(struct settings *p, const struct row *r, const char *value, struct err *e)
+static int add_switch(struct settings *s, const struct parameter *r, const char *value,
+		      struct err *e)
 {
 	bool on = !strcmp(value, "on");
 
 	if (!on && strcmp(value, "off"))
 		return err_set(e, "'%s' is neither on nor off", value);
-	p->capability[r->min] = on;
-	return want_policy(p, e);
+	want_capability(s, r->qmp, on);
+	return want_policy(s, e);
+}
+
+static int add_policy(struct settings *s, const struct parameter *r, const char *value,
+		      struct err *e)
+{
+	s->has_policy = value[0];
+	if (!value[0])
+		return json_object_set_new(s->wanted, r->qmp, json_string(""));
+	return policy_from_word(value, &s->policy, e) || want_policy(s, e) ? -1 : 0;
+}
+
+static int add_action(struct settings *s, const struct parameter *r, const char *value,
+		      struct err *e)
+{
+	if (timeout_action_find(value) < 0)
+		return err_set(e, "'%s' is not abort, force or post-copy", value);
+	return json_object_set_new(s->wanted, r->qmp, json_string(value));
 }
 
 /* XBZRLE is a capability, the others are values of the parameter; here they are one choice. */
-static int add_compress(struct settings *p, const struct row *r, const char *value, struct err *e)
+static int add_compression(struct settings *s, const struct parameter *r, const char *value,
+			   struct err *e)
 {
 	bool xbzrle = !strcmp(value, "xbzrle");
 
 	if (!xbzrle && strcmp(value, "none") && strcmp(value, "zlib") && strcmp(value, "zstd"))
 		return err_set(e, "'%s' is not none, xbzrle, zlib or zstd", value);
-	p->capability[XBZRLE] = xbzrle;
-	json_object_set_new(p->wanted, r->qmp, json_string(xbzrle ? "none" : value));
-	return want_policy(p, e);
+	want_capability(s, CAPABILITY_XBZRLE, xbzrle);
+	json_object_set_new(s->wanted, r->qmp, json_string(xbzrle ? "none" : value));
+	return want_policy(s, e);
 }
 
-int settings_add(struct settings *p, const char *name, const char *value, struct err *e)
+static int add_text(struct settings *s, const struct parameter *r, const char *value, struct err *e)
 {
-	const struct row *r = find(name, e);
-	uint64_t n = 0;
-	json_t *text;
+	json_t *text = json_string(value);
 
-	if (!r)
-		return -1;
-	if (r->kind == KIND_POLICY)
-		return add_policy(p, r, value, e);
-	if (r->kind == KIND_ACTION)
-		return add_action(p, r, value, e);
-	if (r->kind == KIND_SWITCH)
-		return add_switch(p, r, value, e);
-	if (r->kind == KIND_COMPRESS)
-		return add_compress(p, r, value, e);
-	/* By its QMP name it is that parameter alone. */
-	if (r->kind == KIND_TIMEOUT && !strcmp(name, r->name))
-		return add_timeout(p, r, value, e);
-	if (r->kind == KIND_TEXT) {
-		text = json_string(value);
-		if (!text || strlen(value) > r->max) {
-			json_decref(text);
-			return err_set(e, "the value has more than %d characters, or is not UTF-8",
-				       (int)r->max);
-		}
-		json_object_set_new(p->wanted, r->qmp, text);
-		return 0;
+	if (!text || strlen(value) > r->max) {
+		json_decref(text);
+		return err_set(e, "the value has more than %d characters, or is not UTF-8",
+			       (int)r->max);
 	}
-	if (read_number(r, value, &n, e))
-		return -1;
-	json_object_set_new(p->wanted, r->qmp, json_integer((json_int_t)n));
-	/* By QEMU's name it is QEMU's parameter, which counts only with its capability. */
-	if (r->kind == KIND_CHANNELS && !strcmp(name, r->name))
-		p->capability[MULTIFD] = n > 1;
-	return 0;
+	return json_object_set_new(s->wanted, r->qmp, text);
 }
 
-int settings_add_once(struct settings *p, const char *name, const char *value, struct err *e)
+static int add(struct settings *s, const struct parameter *r, const char *name, const char *value,
+	       struct err *e)
 {
-	const struct row *r = find(name, e);
+	switch (r->kind) {
+	case PARAMETER_SWITCH:
+		return add_switch(s, r, value, e);
+	case PARAMETER_POLICY:
+		return add_policy(s, r, value, e);
+	case PARAMETER_ACTION:
+		return add_action(s, r, value, e);
+	case PARAMETER_COMPRESSION:
+		return add_compression(s, r, value, e);
+	case PARAMETER_TEXT:
+		return add_text(s, r, value, e);
+	default:
+		return add_number(s, r, name, value, e);
+	}
+}
+
+int settings_add(struct settings *s, const char *name, const char *value, struct err *e)
+{
+	const struct parameter *r = find(name, e);
+
+	return r ? add(s, r, name, value, e) : -1;
+}
+
+int settings_add_once(struct settings *s, const char *name, const char *value, struct err *e)
+{
+	const struct parameter *r = find(name, e);
 
 	if (!r)
 		return -1;
-	if (p->given >> (r - rows) & 1)
+	if (s->given >> (r - parameter_table) & 1)
 		return err_set(e, "it is given twice");
-	p->given |= 1ull << (r - rows);
-	return settings_add(p, name, value, e);
+	s->given |= 1ull << (r - parameter_table);
+	return add(s, r, name, value, e);
 }
 
-/* The capabilities as they are: 0 or 1; -1: the VM knows no such thing. */
-static int capabilities_now(struct client *c, int now[SETTINGS_CAPABILITIES], struct err *e)
-{
-	json_t *list, *item;
-	size_t i;
-	int k;
+/* -- asking and telling the VM -- */
 
-	for (k = 0; k < SETTINGS_CAPABILITIES; k++)
-		now[k] = -1;
+/* The capabilities of now, name: true or false; NULL with a sentence. */
+static json_t *capabilities_now(struct client *c, struct err *e)
+{
+	json_t *list, *item, *now;
+	size_t i;
+
 	if (client_execute(c, "query-migrate-capabilities", NULL, &list, e))
-		return -1;
+		return NULL;
+	now = json_object();
 	json_array_foreach(list, i, item)
 	{
 		const char *name = json_string_value(json_object_get(item, "capability"));
 
-		for (k = 0; k < SETTINGS_CAPABILITIES; k++)
-			if (name && !strcmp(name, capability_names[k]))
-				now[k] = json_is_true(json_object_get(item, "state"));
+		if (name)
+			json_object_set(now, name, json_object_get(item, "state"));
 	}
 	json_decref(list);
+	return now;
+}
+
+static int remember_capabilities(struct settings *s, struct client *c, struct err *e)
+{
+	json_t *now = capabilities_now(c, e), *on, *before;
+	const char *name;
+
+	if (!now)
+		return -1;
+	json_object_foreach(s->capabilities, name, on)
+	{
+		before = json_object_get(now, name);
+		if (!before) {
+			json_decref(now);
+			return err_set(e, "'%s' knows no capability '%s'", c->name, name);
+		}
+		json_object_set(s->capabilities_before, name, before);
+	}
+	json_decref(now);
 	return 0;
 }
 
-int settings_remember(struct settings *p, struct client *c, struct err *e)
+int settings_remember(struct settings *s, struct client *c, struct err *e)
 {
-	int now[SETTINGS_CAPABILITIES], i;
-
-	for (i = 0; i < SETTINGS_CAPABILITIES && p->capability[i] < 0; i++)
-		;
-	if (i < SETTINGS_CAPABILITIES) {
-		if (capabilities_now(c, now, e))
-			return -1;
-		for (; i < SETTINGS_CAPABILITIES; i++) {
-			if (p->capability[i] < 0)
-				continue;
-			if (now[i] < 0)
-				return err_set(e, "'%s' knows no capability '%s'", c->name,
-					       capability_names[i]);
-			p->capability_before[i] = now[i];
-		}
-	}
-	json_decref(p->before);
-	p->before = NULL;
-	if (json_object_size(p->wanted) == 0)
+	json_decref(s->before);
+	json_decref(s->capabilities_before);
+	s->before = NULL;
+	s->capabilities_before = json_object();
+	if (json_object_size(s->capabilities) > 0 && remember_capabilities(s, c, e))
+		return -1;
+	if (json_object_size(s->wanted) == 0)
 		return 0;
-	return client_execute(c, "query-migrate-parameters", NULL, &p->before, e);
+	return client_execute(c, "query-migrate-parameters", NULL, &s->before, e);
 }
 
-/* Those that are not -1, as migrate-set-capabilities takes them. */
-static json_t *capability_list(const int state[SETTINGS_CAPABILITIES])
+/* As migrate-set-capabilities takes them. */
+static json_t *capability_list(json_t *states)
 {
-	json_t *list = json_array();
+	json_t *list = json_array(), *on;
+	const char *name;
 
-	for (int i = 0; i < SETTINGS_CAPABILITIES; i++)
-		if (state[i] >= 0)
-			json_array_append_new(list,
-					      json_pack("{s:s,s:b}", "capability",
-							capability_names[i], "state", state[i]));
+	json_object_foreach(states, name, on) json_array_append_new(
+		list, json_pack("{s:s,s:O}", "capability", name, "state", on));
 	return list;
 }
 
-int settings_apply(const struct settings *p, struct client *c, struct err *e)
+int settings_apply(const struct settings *s, struct client *c, struct err *e)
 {
-	json_t *list = capability_list(p->capability), *all;
+	json_t *arguments, *list;
 
-	if (json_array_size(list) == 0 || json_object_size(p->wanted) == 0) {
-		all = json_array_size(list) ? json_pack("{s:O}", "capabilities", list)
-					    : json_incref(p->wanted);
-		json_decref(list);
-		if (json_object_size(all) == 0) {
-			json_decref(all);
-			return 0;
-		}
-		return client_execute(c,
-				      json_object_size(p->wanted) ? "migrate-set-parameters"
-								  : "migrate-set-capabilities",
-				      all, NULL, e);
-	}
+	if (!settings_any(s))
+		return 0;
+	list = capability_list(s->capabilities);
+	if (json_object_size(s->wanted) == 0)
+		return client_execute(c, "migrate-set-capabilities",
+				      json_pack("{s:o}", "capabilities", list), NULL, e);
+	arguments = json_copy(s->wanted);
 	/* Both in one command: all is set, or nothing. */
-	all = json_copy(p->wanted);
-	json_object_set_new(all, "x-godwit-capabilities", list);
-	return client_execute(c, "migrate-set-parameters", all, NULL, e);
+	if (json_array_size(list) > 0)
+		json_object_set(arguments, "x-godwit-capabilities", list);
+	json_decref(list);
+	return client_execute(c, "migrate-set-parameters", arguments, NULL, e);
 }
 
-/* A downtime that is put back was not chosen: the policy that stays goes before it again. */
-static void put_back_policy(const struct settings *p, struct client *c, const json_t *back)
+/* A downtime that is put back was not chosen: the policy that stays overrules it again. */
+static void put_back_policy(const struct settings *s, struct client *c, const json_t *back)
 {
-	const char *policy = json_string_value(json_object_get(p->before, "x-godwit-policy"));
+	const char *policy = json_string_value(json_object_get(s->before, QMP_POLICY));
 	struct err e;
 
 	if (json_object_get(back, "downtime-limit") && policy && policy[0] &&
-	    !json_is_true(json_object_get(p->before, "x-godwit-downtime-chosen")))
-		client_execute(c, "migrate-set-parameters",
-			       json_pack("{s:s}", "x-godwit-policy", policy), NULL, &e);
+	    !json_is_true(json_object_get(s->before, "x-godwit-downtime-chosen")))
+		client_execute(c, "migrate-set-parameters", json_pack("{s:s}", QMP_POLICY, policy),
+			       NULL, &e);
 }
 
-void settings_put_back(struct settings *p, struct client *c)
+void settings_put_back(struct settings *s, struct client *c)
 {
-	json_t *now = NULL, *back = json_object(), *value, *old, *list;
+	json_t *now = NULL, *back = json_object(), *value, *old;
 	const char *name;
 	struct err e;
 
-	list = capability_list(p->capability_before);
-	if (json_array_size(list))
-		client_execute(c, "migrate-set-capabilities",
-			       json_pack("{s:O}", "capabilities", list), NULL, &e);
-	json_decref(list);
-	if (p->before && client_execute(c, "query-migrate-parameters", NULL, &now, &e) == 0) {
-		json_object_foreach(p->wanted, name, value)
+	if (json_object_size(s->capabilities_before) > 0)
+		client_execute(
+			c, "migrate-set-capabilities",
+			json_pack("{s:o}", "capabilities", capability_list(s->capabilities_before)),
+			NULL, &e);
+	if (s->before && client_execute(c, "query-migrate-parameters", NULL, &now, &e) == 0) {
+		json_object_foreach(s->wanted, name, value)
 		{
-			old = json_object_get(p->before, name);
+			old = json_object_get(s->before, name);
 			if (old && json_equal(json_object_get(now, name), value))
 				json_object_set(back, name, old);
 		}
 		if (json_object_size(back) > 0)
 			client_execute(c, "migrate-set-parameters", json_incref(back), NULL, &e);
-		put_back_policy(p, c, back);
+		put_back_policy(s, c, back);
 	}
 	json_decref(now);
 	json_decref(back);
 }
 
+/* The value as a user would write it. */
+static json_t *shown_value(const struct parameter *r, const json_t *now, const json_t *capabilities)
+{
+	/* The number counts only with the capability. */
+	if (r->kind == PARAMETER_CHANNELS &&
+	    !json_is_true(json_object_get(capabilities, CAPABILITY_CHANNELS)))
+		return json_integer(1);
+	if (r->kind == PARAMETER_SWITCH)
+		return json_string(json_is_true(json_object_get(capabilities, r->qmp)) ? "on"
+										       : "off");
+	if (r->kind == PARAMETER_COMPRESSION &&
+	    json_is_true(json_object_get(capabilities, CAPABILITY_XBZRLE)))
+		return json_string("xbzrle");
+	return json_incref(json_object_get(now, r->qmp));
+}
+
 json_t *settings_now(struct client *c, struct err *e)
 {
-	int capability[SETTINGS_CAPABILITIES];
-	json_t *now, *list, *value;
+	json_t *capabilities = capabilities_now(c, e), *now, *list;
 
-	if (capabilities_now(c, capability, e) ||
-	    client_execute(c, "query-migrate-parameters", NULL, &now, e))
+	if (!capabilities)
 		return NULL;
-	list = json_array();
-	for (size_t i = 0; i < N_ROWS; i++) {
-		const struct row *r = &rows[i];
-
-		value = json_object_get(now, r->qmp);
-		/* The number counts only with the capability. */
-		if (r->kind == KIND_CHANNELS && capability[MULTIFD] <= 0)
-			value = json_integer(1);
-		else if (r->kind == KIND_SWITCH)
-			value = json_string(capability[r->min] > 0 ? "on" : "off");
-		else if (r->kind == KIND_COMPRESS && capability[XBZRLE] > 0)
-			value = json_string("xbzrle");
-		else
-			json_incref(value);
-		json_array_append_new(list, json_pack("{s:s,s:s,s:o?,s:s}", "name", r->name, "qmp",
-						      r->qmp, "value", value, "unit", r->unit));
+	if (client_execute(c, "query-migrate-parameters", NULL, &now, e)) {
+		json_decref(capabilities);
+		return NULL;
 	}
+	list = json_array();
+	for (const struct parameter *r = parameter_table; r->qmp; r++)
+		if (r->name)
+			json_array_append_new(list, json_pack("{s:s,s:s,s:o?,s:s}", "name", r->name,
+							      "qmp", r->qmp, "value",
+							      shown_value(r, now, capabilities),
+							      "unit", r->unit));
 	json_decref(now);
+	json_decref(capabilities);
 	return list;
 }
