@@ -56,6 +56,7 @@ one_thread := \
 	compress \
 	config \
 	converge \
+	course \
 	cpuid \
 	devices \
 	disk \

@@ -9,10 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "migrate/policy/course.h"
 #include "migrate/policy/forecast.h"
 #include "migrate/policy/rate.h"
-#include "migrate/policy/schedule.h"
-#include "migrate/policy/switchover.h"
 
 /* One for each look, and one for what was not seen. */
 #define REGIONS_MAX (PREDICT_LOOKS_MAX + 1)
@@ -41,7 +40,7 @@ struct region {
 	double dirty[PARTS], pending[PARTS];
 };
 
-struct course {
+struct sim {
 	const struct predict_input *in;
 	struct region region[REGIONS_MAX];
 	unsigned int n_regions;
@@ -52,10 +51,11 @@ struct course {
 	double round_bytes, pending_bytes; /* of this round: all, and still to be sent */
 	double lowest_bytes;		   /* at the end of a round */
 	unsigned int round, stalled, highest;
-	uint64_t limit_us;
+	uint64_t limit_us, round_limit_us;
+	bool forced;
 	struct converge converge;
 	struct timeout timeout;
-	struct schedule schedule;
+	struct course course;
 
 	enum predict_answer answer; /* PREDICT_UNKNOWN: it goes on */
 	double pause_us;
@@ -100,7 +100,7 @@ static unsigned int next_corner(const struct predict_input *in, double us, doubl
 	return best;
 }
 
-static void add_region(struct course *c, double bytes, double turn_us)
+static void add_region(struct sim *c, double bytes, double turn_us)
 {
 	struct region *r = &c->region[c->n_regions];
 
@@ -117,7 +117,7 @@ static void add_region(struct course *c, double bytes, double turn_us)
  * each corner one ends, with as much as the slope falls by. What still grew at the end goes on
  * growing, if `beyond`, up to all there is.
  */
-static void make_guest(struct course *c, bool beyond)
+static void make_guest(struct sim *c, bool beyond)
 {
 	const struct predict_input *in = c->in;
 	double us = 0, bytes = 0, slope, next, rest;
@@ -166,7 +166,7 @@ static void write_region(struct region *r, double parts)
 }
 
 /* The part of its speed that the guest is left. */
-static double kept(const struct course *c)
+static double kept(const struct sim *c)
 {
 	double limit = (double)c->converge.limit_bytes, speed = 0;
 
@@ -177,7 +177,7 @@ static double kept(const struct course *c)
 	return limit > 0 && limit < speed ? limit / speed : 1;
 }
 
-static void pass(struct course *c, double us)
+static void pass(struct sim *c, double us)
 {
 	double keep = kept(c);
 
@@ -188,7 +188,7 @@ static void pass(struct course *c, double us)
 }
 
 /* Dirty, and not to be sent in this round. */
-static double count_again(const struct course *c)
+static double count_again(const struct sim *c)
 {
 	double n = 0;
 
@@ -204,18 +204,38 @@ static double count_again(const struct course *c)
 
 /* -- the engine -- */
 
-static double send_us(const struct course *c, double bytes)
+static double send_us(const struct sim *c, double bytes)
 {
 	return bytes * 1e6 / (double)c->in->rate_bytes;
 }
 
-static void end(struct course *c, enum predict_answer a, double pause_us)
+static void end(struct sim *c, enum predict_answer a, double pause_us)
 {
 	c->answer = a;
 	c->pause_us = pause_us;
 }
 
-static void check_time(struct course *c, double again)
+/* No guest events: how long a hook in the guest takes, no check can know. */
+static struct course_figures figures(const struct sim *c, double again)
+{
+	const struct predict_input *in = c->in;
+	double remaining = c->pending_bytes + again;
+
+	return (struct course_figures){
+		.round = c->round,
+		.remaining_bytes = (uint64_t)remaining,
+		.rate_bytes = in->rate_bytes,
+		.fixed_us = in->fixed_us + 2 * in->round_trip_us,
+		.limit_us = c->limit_us,
+		.timed = timeout_is_set(&in->timeout),
+		.forced = c->forced,
+		.round_us = (uint64_t)(c->now - c->round_from),
+		.round_limit_us = c->round_limit_us,
+		.rest_us = c->round > 1 ? (uint64_t)send_us(c, remaining) : UINT64_MAX,
+	};
+}
+
+static void check_time(struct sim *c)
 {
 	const struct predict_input *in = c->in;
 	struct timeout_sample s = { .now_us = (uint64_t)c->now + 1,
@@ -225,15 +245,31 @@ static void check_time(struct course *c, double again)
 				    .round_bytes = (uint64_t)c->round_bytes,
 				    .remaining_bytes = (uint64_t)c->pending_bytes };
 
-	if (!timeout_check(&c->timeout, &in->timeout, &s, c->reason, sizeof(c->reason)))
+	if (c->forced ||
+	    !timeout_check(&c->timeout, &in->timeout, &s, c->reason, sizeof(c->reason)))
 		return;
 	if (in->timeout_action == TIMEOUT_FORCE)
-		end(c, PREDICT_FORCED, send_us(c, c->pending_bytes + again) + (double)in->fixed_us);
+		c->forced = true;
 	else
 		end(c, PREDICT_GIVEN_UP, 0);
 }
 
-static void slow_down(struct course *c, double again)
+/* By force or as the course has it, the guest is parked. */
+static void park(struct sim *c, const struct course_verdict *v)
+{
+	end(c, c->forced ? PREDICT_FORCED : PREDICT_CONVERGES, (double)v->expected_us);
+}
+
+static void park_within_round(struct sim *c, double again)
+{
+	struct course_figures f = figures(c, again);
+	struct course_verdict v = course_within_round(&c->course, &f);
+
+	if (!c->answer && v.action == COURSE_PARK)
+		park(c, &v);
+}
+
+static void slow_down(struct sim *c, double again)
 {
 	const struct predict_input *in = c->in;
 	double rate = c->round_sent * 1e6 / (c->now - c->round_from + 1);
@@ -254,7 +290,7 @@ static void slow_down(struct course *c, double again)
 		c->highest = c->converge.permille;
 }
 
-static void look(struct course *c)
+static void look(struct sim *c)
 {
 	double again;
 
@@ -264,10 +300,11 @@ static void look(struct course *c)
 	again = count_again(c);
 	if (c->in->throttle && c->round > 1)
 		slow_down(c, again);
-	check_time(c, again);
+	check_time(c);
+	park_within_round(c, again);
 }
 
-static void send_some(struct course *c, double bytes)
+static void send_some(struct sim *c, double bytes)
 {
 	c->round_sent += bytes;
 	c->sent += bytes;
@@ -277,7 +314,7 @@ static void send_some(struct course *c, double bytes)
 }
 
 /* The bits of a part are cleared just ahead. */
-static void send_part(struct course *c, struct region *r, unsigned int i)
+static void send_part(struct sim *c, struct region *r, unsigned int i)
 {
 	double pending = r->pending[i];
 
@@ -299,7 +336,7 @@ static unsigned int scattered(unsigned int k)
 }
 
 /* What was written to by the time of its turn is left for the second round. */
-static bool is_left(struct course *c, struct region *r, unsigned int i)
+static bool is_left(struct sim *c, struct region *r, unsigned int i)
 {
 	if (c->sent < RATE_SAMPLE_BYTES || r->dirty[i] < 0.5)
 		return false;
@@ -309,7 +346,7 @@ static bool is_left(struct course *c, struct region *r, unsigned int i)
 	return true;
 }
 
-static void send_first_round(struct course *c)
+static void send_first_round(struct sim *c)
 {
 	unsigned int i, k, part;
 
@@ -324,7 +361,7 @@ static void send_first_round(struct course *c)
 	c->first_sent = c->sent;
 }
 
-static void send_round(struct course *c)
+static void send_round(struct sim *c)
 {
 	unsigned int i, k;
 
@@ -334,10 +371,11 @@ static void send_round(struct course *c)
 }
 
 /* What is dirty is for the next round. */
-static void begin_round(struct course *c)
+static void begin_round(struct sim *c)
 {
 	c->round++;
 	c->round_from = c->looked = c->now;
+	c->round_limit_us = c->limit_us;
 	c->round_sent = 0;
 	c->pending_bytes = 0;
 	for (unsigned int i = 0; i < c->n_regions; i++) {
@@ -352,26 +390,8 @@ static void begin_round(struct course *c)
 	c->round_bytes = c->pending_bytes;
 }
 
-/* One step of the policy's course; whether it has changed the limit. */
-static bool follow_policy(struct course *c, uint64_t remaining)
-{
-	struct schedule_step step;
-	uint64_t before = c->limit_us;
-
-	if (!c->in->policy ||
-	    !schedule_round(&c->schedule, c->round, (uint64_t)(c->now - c->round_from), remaining,
-			    c->limit_us, &step))
-		return false;
-	c->limit_us = step.downtime_us;
-	if (step.action == POLICY_SET_DOWNTIME)
-		return c->limit_us != before;
-	snprintf(c->reason, sizeof(c->reason), "%s", step.reason);
-	end(c, PREDICT_GIVEN_UP, 0);
-	return false;
-}
-
 /* Nothing was gained for so long that nothing ever will be. */
-static bool is_hopeless(const struct course *c)
+static bool is_hopeless(const struct sim *c)
 {
 	bool otherwise = c->in->policy || timeout_is_set(&c->in->timeout);
 	unsigned int enough = c->in->throttle ? 4 * STALLED_ROUNDS : STALLED_ROUNDS;
@@ -379,53 +399,58 @@ static bool is_hopeless(const struct course *c)
 	return c->round >= ROUNDS_MAX || c->now > US_MAX || (!otherwise && c->stalled >= enough);
 }
 
-/* A round is over. */
-static void decide(struct course *c, uint64_t *previous)
+/* Whether a round has made progress is counted apart from the policy, which may have none. */
+static void count_stalled(struct sim *c, double again)
 {
-	struct switchover_input s = { .previous_remaining_bytes = *previous,
-				      .rate_bytes = c->in->rate_bytes,
-				      .fixed_us = c->in->fixed_us + 2 * c->in->round_trip_us,
-				      .patient = c->in->policy || timeout_is_set(&c->in->timeout) };
-	double again = count_again(c);
-	struct switchover_verdict v;
-
-	if (c->in->throttle && c->round > 1)
-		slow_down(c, again);
-	c->again_before += c->round > 1 ? again : 0;
-	s.remaining_bytes = (uint64_t)again;
-	s.limit_us = c->limit_us;
-	v = switchover_decide(&s);
-	if (v.unkeepable && !v.stop) { /* until the policy or the time decides, as stalled rounds */
-		pass(c, UNKEEPABLE_US);
-		check_time(c, again);
-	}
-	if (!v.stop && !c->answer && follow_policy(c, s.remaining_bytes)) {
-		s.limit_us = c->limit_us;
-		v = switchover_decide(&s);
-	}
-	if (v.stop) {
-		end(c, PREDICT_CONVERGES, (double)v.expected_us);
-		c->sent += again;
-	}
 	c->stalled = c->round > 1 && again > 0.95 * c->lowest_bytes ? c->stalled + 1 : 0;
 	if (c->round == 1 || again < c->lowest_bytes)
 		c->lowest_bytes = again;
-	*previous = s.remaining_bytes;
 	if (!c->answer && is_hopeless(c))
 		end(c, PREDICT_NEVER, 0);
 }
 
-static void go(struct course *c, const struct predict_input *in, bool beyond)
+static void follow_course(struct sim *c, double again, const struct course_figures *f)
 {
-	uint64_t previous = UINT64_MAX;
+	struct course_verdict v = course_round_end(&c->course, f);
 
+	c->limit_us = v.limit_us;
+	if (v.action == COURSE_PARK) {
+		park(c, &v);
+		c->sent += again;
+	} else if (v.action == COURSE_GIVE_UP || v.action == COURSE_POSTCOPY) {
+		snprintf(c->reason, sizeof(c->reason), "%s", v.policy_step.reason);
+		end(c, PREDICT_GIVEN_UP, 0);
+	}
+}
+
+static void end_round(struct sim *c)
+{
+	double again = count_again(c);
+	struct course_figures f;
+
+	c->pending_bytes = 0; /* but for what rounding has left */
+	if (c->in->throttle && c->round > 1)
+		slow_down(c, again);
+	c->again_before += c->round > 1 ? again : 0;
+	f = figures(c, again);
+	if (course_must_wait(&c->course, &f)) {
+		pass(c, UNKEEPABLE_US);
+		check_time(c);
+		f = figures(c, again);
+	}
+	if (!c->answer)
+		follow_course(c, again, &f);
+	count_stalled(c, again);
+}
+
+static void go(struct sim *c, const struct predict_input *in, bool beyond)
+{
 	memset(c, 0, sizeof(*c));
 	c->in = in;
 	c->limit_us = in->limit_us;
 	c->converge.bounds = in->bounds;
 	c->converge.by_limit = in->by_limit;
-	if (in->policy)
-		schedule_init(&c->schedule, in->policy, &c->limit_us);
+	course_begin(&c->course, in->policy, &c->limit_us);
 	make_guest(c, beyond);
 	while (!c->answer) {
 		begin_round(c);
@@ -436,7 +461,7 @@ static void go(struct course *c, const struct predict_input *in, bool beyond)
 		if (c->answer)
 			break;
 		pass(c, (double)in->round_trip_us);
-		decide(c, &previous);
+		end_round(c);
 	}
 	c->now += c->pause_us;
 }
@@ -444,7 +469,7 @@ static void go(struct course *c, const struct predict_input *in, bool beyond)
 /* -- words -- */
 
 /* What the sentences of a forecast are made of. */
-static struct forecast_input rates(const struct predict_input *in, const struct course *c)
+static struct forecast_input rates(const struct predict_input *in, const struct sim *c)
 {
 	const struct predict_look *last = in->look + in->n_looks - 1, *at = in->look;
 	struct forecast_input f = { .send_bytes = in->rate_bytes, .limit_us = c->limit_us };
@@ -460,12 +485,12 @@ static struct forecast_input rates(const struct predict_input *in, const struct 
 }
 
 /* Of one that does not come to its end: what would bring it there. */
-static struct forecast_help find_help(const struct predict_input *in, const struct course *c,
+static struct forecast_help find_help(const struct predict_input *in, const struct sim *c,
 				      struct forecast *f)
 {
 	struct forecast_help help = { .compression = !in->compression };
 	struct predict_input other = *in;
-	struct course with;
+	struct sim with;
 
 	other.policy = NULL;
 	other.timeout = (struct timeout_limits){ 0 };
@@ -485,7 +510,7 @@ static struct forecast_help find_help(const struct predict_input *in, const stru
 	return help;
 }
 
-static void say(const struct predict_input *in, const struct course *c, struct prediction *out)
+static void say(const struct predict_input *in, const struct sim *c, struct prediction *out)
 {
 	struct forecast_input words = rates(in, c);
 	struct forecast f = { .total_us = out->total_us,
@@ -525,7 +550,7 @@ static void say(const struct predict_input *in, const struct course *c, struct p
 
 void predict_make(const struct predict_input *in, struct prediction *out)
 {
-	struct course c, least;
+	struct sim c, least;
 
 	*out = (struct prediction){ .answer = PREDICT_UNKNOWN, .limit_us = in->limit_us };
 	if (!in->rate_bytes) {

@@ -8,18 +8,16 @@
 #include <stdio.h>
 
 #include "migrate/agent/teller.h"
-#include "migrate/policy/switchover.h"
 #include "migrate/source/rounds.h"
 #include "migrate/source/source.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
-#include "vmm/memory.h"
 
-/* While the agent is waited for: the interval of looks whether the end by force was asked for. */
+/* Poll interval while waiting for the guest's agent: is the guest to be parked by force? */
 #define AGENT_LOOK_MS 100
 
-/* If the pause would be too long whatever is sent, the next round is put off for so long: meanwhile
- * somebody else decides what is done about it. */
+/* Time between two rounds if no round can make the pause fit the limit, and a policy or a timeout
+ * decides what is done about that. */
 #define LIMIT_LOOK_MS 50
 
 /* By force nothing is waited for. */
@@ -38,41 +36,30 @@ static int await_agent(struct source *s, struct err *e)
 	return 0;
 }
 
-static struct switchover_input switchover_now(const struct source *s, uint64_t remaining_pages)
+/* Says that the guest is parked now, why, and with what pause. */
+static void say_switchover(struct source *s, const struct course_verdict *v,
+			   const struct course_figures *f)
 {
-	return (struct switchover_input){
-		.remaining_bytes = remaining_pages * PAGE_SIZE,
-		.previous_remaining_bytes = UINT64_MAX,
-		.rate_bytes = link_rate(&s->link, clock_us()),
-		.fixed_us = steer_fixed_us(s),
-		.limit_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED),
-		.patient = steer_decides(s),
-	};
-}
-
-static void say_switchover(struct source *s, const char *why, const struct switchover_input *in)
-{
-	uint64_t us = switchover_decide(in).expected_us;
-	/* How fast the link is without the limit nobody has seen. */
-	bool faster = steer_forced(s) && __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
+	/* Nobody has seen how fast the link is without the bandwidth limit. */
+	bool faster = f->forced && __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
 	char reason[256];
 
-	stats_set(&s->stats->expected_us, us);
+	stats_set(&s->stats->expected_us, v->expected_us);
 	snprintf(reason, sizeof(reason),
 		 "%s: %" PRIu64 " KiB remain and %" PRIu64 " MiB/s are sent, a pause of %s %" PRIu64
 		 " ms; %" PRIu64 " ms are allowed",
-		 why, in->remaining_bytes >> 10, in->rate_bytes >> 20,
+		 v->reason, f->remaining_bytes >> 10, f->rate_bytes >> 20,
 		 faster ? "at most (the bandwidth is no limit any more)" : "about",
-		 (us + 999) / 1000, in->limit_us / 1000);
+		 (v->expected_us + 999) / 1000, v->limit_us / 1000);
 	source_decide(s, "switchover", reason);
 }
 
 /* Rounds until the guest can be parked. */
 int precopy_run(struct source *s, struct err *e)
 {
-	uint64_t round, dirty, start, previous = UINT64_MAX;
-	struct switchover_verdict v;
-	struct switchover_input in;
+	uint64_t round, dirty, start;
+	struct course_verdict v;
+	struct course_figures f;
 
 	steer_say_unkeepable(s);
 	for (round = 1;; round++) {
@@ -89,51 +76,43 @@ int precopy_run(struct source *s, struct err *e)
 		stats_set(&s->stats->dirty_pages, dirty);
 		stats_set(&s->stats->remaining_pages, dirty);
 		dirty_rate_round(&s->dirty_rate, dirty, clock_us() - start);
-		in = switchover_now(s, dirty);
-		in.previous_remaining_bytes = previous;
-		v = switchover_decide(&in);
 		steer_say_unkeepable(s);
-		if (v.unkeepable && !v.stop && answers_poll(&s->answers, -1, LIMIT_LOOK_MS, e))
-			return -1;
-		if (!v.stop && steer_round(s, clock_us() - start, &in, &v, e))
+		f = steer_figures(s, dirty);
+		if (course_must_wait(&s->steer.course, &f)) {
+			if (answers_poll(&s->answers, -1, LIMIT_LOOK_MS, e))
+				return -1;
+			f = steer_figures(s, dirty);
+		}
+		f.round_us = clock_us() - start;
+		if (steer_round_end(s, &f, &v, e))
 			return -1;
 		stats_set(&s->stats->expected_us, v.expected_us);
-		if (v.stop && waits_for_agent(s)) {
-			/* Meanwhile it writes on: what is left then is for one more round. */
-			if (await_agent(s, e))
-				return -1;
-		} else if (v.stop) {
-			say_switchover(s, v.reason, &in);
+		if (v.action == COURSE_PARK) {
+			say_switchover(s, &v, &f);
 			return 0;
 		}
-		previous = in.remaining_bytes;
+		if (v.action == COURSE_AWAIT_AGENT && await_agent(s, e))
+			return -1;
 	}
-}
-
-/* Why the guest is to be parked before the round is over; NULL: it is not. */
-static const char *why_within_round(const struct source *s)
-{
-	if (steer_forced(s))
-		return STEER_BY_FORCE;
-	return watch_fits_raised_limit(s) && !waits_for_agent(s)
-		       ? "the limit was raised, and all fits"
-		       : NULL;
 }
 
 int precopy_park_within_round(struct source *s, struct err *e)
 {
-	const char *why = s->parked ? NULL : why_within_round(s);
-	struct switchover_input in;
+	struct course_figures f;
+	struct course_verdict v;
 
 	if (s->parked && !s->cold) {
 		if (steer_forced(s))
 			handover_limit_pause(s);
 		return handover_check_pause(s, e);
 	}
-	if (!why)
+	if (s->parked)
 		return 0;
-	in = switchover_now(s, stats_get(&s->stats->remaining_pages) + s->watch.left_pages);
-	say_switchover(s, why, &in);
+	f = steer_figures_within(s);
+	v = course_within_round(&s->steer.course, &f);
+	if (v.action != COURSE_PARK)
+		return 0;
+	say_switchover(s, &v, &f);
 	source_enter(s, SOURCE_SWITCHOVER);
 	s->parked_within = true;
 	if (handover_park(s, e))

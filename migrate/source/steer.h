@@ -1,6 +1,7 @@
 /*
- * What is decided at the end of a round beside the guest's park: the course of the policy, whether
- * it will come to an end at all, and the end by force. The migration's thread.
+ * Steering from round to round: asks policy/course.h with the figures of this migration, and does
+ * and says what it decides. Also says when the downtime limit cannot be kept, and when the
+ * migration will not converge. The migration's thread.
  */
 #ifndef GODWIT_MIGRATE_STEER_H
 #define GODWIT_MIGRATE_STEER_H
@@ -8,43 +9,40 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "migrate/policy/schedule.h"
+#include "migrate/policy/course.h"
 
 struct err;
 struct source;
-struct switchover_input;
-struct switchover_verdict;
 
+/* Zero: no policy. */
 struct steer {
-	const struct policy *policy; /* NULL: none */
-
-	struct schedule schedule; /* with a policy */
-	struct stall stall;	  /* for the forecast */
-	uint64_t left_before;	  /* at the end of the round before */
-	bool told;		  /* that it will not converge; until a round makes progress */
+	struct course course;
+	uint64_t left_before; /* bytes at the end of the round before */
+	bool told;	      /* that it will not converge; until a round makes progress */
 };
 
 /* Before the first round: takes the policy (NULL: none), and its first downtime limit. */
 void steer_begin(struct source *s, const struct policy *p);
 
-/*
- * A round has taken `round_us` and left what `in` says, and *v is to go on. May raise the downtime
- * limit (and decides anew: *in, *v); -1: the policy gives up, or asks for what is not there.
- */
-int steer_round(struct source *s, uint64_t round_us, struct switchover_input *in,
-		struct switchover_verdict *v, struct err *e);
+/* What holds now, at the end of a round that leaves so many pages; `round_us` is the caller's. */
+struct course_figures steer_figures(const struct source *s, uint64_t remaining_pages);
 
-/* What the pause takes beside the pages that are left, as it is expected by now. */
+/* What holds now, within a round. */
+struct course_figures steer_figures_within(const struct source *s);
+
+/*
+ * The course's decision at the end of a round. Raises the downtime limit if the policy says so. -1:
+ * the policy gives up, or asks for what is not implemented.
+ */
+int steer_round_end(struct source *s, const struct course_figures *f, struct course_verdict *v,
+		    struct err *e);
+
+/* What the pause is expected to take beside the pages that remain. */
 uint64_t steer_fixed_us(const struct source *s);
 
-/* Whether a policy or a timeout decides if the downtime limit cannot be kept. */
-bool steer_decides(const struct source *s);
-
-/* If it cannot be kept however little is left, that is a decision of its own, "downtime-limit":
- * once for each limit, before the guest is parked. */
+/* If the downtime limit cannot be kept however little remains: says so, as the decision
+ * "downtime-limit", once for each limit. */
 void steer_say_unkeepable(struct source *s);
-
-#define STEER_BY_FORCE "by force: the time is over"
 
 /* Whether the guest is to be parked at once, however long the pause will be. */
 bool steer_forced(const struct source *s);

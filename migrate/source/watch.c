@@ -193,15 +193,6 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 				   reason);
 }
 
-bool watch_fits_raised_limit(const struct source *s)
-{
-	uint64_t limit = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
-	uint64_t fixed = steer_fixed_us(s);
-
-	return limit > s->watch.round_limit_us && limit > fixed &&
-	       s->watch.rest_us <= limit - fixed;
-}
-
 static uint64_t look_every(uint64_t took)
 {
 	uint64_t us = took * LOOK_SHARE < LOOK_MAX_US ? took * LOOK_SHARE : LOOK_MAX_US;
@@ -213,6 +204,7 @@ static uint64_t look_every(uint64_t took)
 int watch_look(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us(), left, took, pending;
+	struct course_figures within;
 
 	if (s->parked || !s->logging)
 		return 0;
@@ -233,7 +225,9 @@ int watch_look(struct source *s, struct err *e)
 	s->watch.rest_us = stats_get(&s->stats->round) > 1
 				   ? link_us(&s->link, (left + pending) * PAGE_SIZE, clock_us())
 				   : UINT64_MAX;
-	if (may_slow(s) && !watch_fits_raised_limit(s))
+	within = steer_figures_within(s);
+	/* A guest that is about to be parked is not slowed. */
+	if (may_slow(s) && !course_fits_raised_limit(&within))
 		slow_down(s, left, pending, start);
 	return 0;
 }

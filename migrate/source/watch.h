@@ -37,12 +37,6 @@ void watch_round(struct source *s);
  */
 int watch_look(struct source *s, struct err *e);
 
-/*
- * Whether a downtime limit that was raised within the round has room for all that is left: such a
- * limit counts at once, as a round may be long. After the first round only.
- */
-bool watch_fits_raised_limit(const struct source *s);
-
 /* Nothing will be sent for a while: the guest is at its full speed, and measured anew after it. */
 void watch_rest(struct source *s);
 

@@ -97,7 +97,7 @@ START_TEST(force_parks_the_guest_and_finishes)
 	rig_run(&r);
 	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
 	ck_assert_uint_eq(r.rounds, last + 1);
-	ck_assert_msg(strstr(r.reason, STEER_BY_FORCE ": ") == r.reason, "%s", r.reason);
+	ck_assert_msg(strstr(r.reason, COURSE_BY_FORCE ": ") == r.reason, "%s", r.reason);
 	rig_check(&r);
 	rig_free(&r);
 }
