@@ -2,6 +2,7 @@
  * The rate limit: see pace.h.
  */
 #include "migrate/channel/pace.h"
+#include "vmm/base/math.h"
 
 /* A batch is what goes in so many microseconds. */
 #define BATCH_US  10000u
@@ -9,9 +10,7 @@
 
 uint64_t pace_rescale(uint64_t us, uint64_t from, uint64_t to)
 {
-	unsigned __int128 t = to ? (unsigned __int128)us * from / to : 0;
-
-	return t < UINT64_MAX / 4 ? (uint64_t)t : UINT64_MAX / 4;
+	return to ? min_u64(mul_div(us, from, to), UINT64_MAX / 4) : 0;
 }
 
 uint64_t pace_take(struct pace *p, uint64_t now_us, uint64_t rate, uint64_t bytes)
@@ -42,11 +41,5 @@ uint64_t pace_take(struct pace *p, uint64_t now_us, uint64_t rate, uint64_t byte
 
 uint64_t pace_batch_bytes(uint64_t rate, uint64_t max)
 {
-	uint64_t bytes;
-
-	if (!rate)
-		return max;
-	bytes = (uint64_t)((unsigned __int128)rate * BATCH_US / 1000000);
-	bytes = bytes < BATCH_MIN ? BATCH_MIN : bytes;
-	return bytes < max ? bytes : max;
+	return rate ? clamp_u64(mul_div(rate, BATCH_US, 1000000), BATCH_MIN, max) : max;
 }

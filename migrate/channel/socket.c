@@ -17,6 +17,7 @@
 #include "migrate/channel/channel.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/wake.h"
 
 /* A link is given up when nothing comes back over it for so long: the other host, or the way to it,
  * is gone. */
@@ -143,13 +144,12 @@ static int wait_on(struct socket_channel *s, short events, struct err *e)
 static int check_in_passing(struct socket_channel *s, struct err *e)
 {
 	uint64_t deadline_us = __atomic_load_n(&s->ch.deadline_us, __ATOMIC_RELAXED);
-	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
 
 	s->unlooked = 0;
 	if (s->ch.read_apart)
 		return 0;
-	if (s->stop_fd >= 0 && poll(&stop, 1, 0) > 0)
-		return err_set(e, "cancelled");
+	if (wake_nap(s->stop_fd, 0, e))
+		return -1;
 	if (deadline_us && clock_us() >= deadline_us)
 		return err_set(e, "the other side took too long");
 	return 0;

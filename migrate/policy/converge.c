@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "vmm/base/math.h"
+
 /* In a window with less sent than this nothing can be said. */
 #define WINDOW_BYTES (2u << 20)
 
@@ -58,10 +60,10 @@ static uint64_t allowed_bytes(const struct converge_sample *s)
 	uint64_t pending = s->pending_bytes ? s->pending_bytes : s->left_bytes + 1;
 
 	if (fit > left)
-		allowed = (uint64_t)((unsigned __int128)(fit - left) * s->rate_bytes / pending);
+		allowed = mul_div(fit - left, s->rate_bytes, pending);
 	/* More than the link would carry is no aim, and less than a part of it would be lost time
 	 * where another round is needed anyway. */
-	return allowed < least ? least : allowed < s->rate_bytes / 2 ? allowed : s->rate_bytes / 2;
+	return clamp_u64(allowed, least, s->rate_bytes / 2);
 }
 
 static struct converge_mark mark(const struct converge_sample *s)
@@ -72,8 +74,7 @@ static struct converge_mark mark(const struct converge_sample *s)
 /* Bytes a second since then that became dirty again. */
 static uint64_t dirtied(const struct converge_mark *from, const struct converge_sample *s)
 {
-	return (uint64_t)((unsigned __int128)(s->again_bytes - from->again) * 1000000 /
-			  (s->now_us - from->us + 1));
+	return mul_div(s->again_bytes - from->again, 1000000, s->now_us - from->us + 1);
 }
 
 /* More is dirtied than may be: the share that is left to the guest, from what came of this one. */
@@ -91,7 +92,7 @@ static uint64_t tighten(struct converge *c, uint64_t keep, uint64_t allowed)
 	/* What is seen is only a lower bound, so a step further than it says. */
 	if (c->saturated && !c->by_limit)
 		seen *= 2;
-	return (uint64_t)((unsigned __int128)keep * allowed / (seen + 1));
+	return mul_div(keep, allowed, seen + 1);
 }
 
 /* Little was dirtied, for long: somewhat more, but not where it was too much before. */

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "migrate/stream/record.h"
+#include "vmm/base/math.h"
 
 /* A part that is longer is no measurement. */
 #define PART_MAX_US (600ull * 1000000)
@@ -48,11 +49,8 @@ void expect_answered(struct expect *x, uint64_t waited_us)
 
 static uint64_t send_us(const struct expect *x, uint64_t rate_bytes)
 {
-	uint64_t us = rate_bytes ? (uint64_t)((unsigned __int128)x->cost.states_bytes * 1000000 /
-					      rate_bytes)
-				 : 0;
-
-	return us < PART_MAX_US ? us : PART_MAX_US;
+	return rate_bytes ? min_u64(mul_div(x->cost.states_bytes, 1000000, rate_bytes), PART_MAX_US)
+			  : 0;
 }
 
 uint64_t expect_fixed_us(const struct expect *x, uint64_t rate_bytes)

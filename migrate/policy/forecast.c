@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "migrate/policy/switchover.h"
+#include "vmm/base/math.h"
 
 /* A migration that is not at its end after so many rounds never is. */
 #define ROUNDS_MAX 1000
@@ -19,15 +20,10 @@
 
 #define US_MAX (UINT64_MAX / 4)
 
-/* a * b / c, without overflow; US_MAX at most. */
+/* a * b / c, at most US_MAX. */
 static uint64_t scale(uint64_t a, uint64_t b, uint64_t c)
 {
-	unsigned __int128 r = (unsigned __int128)a * b;
-
-	if (!c)
-		return r ? US_MAX : 0;
-	r /= c;
-	return r < US_MAX ? (uint64_t)r : US_MAX;
+	return min_u64(mul_div(a, b, c), US_MAX);
 }
 
 struct course {

@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm/base/math.h"
+
 /* A link is at its full speed once this many bytes have been sent. */
 #define RATE_SAMPLE_BYTES (16u << 20)
 /* A measurement that took less time is no measurement. */
@@ -20,13 +22,13 @@
 /* n in `us` microseconds: how many in a second. */
 static inline uint64_t rate_per_second(uint64_t n, uint64_t us)
 {
-	return (uint64_t)((unsigned __int128)n * 1000000 / (us + 1));
+	return mul_div(n, 1000000, us + 1);
 }
 
 /* How many microseconds n takes at `rate` a second. */
 static inline uint64_t rate_us(uint64_t n, uint64_t rate)
 {
-	return (uint64_t)((unsigned __int128)n * 1000000 / (rate + 1));
+	return mul_div(n, 1000000, rate + 1);
 }
 
 /* Whether sending so many bytes in so much time tells the speed of the link. */

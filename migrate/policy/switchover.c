@@ -2,6 +2,7 @@
  * The decision to park the guest: see switchover.h.
  */
 #include "migrate/policy/switchover.h"
+#include "vmm/base/math.h"
 
 /* What is sent in so short a time is not worth another round. */
 #define NEGLIGIBLE_US 2000u
@@ -11,12 +12,7 @@
 
 static uint64_t send_us(uint64_t bytes, uint64_t rate)
 {
-	unsigned __int128 us;
-
-	if (!rate)
-		return bytes ? US_MAX : 0;
-	us = (unsigned __int128)bytes * 1000000 / rate;
-	return us < US_MAX ? (uint64_t)us : US_MAX;
+	return min_u64(mul_div(bytes, 1000000, rate), US_MAX);
 }
 
 struct switchover_verdict switchover_decide(const struct switchover_input *in)

@@ -19,6 +19,7 @@
 #include "migrate/source/source_internal.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
 /* How often it is asked whether the disks have been synced. */
@@ -197,13 +198,12 @@ static int hear_meanwhile(struct source *s, struct err *e)
  * is not waited for longer than the guest may stand. */
 static int await_sync(struct source *s, struct err *e)
 {
-	struct pollfd stop = { s->stop_fd, POLLIN, 0 };
 	uint64_t start = clock_us();
 	int rc;
 
 	while ((rc = s->guest->ops->sync_done(s->guest, e)) == 0) {
-		if (poll(&stop, 1, SYNC_LOOK_MS) > 0)
-			return err_set(e, "cancelled");
+		if (wake_nap(s->stop_fd, SYNC_LOOK_MS * 1000, e))
+			return -1;
 		if (hear_meanwhile(s, e))
 			return -1;
 		if (handover_check_pause(s, e))

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +17,8 @@
 #include "migrate/policy/rate.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
+#include "vmm/base/math.h"
+#include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
 /* The longest sleep without a look at the rate. */
@@ -36,12 +37,7 @@ struct batch {
 /* Sleeps `us`, or fails when stopped. */
 static int nap(struct lanes *l, uint64_t us, struct err *e)
 {
-	struct pollfd fd = { l->stop_fd, POLLIN, 0 };
-	struct timespec t = { .tv_sec = (time_t)(us / 1000000),
-			      .tv_nsec = (long)(us % 1000000) * 1000 };
-	int n = ppoll(&fd, l->stop_fd >= 0 ? 1 : 0, &t, NULL);
-
-	return n > 0 ? err_set(e, "cancelled") : 0;
+	return wake_nap(l->stop_fd, us, e);
 }
 
 int lanes_check(struct lanes *l, struct err *e)
@@ -202,14 +198,11 @@ static int send_runs(struct lane *lane, const struct chunk *c, const uint64_t *p
 {
 	struct lanes *l = lane->all;
 	const struct guest_block *block = &l->guest->blocks[c->block];
-	uint64_t max = batch_pages(l), from, to;
+	uint64_t max = batch_pages(l), at, n;
 
-	for (from = bitmap_next_set(pages, CHUNK_PAGES, 0); from < CHUNK_PAGES;
-	     from = bitmap_next_set(pages, CHUNK_PAGES, to)) {
-		to = bitmap_next_clear(pages, CHUNK_PAGES, from);
-		if (to - from > max - lane->batch->pages)
-			to = from + max - lane->batch->pages;
-		add_run(lane->batch, block, c->first + from, to - from, codec == CODEC_PLAIN);
+	for (at = 0; bitmap_next_run(pages, CHUNK_PAGES, &at, &n); at += n) {
+		n = min_u64(n, max - lane->batch->pages);
+		add_run(lane->batch, block, c->first + at, n, codec == CODEC_PLAIN);
 		if (lane->batch->pages >= max && write_batch(lane, c->block, codec, e))
 			return -1;
 	}
@@ -274,19 +267,17 @@ static int write_encoded(struct lane *lane, const struct page_set *set, struct e
 			 struct err *e)
 {
 	struct lanes *l = lane->all;
-	uint64_t before = lane->writer.channel->bytes, from, to;
+	uint64_t before = lane->writer.channel->bytes, at, n;
 	uint8_t *run = lane->batch->body + PAGES_HEAD_BYTES;
-	uint32_t n = 0;
+	uint32_t runs = 0;
 
-	for (from = bitmap_next_set(out->pages, CHUNK_PAGES, 0); from < CHUNK_PAGES;
-	     from = bitmap_next_set(out->pages, CHUNK_PAGES, to)) {
-		to = bitmap_next_clear(out->pages, CHUNK_PAGES, from);
-		put_u64(run, set->first + from);
-		put_u64(run + 8, to - from);
+	for (at = 0; bitmap_next_run(out->pages, CHUNK_PAGES, &at, &n); at += n) {
+		put_u64(run, set->first + at);
+		put_u64(run + 8, n);
 		run += PAGES_RUN_BYTES;
-		n++;
+		runs++;
 	}
-	put_head(lane->batch->body, set->block, out->codec, n, 0);
+	put_head(lane->batch->body, set->block, out->codec, runs, 0);
 	if (send_paced(lane, lane->batch->body, (size_t)(run - lane->batch->body), &out->data, 1,
 		       out->data.iov_len, e))
 		return -1;

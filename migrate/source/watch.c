@@ -9,6 +9,7 @@
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/math.h"
 #include "vmm/memory.h"
 
 /* How often to look; where that takes more than a part of the time (1 / n), less often, but at
@@ -182,7 +183,7 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 	char reason[256];
 
 	if (limit > fixed)
-		sample.fit_bytes = (uint64_t)((unsigned __int128)(limit - fixed) * rate / 1000000);
+		sample.fit_bytes = mul_div(limit - fixed, rate, 1000000);
 	w->converge.bounds.least_bytes = s->least_dirty_bytes *
 					 (s->brake.writers ? s->brake.writers : 1);
 	if (!converge_add(&w->converge, &sample, reason, sizeof(reason)))

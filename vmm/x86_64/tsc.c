@@ -10,6 +10,7 @@
 #include <x86intrin.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/math.h"
 #include "vmm/kvm.h"
 #include "vmm/vcpu.h"
 #include "vmm/x86_64/arch_x86.h"
@@ -136,7 +137,7 @@ static uint64_t guest_ticks(const struct arch *a, uint64_t ns)
 {
 	uint32_t khz = a->tsc_scaled || !a->host_khz ? a->tsc_khz : a->host_khz;
 
-	return (uint64_t)((unsigned __int128)ns * khz / 1000000);
+	return mul_div(ns, khz, 1000000);
 }
 
 /* The TSC itself: for kernels without the offset attribute (before 5.16). */

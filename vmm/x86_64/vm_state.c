@@ -12,6 +12,7 @@
 #include <x86intrin.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/math.h"
 #include "vmm/kvm.h"
 #include "vmm/state.h"
 #include "vmm/x86_64/arch_x86.h"
@@ -98,7 +99,7 @@ static uint64_t ns_since(const struct arch *a, const struct arch_moment *then)
 	uint64_t ticks = __rdtsc() - then->host_counter;
 	uint32_t khz = a->host_khz ? a->host_khz : a->tsc_khz;
 
-	return khz ? (uint64_t)((unsigned __int128)ticks * 1000000 / khz) : 0;
+	return khz ? mul_div(ticks, 1000000, khz) : 0;
 }
 
 int arch_vm_load(const struct arch *a, const struct arch_moment *now, const void *p, struct err *e)
