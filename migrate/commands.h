@@ -5,7 +5,7 @@
 #ifndef GODWIT_MIGRATE_COMMANDS_H
 #define GODWIT_MIGRATE_COMMANDS_H
 
-#include "vmm/control/server.h"
+#include "vmm/control/table.h"
 
 extern const struct control_command migrate_commands[];
 

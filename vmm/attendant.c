@@ -40,22 +40,6 @@ static void remove_leftovers(int notes_fd)
 		slots_remove_unused(dir);
 }
 
-/* How long the attending process may take to answer. */
-#define ANSWER_MS 5000
-
-int attendant_settle(int fd, struct err *e)
-{
-	struct pollfd answer = { fd, POLLIN, 0 };
-	char byte = 0;
-
-	if (fd < 0)
-		return 0;
-	if (send(fd, &byte, 1, MSG_NOSIGNAL) == 1 && poll(&answer, 1, ANSWER_MS) == 1 &&
-	    recv(fd, &byte, 1, MSG_DONTWAIT) == 1)
-		return 0;
-	return err_set(e, "the attending process has ended, or does not answer");
-}
-
 /* Passes on what has come; true when the child may have ended. All but SIGCHLD end the VM. */
 static bool pass_signals_on(struct start *s, int signal_fd, pid_t child)
 {

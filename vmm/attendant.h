@@ -18,10 +18,4 @@ int attendant_run(struct start *s);
  * somebody ends it. */
 int attendant_receive(struct start *s);
 
-/*
- * The child: returns when every signal that has reached the attending process before has been
- * passed on, so that it is pending here. -1 if the attending process has ended or does not answer.
- */
-int attendant_settle(int fd, struct err *e);
-
 #endif

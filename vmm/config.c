@@ -15,7 +15,7 @@
 #include "vmm/base/io.h"
 #include "vmm/base/options.h"
 #include "vmm/base/words.h"
-#include "vmm/config_devices.h"
+#include "vmm/config_internal.h"
 #include "vmm/dirty_ring.h"
 
 #define DEFAULT_MEMORY_BYTES (256ull << 20)
@@ -143,6 +143,29 @@ static int parse_name(struct config *c, const char *value, struct err *e)
 	return 0;
 }
 
+/* Options without a value. */
+static int parse_flag(struct config *c, int option)
+{
+	switch (option) {
+	case OPT_SAME_PATHS:
+		c->same_paths = true;
+		break;
+	case OPT_ONCE:
+		c->once = true;
+		break;
+	case OPT_PAUSED:
+		c->paused = true;
+		break;
+	case OPT_VERBOSE:
+		c->verbose = true;
+		break;
+	default:
+		c->help = true;
+		break;
+	}
+	return 0;
+}
+
 static int parse_option(struct config *c, enum config_verb verb, int option, const char *value,
 			struct err *e)
 {
@@ -185,9 +208,6 @@ static int parse_option(struct config *c, enum config_verb verb, int option, con
 		if (c->n_allow_paths == CONFIG_DEVICES_MAX)
 			return err_set(e, "more than %d directories", CONFIG_DEVICES_MAX);
 		return parse_text(&c->allow_paths[c->n_allow_paths++], value, e);
-	case OPT_SAME_PATHS:
-		c->same_paths = true;
-		return 0;
 	case OPT_MEMORY_MAX:
 		if (parse_size(value, &c->memory_max_bytes, e))
 			return -1;
@@ -197,20 +217,10 @@ static int parse_option(struct config *c, enum config_verb verb, int option, con
 			return -1;
 		c->silence_s = (uint32_t)n;
 		return 0;
-	case OPT_ONCE:
-		c->once = true;
-		return 0;
 	case OPT_USER:
 		return parse_text(&c->user, value, e);
-	case OPT_PAUSED:
-		c->paused = true;
-		return 0;
-	case OPT_VERBOSE:
-		c->verbose = true;
-		return 0;
 	default:
-		c->help = true;
-		return 0;
+		return parse_flag(c, option);
 	}
 }
 

@@ -1,9 +1,9 @@
 /*
- * The words of --disk, --net and --channel: see config_devices.h. Main thread, before anything
+ * The words of --disk, --net and --channel: see config_internal.h. Main thread, before anything
  * else. Invariant: ids differ from each other and from the machine's own nodes, so that each can
  * name a node of the tree.
  */
-#include "vmm/config_devices.h"
+#include "vmm/config_internal.h"
 
 #include <ctype.h>
 #include <stdio.h>

@@ -12,7 +12,7 @@
 
 #include "migrate/commands.h"
 #include "migrate/migration.h"
-#include "vmm/attendant.h"
+#include "vmm/attended.h"
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
 #include "vmm/control/dispatch.h"
@@ -129,7 +129,7 @@ static int on_arrived(void *arg, struct err *e)
 
 	if (vm->ended)
 		return 0;
-	if (attendant_settle(vm->attendant_fd, e))
+	if (attended_settle(vm->attendant_fd, e))
 		return -1;
 	on_signal(vm, 0);
 	/* One that was answered already, and is delivered after this. */

@@ -22,6 +22,7 @@
 #include "vmm/config.h"
 #include "vmm/control/commands.h"
 #include "vmm/control/server.h"
+#include "vmm/control/table.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
 #include "vmm/process.h"

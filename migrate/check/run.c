@@ -52,7 +52,8 @@ static void *check_thread(void *arg)
 		.in = { .limit_us = p->downtime_ms * 1000,
 			.fixed_us = EXPECT_UNKNOWN_US,
 			.throttle = parameters_may_throttle(p) || p->dirty_limit,
-			.compression = parameters_may_use_xbzrle(p) || p->compression != CODEC_PLAIN,
+			.compression = parameters_may_use_xbzrle(p) ||
+				       p->compression != CODEC_PLAIN,
 			.by_limit = p->dirty_limit,
 			.bounds = parameters_throttle_bounds(p),
 			.policy = p->has_policy ? &p->policy : NULL,

@@ -21,6 +21,7 @@
 #include "vmm/control/commands.h"
 #include "vmm/control/runtime.h"
 #include "vmm/control/server.h"
+#include "vmm/control/table.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
 #include "vmm/throttle.h"

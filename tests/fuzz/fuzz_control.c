@@ -8,6 +8,7 @@
 
 #include "vmm/base/err.h"
 #include "vmm/control/dispatch.h"
+#include "vmm/control/table.h"
 #include "vmm/control/framing.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);

@@ -9,6 +9,7 @@
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
 #include "vmm/control/dispatch.h"
+#include "vmm/control/server.h"
 #include "vmm/machine.h"
 
 static enum machine_status status_of(const struct command_context *c)
@@ -69,7 +70,7 @@ static int query_version(void *context, json_t *arguments, json_t **result, stru
 {
 	(void)context;
 	(void)arguments;
-	return pack(control_version(), result, e);
+	return pack(dispatch_version(), result, e);
 }
 
 static int query_status(void *context, json_t *arguments, json_t **result, struct err *e)

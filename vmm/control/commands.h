@@ -6,7 +6,7 @@
 #ifndef GODWIT_CONTROL_COMMANDS_H
 #define GODWIT_CONTROL_COMMANDS_H
 
-#include "vmm/control/server.h"
+#include "vmm/control/table.h"
 #include "vmm/machine.h"
 
 struct err;

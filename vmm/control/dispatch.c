@@ -10,6 +10,7 @@
 
 #include "vmm/base/err.h"
 #include "vmm/base/words.h"
+#include "vmm/control/table.h"
 #include "vmm/version.h"
 
 /* The QEMU whose dialect is spoken: clients decide by it what they may ask for. */
@@ -45,7 +46,7 @@ json_t *dispatch_text(const char *text)
 	return s;
 }
 
-json_t *control_version(void)
+json_t *dispatch_version(void)
 {
 	json_t *package = NULL, *version;
 	char text[128] = "godwit ";
@@ -59,7 +60,7 @@ json_t *control_version(void)
 
 json_t *dispatch_greeting(void)
 {
-	return json_pack("{s:{s:o,s:[]}}", "QMP", "version", control_version(), "capabilities");
+	return json_pack("{s:{s:o,s:[]}}", "QMP", "version", dispatch_version(), "capabilities");
 }
 
 static json_t *failure(const char *class, const struct err *e)

@@ -8,8 +8,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#include "vmm/control/server.h"
-
+struct control_table;
 struct err;
 
 /*
@@ -24,6 +23,9 @@ json_t *dispatch_malformed(const struct err *e);
 
 /* {"QMP": ...}: what a connection begins with. */
 json_t *dispatch_greeting(void);
+
+/* What query-version returns and the greeting contains (a new reference). */
+json_t *dispatch_version(void);
 
 /* A JSON string of any C string; bytes that are no UTF-8 become '?', each. */
 json_t *dispatch_text(const char *text);

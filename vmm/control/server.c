@@ -4,6 +4,7 @@
  * bounded, and a client that does not read at all is dropped.
  */
 #include "vmm/control/server.h"
+#include "vmm/control/table.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -10,45 +10,11 @@
 #define GODWIT_CONTROL_SERVER_H
 
 #include <jansson.h>
-#include <stdbool.h>
-#include <stdint.h>
 
 struct control;
+struct control_table;
 struct err;
 struct loop;
-
-enum control_type {
-	CONTROL_STRING,
-	CONTROL_INTEGER,
-	CONTROL_BOOLEAN,
-	CONTROL_ARRAY,
-	CONTROL_OBJECT
-};
-
-struct control_argument {
-	const char *name; /* NULL ends the list */
-	enum control_type type;
-	bool required;
-	int64_t min, max; /* integers; both 0: any */
-};
-
-/*
- * A command. `run` gets arguments that have been checked against the list (never NULL) and sets
- * *result to a new reference, or leaves it NULL for {}. -1: the sentence becomes the error's desc.
- * Runs on the loop's thread and must not wait for the guest.
- */
-struct control_command {
-	const char *name;			  /* NULL ends a table */
-	const struct control_argument *arguments; /* NULL: none */
-	/* Or, for arguments that stand in another table: gets the i-th; false after the last. */
-	bool (*argument)(size_t i, struct control_argument *out);
-	int (*run)(void *context, json_t *arguments, json_t **result, struct err *e);
-};
-
-struct control_table {
-	const struct control_command *commands;
-	void *context;
-};
 
 /*
  * Listens at `path` (mode 0600). A path that is too long for a socket, or where somebody answers,
@@ -79,8 +45,5 @@ const char *control_path(const struct control *c);
  * NULL). Events keep their order, and an event that a command caused comes before its answer.
  */
 void control_event(struct control *c, const char *event, json_t *data);
-
-/* What query-version returns and the greeting contains (a new reference). */
-json_t *control_version(void);
 
 #endif

@@ -14,7 +14,7 @@
 
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
-#include "vmm/x86_64/boot_parts.h"
+#include "vmm/x86_64/boot_internal.h"
 #include "vmm/x86_64/layout.h"
 
 #define KIB(bytes) ((bytes) >> 10)

@@ -14,7 +14,7 @@
 #include <asm/bootparam.h>
 
 #include "vmm/base/err.h"
-#include "vmm/x86_64/boot_parts.h"
+#include "vmm/x86_64/boot_internal.h"
 #include "vmm/x86_64/layout.h"
 
 #define HEADER_START	  offsetof(struct boot_params, hdr) /* 0x1f1, in the file as well */

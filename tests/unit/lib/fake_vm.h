@@ -18,6 +18,7 @@
 #include "vmm/base/err.h"
 #include "vmm/control/commands.h"
 #include "vmm/control/server.h"
+#include "vmm/control/table.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
 #include "vmm/tree.h"

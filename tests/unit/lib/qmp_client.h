@@ -5,7 +5,17 @@
 #ifndef GODWIT_TESTS_QMP_CLIENT_H
 #define GODWIT_TESTS_QMP_CLIENT_H
 
+#include <check.h>
 #include <errno.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 static int dial(const char *path)
 {

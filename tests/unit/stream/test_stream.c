@@ -189,10 +189,9 @@ END_TEST
 
 static const uint64_t two[2][2] = { { 1, 2 }, { 39, 2 } };
 
-static void bad_rest(struct maker *m, int which)
+static void bad_pages(struct maker *m, int which)
 {
 	static const uint64_t many[40][2] = { { 0, RECORD_DATA_MAX / PAGE_SIZE } };
-	uint8_t head[STATES_HEAD_BYTES] = { 0 };
 
 	switch (which) {
 	case 0:
@@ -243,6 +242,14 @@ static void bad_rest(struct maker *m, int which)
 	case 15:
 		maker_record(m, RECORD_PAGES, "short", 5);
 		break;
+	default:
+		break;
+	}
+}
+
+static void bad_rounds(struct maker *m, int which)
+{
+	switch (which) {
 	case 16:
 		maker_round_end(m, 2);
 		break;
@@ -276,6 +283,16 @@ static void bad_rest(struct maker *m, int which)
 		maker_round_end(m, 1);
 		maker_states(m, 366ull * 24 * 3600 * 1000000000);
 		break;
+	default:
+		break;
+	}
+}
+
+static void bad_rest(struct maker *m, int which)
+{
+	uint8_t head[STATES_HEAD_BYTES] = { 0 };
+
+	switch (which) {
 	case 25:
 		maker_record(m, RECORD_GO, NULL, 0);
 		break;
@@ -304,6 +321,8 @@ static void bad_rest(struct maker *m, int which)
 		maker_record(m, RECORD_STATES, head, sizeof(head));
 		break;
 	default:
+		bad_pages(m, which);
+		bad_rounds(m, which);
 		break;
 	}
 }

@@ -338,34 +338,10 @@ START_TEST(iasl_accepts_the_largest_machine)
 }
 END_TEST
 
-/* Changes a good machine in one place. */
-static void spoil(struct tree *t, int how)
+/* Changes a window of a good machine. */
+static void spoil_window(struct tree *t, int how)
 {
 	switch (how) {
-	case 0:
-		set(t, "/cpus", "count", 0);
-		return;
-	case 1:
-		set(t, "/cpus", "count", 255);
-		return;
-	case 2:
-		ck_assert_int_eq(tree_set_bytes(t, "/cpus", "count", "x", 1, NULL), 0);
-		return;
-	case 3:
-		add_device(t, "/devices/x", "floppy", 3);
-		return;
-	case 4:
-		ck_assert_int_eq(tree_set_u32(t, "/devices/x", "interrupts", 3, NULL), 0);
-		return;
-	case 5:
-		set(t, "/devices/disk0", "interrupts", 24);
-		return;
-	case 6:
-		set(t, "/devices/disk0", "interrupts", 0);
-		return;
-	case 7:
-		set(t, "/devices/disk0", "interrupts", 23);
-		return;
 	case 8:
 		set_window(t, "/devices/disk0", X86_VIRTIO_GPA, 0x100);
 		return;
@@ -403,6 +379,39 @@ static void spoil(struct tree *t, int how)
 		return;
 	}
 	ck_abort_msg("no such case");
+}
+
+/* Changes a good machine in one place. */
+static void spoil(struct tree *t, int how)
+{
+	switch (how) {
+	case 0:
+		set(t, "/cpus", "count", 0);
+		return;
+	case 1:
+		set(t, "/cpus", "count", 255);
+		return;
+	case 2:
+		ck_assert_int_eq(tree_set_bytes(t, "/cpus", "count", "x", 1, NULL), 0);
+		return;
+	case 3:
+		add_device(t, "/devices/x", "floppy", 3);
+		return;
+	case 4:
+		ck_assert_int_eq(tree_set_u32(t, "/devices/x", "interrupts", 3, NULL), 0);
+		return;
+	case 5:
+		set(t, "/devices/disk0", "interrupts", 24);
+		return;
+	case 6:
+		set(t, "/devices/disk0", "interrupts", 0);
+		return;
+	case 7:
+		set(t, "/devices/disk0", "interrupts", 23);
+		return;
+	default:
+		spoil_window(t, how);
+	}
 }
 
 START_TEST(odd_tree_is_refused)

@@ -600,6 +600,17 @@ START_TEST(damaged_elf_is_refused)
 	elf(&k);
 	k.len--;
 	assert_refused(&b, &k, "truncated");
+	bench_close(&b);
+}
+END_TEST
+
+START_TEST(elf_that_lies_where_it_cannot_is_refused)
+{
+	struct elf_parts p;
+	struct image k;
+	struct bench b;
+
+	bench_open(&b, 64 * MIB, 0);
 	elf(&k).load->p_paddr = 64 * MIB - 0x2000;
 	assert_refused(&b, &k, "needs memory from 0x3ffe000");
 	elf(&k).load->p_paddr = UINT64_MAX - 0xfff;
@@ -663,6 +674,7 @@ int main(void)
 	tcase_add_test(tc, fresh_bss_is_not_touched);
 	tcase_add_test(tc, elf32_guest_is_loaded);
 	tcase_add_test(tc, damaged_elf_is_refused);
+	tcase_add_test(tc, elf_that_lies_where_it_cannot_is_refused);
 	tcase_add_test(tc, every_truncation_is_refused);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);

@@ -4,8 +4,8 @@
  * instruction of the guest, on the thread that builds or resets the machine.
  * The rule here: nothing is written to guest memory outside a span that was claimed before.
  */
-#ifndef GODWIT_X86_64_BOOT_PARTS_H
-#define GODWIT_X86_64_BOOT_PARTS_H
+#ifndef GODWIT_X86_64_BOOT_INTERNAL_H
+#define GODWIT_X86_64_BOOT_INTERNAL_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -2,8 +2,8 @@
  * The part of config_parse() that knows devices: one function for each option that adds one, and
  * what is done when all are there. Only config.c calls these. -1 with a sentence.
  */
-#ifndef GODWIT_CONFIG_DEVICES_H
-#define GODWIT_CONFIG_DEVICES_H
+#ifndef GODWIT_CONFIG_INTERNAL_H
+#define GODWIT_CONFIG_INTERNAL_H
 
 struct config;
 struct err;
