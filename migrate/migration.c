@@ -158,8 +158,11 @@ static int open_fds(struct migration *mig, struct err *e)
 	if (mig->timeout.fd < 0)
 		err_errno(e, errno, "cannot make a timer");
 	else if (wake_init(&mig->stop_fd, e) == 0 && teller_init(&mig->teller, e) == 0) {
-		if (loop_add(mig->owner_loop, &mig->timeout, EPOLLIN, e) == 0)
-			return 0;
+		if (news_init(&mig->news, mig->owner_loop, migration_take_news, mig, e) == 0) {
+			if (loop_add(mig->owner_loop, &mig->timeout, EPOLLIN, e) == 0)
+				return 0;
+			news_free(&mig->news);
+		}
 		teller_free(&mig->teller);
 	}
 	close(mig->timeout.fd);
@@ -226,7 +229,12 @@ void migration_free(struct migration *mig)
 	migration_cancel(mig, "the VM was ended");
 	pthread_mutex_unlock(&mig->calling);
 	join(mig);
+	/* How it ended is told even if its loop has ended before. */
+	pthread_mutex_lock(&mig->calling);
+	news_deliver(&mig->news);
+	pthread_mutex_unlock(&mig->calling);
 	teller_free(&mig->teller);
+	news_free(&mig->news);
 	slots_close(&mig->slots);
 	loop_remove(mig->owner_loop, &mig->timeout);
 	close(mig->timeout.fd);
@@ -358,6 +366,7 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 		return -1;
 	mig->uri = parsed;
 	mig->destination = NULL;
+	__atomic_store_n(&mig->receives, false, __ATOMIC_RELAXED);
 	mig->used = parameters_effective(&mig->parameters);
 	mig->limits.downtime_us = mig->used.downtime_ms * 1000;
 	mig->limits.force = false;
@@ -377,6 +386,7 @@ int migration_receive(struct migration *mig, struct destination *d, bool paused,
 
 	machine_set_announce(mig->machine, &announce);
 	mig->destination = d;
+	__atomic_store_n(&mig->receives, true, __ATOMIC_RELAXED);
 	d->teller = &mig->teller;
 	mig->paused = paused;
 	destination_set_stop(d, mig->stop_fd);

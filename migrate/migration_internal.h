@@ -11,6 +11,7 @@
 #include "migrate/channel/uri.h"
 #include "migrate/guest.h"
 #include "migrate/migration.h"
+#include "migrate/news.h"
 #include "migrate/slots.h"
 #include "migrate/source/source.h"
 #include "migrate/agent/teller.h"
@@ -40,7 +41,9 @@ struct migration {
 	struct slots slots;   /* its own: by turns the owner's and the migration's thread */
 	struct err why_slots; /* why there are none */
 	struct destination *destination;
-	bool paused; /* receiving: do not let it run */
+	bool receives;	  /* atomic: the same, for those who tell the owner something */
+	struct news news; /* of one that receives: from its threads */
+	bool paused;	  /* receiving: do not let it run */
 	/* Receiving, undecided: its thread's until it is over. */
 	bool arrived_undecided, arrived_runs;
 	struct uri check_uri;
@@ -88,8 +91,11 @@ void *migration_out_thread(void *mig);
 void *migration_in_thread(void *mig);
 /* Calls fn on the owner's thread and waits for it. */
 void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *arg);
-/* migration_decided, from any thread; as teller and source call it. */
+/* migration_decided, from any thread; as teller and source call it. A source waits for its owner,
+ * one that receives does not. */
 void migration_tell_decision(void *mig, const char *action, const char *reason);
+/* Owner's thread: what a receiving migration has posted. */
+void migration_take_news(void *mig, const struct news_item *item);
 /* NULL when it cannot be had. `bind`: a local address, "": any. */
 struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
 				  struct err *e);

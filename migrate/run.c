@@ -17,7 +17,7 @@
 
 /* -- telling the owner -- */
 
-struct news {
+struct told {
 	struct migration *mig;
 	enum migration_status status;
 	uint64_t round;
@@ -26,21 +26,21 @@ struct news {
 
 static void tell_status(void *arg)
 {
-	struct news *n = arg;
+	struct told *n = arg;
 
 	migration_enter(n->mig, n->status);
 }
 
 static void tell_pass(void *arg)
 {
-	struct news *n = arg;
+	struct told *n = arg;
 
 	n->mig->events.pass(n->mig->events.arg, n->round);
 }
 
 static void tell_decision(void *arg)
 {
-	struct news *n = arg;
+	struct told *n = arg;
 
 	migration_decided(n->mig, n->action, n->reason);
 }
@@ -58,7 +58,7 @@ void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *ar
  */
 static void set_status(struct migration *mig, enum migration_status s)
 {
-	struct news n = { .mig = mig, .status = s };
+	struct told n = { .mig = mig, .status = s };
 
 	migration_call_owner(mig, tell_status, &n);
 }
@@ -77,7 +77,7 @@ static void on_phase(void *arg, enum source_phase p)
 static void on_round(void *arg, uint64_t round)
 {
 	struct migration *mig = arg;
-	struct news n = { .mig = mig, .round = round };
+	struct told n = { .mig = mig, .round = round };
 
 	migration_call_owner(mig, tell_pass, &n);
 }
@@ -85,9 +85,22 @@ static void on_round(void *arg, uint64_t round)
 void migration_tell_decision(void *arg, const char *action, const char *reason)
 {
 	struct migration *mig = arg;
-	struct news n = { .mig = mig, .action = action, .reason = reason };
+	struct told n = { .mig = mig, .action = action, .reason = reason };
 
-	migration_call_owner(mig, tell_decision, &n);
+	if (__atomic_load_n(&mig->receives, __ATOMIC_RELAXED))
+		news_post_decision(&mig->news, action, reason);
+	else
+		migration_call_owner(mig, tell_decision, &n);
+}
+
+void migration_take_news(void *arg, const struct news_item *item)
+{
+	struct migration *mig = arg;
+
+	if (item->is_status)
+		migration_enter(mig, item->status);
+	else
+		migration_decided(mig, item->action, item->reason);
 }
 
 /* From here on no cancel is taken. */
@@ -124,6 +137,8 @@ static int on_arrived(void *arg, struct err *e)
 {
 	struct migration *mig = arg;
 
+	/* What was posted before the guest runs is told before that. */
+	news_deliver(&mig->news);
 	if (mig->events.arrived && mig->events.arrived(mig->events.arg, e))
 		return -1;
 	if (on_commit(mig, e) == 0)
@@ -282,12 +297,14 @@ void *migration_in_thread(void *arg)
 
 	d->commit = on_arrived;
 	d->commit_arg = mig;
-	set_status(mig, MIGRATION_ACTIVE);
+	news_post_status(&mig->news, MIGRATION_ACTIVE);
 	rc = destination_receive(d, &mig->guest.guest, &mig->stats, &e) ||
 	     destination_start(d, mig->paused, &e);
 	mig->arrived_undecided = rc && d->undecided;
 	mig->arrived_runs = d->run && !mig->paused;
 	destination_free(d);
-	set_status(mig, outcome(mig, rc, &e));
+	/* Last of all: the owner may begin anew as soon as it hears of the end, and joins this
+	 * thread then. */
+	news_post_status(&mig->news, outcome(mig, rc, &e));
 	return NULL;
 }
