@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "migrate/policy/rate.h"
 #include "vmm/base/math.h"
 
 /* In a window with less sent than this nothing can be said. */
@@ -74,7 +75,7 @@ static struct converge_mark mark(const struct converge_sample *s)
 /* Bytes a second since then that became dirty again. */
 static uint64_t dirtied(const struct converge_mark *from, const struct converge_sample *s)
 {
-	return mul_div(s->again_bytes - from->again, 1000000, s->now_us - from->us + 1);
+	return rate_per_second(s->again_bytes - from->again, s->now_us - from->us);
 }
 
 /* More is dirtied than may be: the share that is left to the guest, from what came of this one. */

@@ -26,14 +26,14 @@ static uint64_t scale(uint64_t a, uint64_t b, uint64_t c)
 	return min_u64(mul_div(a, b, c), US_MAX);
 }
 
-struct course {
+struct outcome {
 	bool ends;
 	uint64_t total_us, pause_us;
 	uint64_t steady_bytes; /* of one that does not end: what each round leaves */
 };
 
 /* Goes through the rounds at these rates. */
-static struct course go(const struct forecast_input *in, uint64_t send, uint64_t dirty)
+static struct outcome go(const struct forecast_input *in, uint64_t send, uint64_t dirty)
 {
 	uint64_t set = in->working_set_bytes ? in->working_set_bytes : UINT64_MAX;
 	struct switchover_input s = { .remaining_bytes = in->remaining_bytes,
@@ -41,7 +41,7 @@ static struct course go(const struct forecast_input *in, uint64_t send, uint64_t
 				      .rate_bytes = send,
 				      .fixed_us = in->fixed_us,
 				      .limit_us = in->limit_us };
-	struct course c = { 0 };
+	struct outcome c = { 0 };
 	unsigned int round;
 
 	for (round = 0; round < ROUNDS_MAX; round++) {
@@ -55,8 +55,8 @@ static struct course go(const struct forecast_input *in, uint64_t send, uint64_t
 			return c;
 		}
 		next = scale(dirty, us, 1000000);
-		next = next < set ? next : set;
-		c.total_us = c.total_us + us < US_MAX ? c.total_us + us : US_MAX;
+		next = min_u64(next, set);
+		c.total_us = min_u64(c.total_us + us, US_MAX);
 		s.previous_remaining_bytes = s.remaining_bytes;
 		s.remaining_bytes = next;
 		/* It stays so from here on, or grows. */
@@ -71,7 +71,7 @@ static struct course go(const struct forecast_input *in, uint64_t send, uint64_t
 
 /* The least throttle with which it ends; more than the maximum: none does. */
 static unsigned int least_throttle(const struct forecast_input *in, uint64_t send,
-				   struct course *out)
+				   struct outcome *out)
 {
 	unsigned int pct;
 
@@ -173,7 +173,7 @@ void forecast_say_no(const struct forecast_input *in, const struct forecast_help
 
 /* -- the answer -- */
 
-static void say_yes(const struct forecast_input *in, const struct course *c, unsigned int throttle,
+static void say_yes(const struct forecast_input *in, const struct outcome *c, unsigned int throttle,
 		    bool compression, struct forecast *f)
 {
 	f->converges = FORECAST_YES;
@@ -183,10 +183,10 @@ static void say_yes(const struct forecast_input *in, const struct course *c, uns
 	forecast_say_yes(in, compression, f);
 }
 
-static void say_no(const struct forecast_input *in, const struct course *c, uint64_t faster,
+static void say_no(const struct forecast_input *in, const struct outcome *c, uint64_t faster,
 		   struct forecast *f)
 {
-	struct course slowed;
+	struct outcome slowed;
 	unsigned int pct = in->throttle ? THROTTLE_MAX_PCT + 1
 					: least_throttle(in, in->send_bytes, &slowed);
 	struct forecast_help help = {
@@ -209,7 +209,7 @@ void forecast_make(const struct forecast_input *in, struct forecast *out)
 	unsigned int pct = in->compressed_pct && in->compressed_pct < 100 ? in->compressed_pct
 									  : 100;
 	uint64_t faster = scale(in->send_bytes, 100, pct);
-	struct course plain, c;
+	struct outcome plain, c;
 	unsigned int throttle;
 
 	*out = (struct forecast){ .converges = FORECAST_UNKNOWN };

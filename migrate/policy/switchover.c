@@ -2,6 +2,7 @@
  * The decision to park the guest: see switchover.h.
  */
 #include "migrate/policy/switchover.h"
+
 #include "vmm/base/math.h"
 
 /* What is sent in so short a time is not worth another round. */

@@ -9,7 +9,6 @@
 
 #include "migrate/agent/teller.h"
 #include "migrate/source/rounds.h"
-#include "migrate/source/source.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 

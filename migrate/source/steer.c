@@ -7,7 +7,6 @@
 
 #include "migrate/agent/teller.h"
 #include "migrate/policy/forecast.h"
-#include "migrate/source/source.h"
 #include "migrate/source/source_internal.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
