@@ -209,6 +209,21 @@ bool parameters_may_throttle(const struct migration_parameters *p)
 	return p->auto_converge || (p->has_policy && p->policy.auto_convergence);
 }
 
+bool parameters_may_slow(const struct migration_parameters *p)
+{
+	return parameters_may_throttle(p) || p->dirty_limit;
+}
+
+uint64_t parameters_least_dirty_bytes(const struct migration_parameters *p)
+{
+	return p->vcpu_dirty_limit << 20;
+}
+
+int parameters_level(const struct migration_parameters *p)
+{
+	return (int)(p->compression == CODEC_ZLIB ? p->zlib_level : p->zstd_level);
+}
+
 bool parameters_may_use_xbzrle(const struct migration_parameters *p)
 {
 	return p->xbzrle || (p->has_policy && p->policy.compression);

@@ -107,6 +107,12 @@ int parameter_set_switch(const struct parameter *r, struct migration_parameters 
 /* Without the parts of the policy that a parameter overrules. */
 struct migration_parameters parameters_effective(const struct migration_parameters *p);
 bool parameters_may_throttle(const struct migration_parameters *p);
+/* By the throttle, or by a limit of what each vCPU dirties. */
+bool parameters_may_slow(const struct migration_parameters *p);
+/* What each vCPU may dirty in a second in any case. */
+uint64_t parameters_least_dirty_bytes(const struct migration_parameters *p);
+/* Of the compression that is set. */
+int parameters_level(const struct migration_parameters *p);
 bool parameters_may_use_xbzrle(const struct migration_parameters *p);
 struct converge_bounds parameters_throttle_bounds(const struct migration_parameters *p);
 

@@ -51,7 +51,7 @@ static void *check_thread(void *arg)
 		.bandwidth = p->bandwidth,
 		.in = { .limit_us = p->downtime_ms * 1000,
 			.fixed_us = EXPECT_UNKNOWN_US,
-			.throttle = parameters_may_throttle(p) || p->dirty_limit,
+			.throttle = parameters_may_slow(p),
 			.compression = parameters_may_use_xbzrle(p) ||
 				       p->compression != CODEC_PLAIN,
 			.by_limit = p->dirty_limit,
@@ -61,7 +61,7 @@ static void *check_thread(void *arg)
 			.timeout_action = p->timeout_action },
 	};
 	/* Who writes is not known yet: each of them may dirty that much in any case. */
-	c->in.bounds.least_bytes = (p->vcpu_dirty_limit << 20) * mig->guest.guest.n_vcpus;
+	c->in.bounds.least_bytes = parameters_least_dirty_bytes(p) * mig->guest.guest.n_vcpus;
 	c->channel = migration_connect(mig, &mig->check_uri, p->bind, &e);
 	if (c->channel && check_run(c, &e) == 0)
 		n.status = CHECK_COMPLETED;

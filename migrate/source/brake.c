@@ -19,8 +19,9 @@ static unsigned int n_vcpus(const struct source *s)
 static uint64_t limit_of_each(const struct source *s)
 {
 	uint64_t each = s->brake.limit_bytes / (s->brake.writers ? s->brake.writers : 1);
+	uint64_t least = parameters_least_dirty_bytes(&s->parameters);
 
-	return each > s->least_dirty_bytes ? each : s->least_dirty_bytes;
+	return each > least ? each : least;
 }
 
 static void apply(struct source *s)

@@ -113,12 +113,12 @@ static int alloc_pending(struct source *s, struct err *e)
 
 static int make_cache(struct source *s, struct err *e)
 {
-	if (!s->xbzrle || s->cold)
+	if (!parameters_may_use_xbzrle(&s->parameters) || s->cold)
 		return 0;
 	s->cache = malloc(sizeof(*s->cache));
 	if (!s->cache)
 		return err_set(e, "out of memory");
-	if (page_cache_init(s->cache, s->xbzrle_cache_bytes, e) == 0)
+	if (page_cache_init(s->cache, s->parameters.xbzrle_cache_bytes, e) == 0)
 		return 0;
 	free(s->cache);
 	s->cache = NULL;
@@ -130,8 +130,9 @@ static int open_lanes(struct source *s, struct err *e)
 {
 	struct writer writers[LANES_MAX] = { s->lanes.lane[0].writer };
 	struct channel *channels[LANES_MAX] = { s->channel };
-	struct lanes_codecs codecs = { .rest = s->compression ? s->compression : CODEC_PLAIN,
-				       .level = s->level,
+	const struct migration_parameters *p = &s->parameters;
+	struct lanes_codecs codecs = { .rest = p->compression ? p->compression : CODEC_PLAIN,
+				       .level = parameters_level(p),
 				       .decision = s->events.decision,
 				       .arg = s->events.arg };
 	unsigned int i;

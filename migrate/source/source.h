@@ -12,6 +12,7 @@
 #include "migrate/source/brake.h"
 #include "migrate/policy/expect.h"
 #include "migrate/guest.h"
+#include "migrate/parameters.h"
 #include "migrate/source/dirty_rate.h"
 #include "migrate/source/lanes.h"
 #include "migrate/source/link.h"
@@ -59,16 +60,10 @@ struct source {
 	bool cold;		 /* to a file: the guest is parked from the start, nobody answers */
 	int stop_fd;
 	struct source_limits *limits; /* a policy raises the downtime */
-	bool auto_converge, xbzrle;   /* may be used */
-	bool dirty_limit;	      /* as auto_converge, by a limit of what each vCPU dirties */
-	uint64_t least_dirty_bytes;   /* that each may dirty in a second in any case */
-	struct converge_bounds throttle;
-	bool patient;	       /* a timeout decides if the downtime limit cannot be kept */
+	/* Those that cannot change while it runs; `limits` has the others. */
+	struct migration_parameters parameters;
 	struct teller *teller; /* NULL: the guest's agent is told nothing */
 	bool guest_events;     /* it is told of this migration */
-	uint64_t xbzrle_cache_bytes;
-	enum pages_codec compression; /* that may be used; 0 or CODEC_PLAIN: none */
-	int level;
 	struct stats *stats;
 	struct source_events events;
 

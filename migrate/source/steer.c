@@ -40,7 +40,7 @@ void steer_say_unkeepable(struct source *s)
 
 	if (s->steer.course.policy)
 		then = "the policy decides what is done about it";
-	else if (s->patient)
+	else if (timeout_is_set(&s->parameters.timeout))
 		then = "the timeout decides what is done about it";
 	if (expect_unkeepable(&s->expect, link_rate(&s->link, clock_us()), limit_us(s),
 			      s->guest->n_vcpus, then, reason, sizeof(reason)))
@@ -72,7 +72,7 @@ struct course_figures steer_figures(const struct source *s, uint64_t remaining_p
 		.rate_bytes = rate,
 		.fixed_us = expect_fixed_us(&s->expect, rate),
 		.limit_us = limit_us(s),
-		.timed = s->patient,
+		.timed = timeout_is_set(&s->parameters.timeout),
 		.forced = steer_forced(s),
 		.agent_busy = s->guest_events && teller_busy(s->teller),
 	};
@@ -105,8 +105,8 @@ static void say_forecast(struct source *s, const struct course_figures *f, uint6
 		.limit_us = limit,
 		.fixed_us = f->fixed_us,
 		.saturated = saturated,
-		.throttle = s->auto_converge || s->dirty_limit,
-		.compression = s->xbzrle,
+		.throttle = parameters_may_slow(&s->parameters),
+		.compression = parameters_may_use_xbzrle(&s->parameters),
 	};
 	struct forecast out;
 

@@ -25,7 +25,8 @@
 void watch_rest(struct source *s)
 {
 	brake_release(s);
-	s->watch.converge = (struct converge){ .bounds = s->throttle, .by_limit = s->dirty_limit };
+	s->watch.converge = (struct converge){ .bounds = parameters_throttle_bounds(&s->parameters),
+					       .by_limit = s->parameters.dirty_limit };
 	dirty_rate_restart(&s->dirty_rate);
 }
 
@@ -148,7 +149,7 @@ void watch_defer(struct source *s, const struct chunk *c)
 /* The first round says nothing about the next ones. */
 static bool may_slow(const struct source *s)
 {
-	return (s->auto_converge || s->dirty_limit) && stats_get(&s->stats->round) > 1;
+	return parameters_may_slow(&s->parameters) && stats_get(&s->stats->round) > 1;
 }
 
 /* Pages that are dirty and that this round will not send. */
@@ -184,7 +185,7 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 
 	if (limit > fixed)
 		sample.fit_bytes = mul_div(limit - fixed, rate, 1000000);
-	w->converge.bounds.least_bytes = s->least_dirty_bytes *
+	w->converge.bounds.least_bytes = parameters_least_dirty_bytes(&s->parameters) *
 					 (s->brake.writers ? s->brake.writers : 1);
 	if (!converge_add(&w->converge, &sample, reason, sizeof(reason)))
 		return;

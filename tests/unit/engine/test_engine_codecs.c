@@ -34,10 +34,10 @@ static void check_moved(struct rig *r)
 
 static void use_codecs(struct rig *r, int i)
 {
-	r->source.xbzrle = codecs[i].xbzrle;
-	r->source.xbzrle_cache_bytes = 8u << 20;
-	r->source.compression = codecs[i].rest;
-	r->source.level = 1;
+	r->source.parameters.xbzrle = codecs[i].xbzrle;
+	r->source.parameters.xbzrle_cache_bytes = 8u << 20;
+	r->source.parameters.compression = codecs[i].rest;
+	r->source.parameters.zlib_level = r->source.parameters.zstd_level = 1;
 }
 
 START_TEST(memory_of_a_writing_guest_arrives_identical_in_each_codec)
@@ -53,7 +53,7 @@ START_TEST(memory_of_a_writing_guest_arrives_identical_in_each_codec)
 	r.limits.bandwidth = 20u << 20;
 	rig_run(&r);
 	check_moved(&r);
-	if (r.source.xbzrle) {
+	if (r.source.parameters.xbzrle) {
 		/* Words here and there: what was sent before shrinks. */
 		ck_assert_uint_gt(r.source_stats.xbzrle_pages, 0);
 		ck_assert_uint_lt(r.source_stats.xbzrle_bytes,
@@ -79,7 +79,7 @@ START_TEST(cache_smaller_than_what_is_written_to_harms_nothing)
 
 	rig_init(&r, RIG_TCP);
 	use_codecs(&r, 0);
-	r.source.xbzrle_cache_bytes = 1u << 20;
+	r.source.parameters.xbzrle_cache_bytes = 1u << 20;
 	r.src->writers = 3;
 	r.src->writer_pages = 5000;
 	r.limits.bandwidth = 20u << 20;
@@ -96,7 +96,7 @@ END_TEST
 static void flat_out(struct rig *r)
 {
 	rig_init(r, RIG_TCP);
-	r->source.auto_converge = true;
+	r->source.parameters.auto_converge = true;
 	r->src->writers = 2;
 	r->src->writer_pages = 1500;
 	r->limits.bandwidth = 10u << 20;
@@ -175,8 +175,8 @@ START_TEST(guest_is_slowed_by_a_dirty_limit_and_nothing_else)
 	struct rig r;
 
 	two_vcpus(&r);
-	r.source.dirty_limit = true;
-	r.source.auto_converge = _i;
+	r.source.parameters.dirty_limit = true;
+	r.source.parameters.auto_converge = _i;
 	rig_run(&r);
 	check_moved(&r);
 	ck_assert_uint_gt(r.src->dirty_limits, 0);
@@ -193,11 +193,11 @@ START_TEST(slowed_guest_is_at_full_speed_after_a_failure_or_a_cancel)
 
 	flat_out(&r);
 	r.limits.downtime_us = 0; /* it would go on for long */
-	r.source.throttle.max = 300;
-	r.source.dirty_limit = _i > 1;
+	r.source.parameters.throttle_max = 30;
+	r.source.parameters.dirty_limit = _i > 1;
 	r.src->guest.vcpu_dirty_known = _i > 1;
 	/* More than what would be enough. */
-	r.source.least_dirty_bytes = 100u << 20;
+	r.source.parameters.vcpu_dirty_limit = 100;
 	rig_start(&r);
 	RIG_AWAIT(__atomic_load_n(&r.src->permille, __ATOMIC_RELAXED) ||
 		  __atomic_load_n(&r.src->dirty_limit, __ATOMIC_RELAXED));

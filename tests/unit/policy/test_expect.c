@@ -208,7 +208,7 @@ START_TEST(timeout_decides_when_states_alone_exceed_the_limit)
 
 	init(&r, 30000, 50000);
 	r.limits.downtime_us = 60000;
-	r.source.patient = true;
+	r.source.parameters.timeout.total_s = 1000;
 	r.on_round = after_three_rounds;
 	rig_run(&r);
 	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
