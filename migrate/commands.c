@@ -118,13 +118,13 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 	*result = o;
 	if (!o)
 		return err_set(e, "out of memory");
-	if (r.status == MIGRATION_NONE)
+	if (r.status == PHASE_NONE)
 		return 0;
-	json_object_set_new(o, "status", json_string(migration_status_name(r.status)));
+	json_object_set_new(o, "status", json_string(phase_name(r.status)));
 	json_object_set_new(o, "total-time", number(r.total_ms));
 	json_object_set_new(o, "setup-time", number(r.stats.setup_us / 1000));
 	json_object_set_new(o, "expected-downtime", number((r.stats.expected_us + 999) / 1000));
-	if (r.status == MIGRATION_COMPLETED && r.stats.downtime_us)
+	if (r.status == PHASE_COMPLETED && r.stats.downtime_us)
 		json_object_set_new(o, "downtime", number((r.stats.downtime_us + 999) / 1000));
 	if (r.stats.throttle_permille)
 		json_object_set_new(o, "cpu-throttle-percentage",
@@ -146,7 +146,7 @@ static int query_migrate(void *context, json_t *arguments, json_t **result, stru
 	json_object_set_new(o, "x-godwit-max-bandwidth", number(r.parameters.bandwidth));
 	if (r.policy[0])
 		json_object_set_new(o, "x-godwit-policy", dispatch_text(r.policy));
-	if (r.status == MIGRATION_UNDECIDED)
+	if (r.status == PHASE_UNDECIDED)
 		json_object_set_new(o, "x-godwit-undecided", json_true());
 	if (r.waiting[0])
 		json_object_set_new(o, "x-godwit-waiting", dispatch_text(r.waiting));

@@ -22,27 +22,14 @@
 /* How often one looks for progress; a few times in a second, as that is the least to wait for. */
 #define PROGRESS_LOOK_US 300000u
 
-static const char *const names[] = {
-	[MIGRATION_NONE] = "none",
-	[MIGRATION_SETUP] = "setup",
-	[MIGRATION_ACTIVE] = "active",
-	[MIGRATION_DEVICE] = "device",
-	[MIGRATION_COMPLETED] = "completed",
-	[MIGRATION_FAILED] = "failed",
-	[MIGRATION_CANCELLING] = "cancelling",
-	[MIGRATION_CANCELLED] = "cancelled",
-	[MIGRATION_UNDECIDED] = "x-godwit-undecided",
-};
-
-const char *migration_status_name(enum migration_status s)
+static enum phase phase_now(struct migration *mig)
 {
-	return names[s];
-}
+	enum phase p;
 
-bool migration_status_under_way(enum migration_status s)
-{
-	return s == MIGRATION_SETUP || s == MIGRATION_ACTIVE || s == MIGRATION_DEVICE ||
-	       s == MIGRATION_CANCELLING;
+	pthread_mutex_lock(&mig->lock);
+	p = mig->phase;
+	pthread_mutex_unlock(&mig->lock);
+	return p;
 }
 
 /* -- the time limit -- */
@@ -84,14 +71,11 @@ void migration_decided(struct migration *mig, const char *action, const char *re
 /* By force only what has begun can be finished. */
 static void time_is_over(struct migration *mig, const char *why)
 {
-	enum migration_status now;
+	enum phase now = phase_now(mig);
 
-	pthread_mutex_lock(&mig->lock);
-	now = mig->status;
-	pthread_mutex_unlock(&mig->lock);
-	if (mig->parameters.timeout_action == TIMEOUT_FORCE && now == MIGRATION_DEVICE)
+	if (mig->parameters.timeout_action == TIMEOUT_FORCE && now == PHASE_SWITCHOVER)
 		return;
-	if (mig->parameters.timeout_action == TIMEOUT_FORCE && now == MIGRATION_ACTIVE) {
+	if (mig->parameters.timeout_action == TIMEOUT_FORCE && now == PHASE_PRECOPY) {
 		__atomic_store_n(&mig->limits.force, true, __ATOMIC_RELAXED);
 		migration_decided(mig, "force", why);
 		return;
@@ -121,19 +105,16 @@ static void on_timeout(void *arg, uint32_t events)
 		arm_timeout(mig, migration_under_way(mig) && !mig->destination);
 }
 
-void migration_enter(struct migration *mig, enum migration_status s)
+void migration_enter(struct migration *mig, enum phase s)
 {
 	bool changed;
 
 	pthread_mutex_lock(&mig->lock);
-	changed = mig->status != s &&
-		  !(mig->status == MIGRATION_CANCELLING && migration_status_under_way(s));
-	if (changed)
-		mig->status = s;
+	changed = phase_step(&mig->phase, s);
 	pthread_mutex_unlock(&mig->lock);
 	if (!changed)
 		return;
-	if (!migration_status_under_way(s))
+	if (!phase_under_way(s))
 		arm_timeout(mig, false);
 	mig->events.status(mig->events.arg, s);
 }
@@ -262,12 +243,7 @@ void migration_set_parameters(struct migration *mig, const struct migration_para
 
 bool migration_under_way(struct migration *mig)
 {
-	bool yes;
-
-	pthread_mutex_lock(&mig->lock);
-	yes = migration_status_under_way(mig->status);
-	pthread_mutex_unlock(&mig->lock);
-	return yes;
+	return phase_under_way(phase_now(mig));
 }
 
 int migration_start_thread(struct migration *mig, void *(*thread)(void *), struct err *e)
@@ -296,37 +272,33 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 	memset(&mig->source, 0, sizeof(mig->source));
 	memset(&mig->progress, 0, sizeof(mig->progress));
 	mig->error.text[0] = mig->cancel_reason.text[0] = mig->waiting[0] = 0;
-	mig->committed = mig->arrived_undecided = false;
 	mig->start_us = clock_us();
 	mig->end_us = 0;
-	mig->status = MIGRATION_SETUP;
-	mig->events.status(mig->events.arg, MIGRATION_SETUP);
-	if (migration_start_thread(mig, thread, e)) {
-		mig->status = MIGRATION_NONE;
-		return -1;
-	}
-	return 0;
+	mig->owner = OWNER_SOURCE;
+	migration_enter(mig, PHASE_SETUP);
+	if (migration_start_thread(mig, thread, e) == 0)
+		return 0;
+	phase_step(&mig->phase, PHASE_NONE);
+	return -1;
 }
 
 /* Whether this VM could be migrated now, and nothing is under way. */
 int migration_check_free(struct migration *mig, struct err *e)
 {
-	enum migration_status now;
+	enum phase now;
 	enum machine_status s;
 
 	if (!mig->machine)
 		return err_set(e, "the VM cannot be migrated: its guest has not arrived yet "
 				  "(inmigrate)");
 	s = machine_status(mig->machine);
-	pthread_mutex_lock(&mig->lock);
-	now = mig->status;
-	pthread_mutex_unlock(&mig->lock);
-	if (migration_status_under_way(now))
+	now = phase_now(mig);
+	if (phase_under_way(now))
 		return err_set(e, "a migration of this VM is under way already");
 	if (migration_is_checking(mig))
 		return err_set(e, "a check of this VM is under way: it takes a few seconds, and a "
 				  "cancel ends it");
-	if (now == MIGRATION_UNDECIDED)
+	if (now == PHASE_UNDECIDED)
 		return err_set(e, "it is undecided where the guest of this VM runs: see godwit "
 				  "resume --force");
 	if (s != MACHINE_RUNNING && s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH &&
@@ -401,10 +373,8 @@ bool migration_cancel(struct migration *mig, const char *why)
 	if (mig->check_status == CHECK_ACTIVE && !mig->check_cancelled) {
 		mig->check_cancelled = stop = true;
 		snprintf(mig->check_error.text, sizeof(mig->check_error.text), "%s", why);
-	} else if (migration_status_under_way(mig->status) && mig->status != MIGRATION_CANCELLING &&
-		   !mig->committed) {
+	} else if (mig->owner == OWNER_SOURCE && phase_step(&mig->phase, PHASE_CANCELLING)) {
 		tell_it = stop = true;
-		mig->status = MIGRATION_CANCELLING;
 		snprintf(mig->cancel_reason.text, sizeof(mig->cancel_reason.text), "%s", why);
 	}
 	pthread_mutex_unlock(&mig->lock);
@@ -412,8 +382,16 @@ bool migration_cancel(struct migration *mig, const char *why)
 		return false;
 	wake_signal(mig->stop_fd);
 	if (tell_it)
-		mig->events.status(mig->events.arg, MIGRATION_CANCELLING);
+		mig->events.status(mig->events.arg, PHASE_CANCELLING);
 	return true;
+}
+
+/* A person has decided. */
+static void hand(struct migration *mig, enum owner owner)
+{
+	pthread_mutex_lock(&mig->lock);
+	phase_hand(&mig->owner, owner);
+	pthread_mutex_unlock(&mig->lock);
 }
 
 /* The same for a guest that has arrived. */
@@ -425,13 +403,14 @@ static int force_arrived(struct migration *mig, struct err *e)
 		machine_release(mig->machine);
 		return -1;
 	}
-	migration_enter(mig, MIGRATION_COMPLETED);
+	hand(mig, OWNER_DESTINATION);
+	migration_enter(mig, PHASE_COMPLETED);
 	return 0;
 }
 
 int migration_force_resume(struct migration *mig, struct err *e)
 {
-	if (mig->status != MIGRATION_UNDECIDED)
+	if (phase_now(mig) != PHASE_UNDECIDED)
 		return err_set(e, "there is nothing to force: it is known where the guest runs");
 	/* While the other side holds what only one may have, nothing changes here. */
 	if (machine_acquire(mig->machine, e)) {
@@ -440,14 +419,15 @@ int migration_force_resume(struct migration *mig, struct err *e)
 	}
 	if (mig->destination)
 		return force_arrived(mig, e);
+	hand(mig, OWNER_SOURCE);
 	machine_log_stop(mig->machine);
 	/* If it cannot run it is here all the same, paused, and nobody else's any more. */
 	if (machine_unhold(mig->machine, e)) {
-		migration_enter(mig, MIGRATION_FAILED);
+		migration_enter(mig, PHASE_FAILED);
 		return err_context(e, "the guest is here again, and paused");
 	}
 	teller_want(&mig->teller, GUEST_AFTER_MIGRATION);
-	migration_enter(mig, MIGRATION_FAILED);
+	migration_enter(mig, PHASE_FAILED);
 	return 0;
 }
 
@@ -458,10 +438,10 @@ void migration_query(struct migration *mig, struct migration_report *out)
 
 	*out = (struct migration_report){ 0 };
 	pthread_mutex_lock(&mig->lock);
-	out->status = mig->status;
+	out->status = mig->phase;
 	memcpy(out->error, mig->error.text, sizeof(out->error));
 	memcpy(out->waiting, mig->waiting, sizeof(out->waiting));
-	if (mig->status != MIGRATION_NONE) {
+	if (mig->phase != PHASE_NONE) {
 		end = mig->end_us ? mig->end_us : clock_us();
 		out->total_ms = (end - mig->start_us) / 1000;
 	}
@@ -478,9 +458,8 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	out->n_vcpus = mig->guest.guest.n_vcpus;
 	out->vcpu_dirty_known = mig->guest.guest.vcpu_dirty_known && !mig->destination;
 	out->incoming = mig->destination;
-	out->rate_bytes = migration_status_under_way(out->status) ? stats_rate(st, clock_us())
-								  : st->send_rate;
+	out->rate_bytes = phase_under_way(out->status) ? stats_rate(st, clock_us()) : st->send_rate;
 	/* One that was too short to measure a round, or not measured here. */
-	if (!migration_status_under_way(out->status) && !out->rate_bytes && out->total_ms)
+	if (!phase_under_way(out->status) && !out->rate_bytes && out->total_ms)
 		out->rate_bytes = st->data_bytes * 1000 / out->total_ms;
 }

@@ -1,13 +1,6 @@
 /*
  * The migrations of one machine as its owner sees them: parameters, start, cancel, questions, the
  * end. One after the other; the work is done on a thread of its own, "migrate".
- *
- *     none --> setup --> active --> device --> completed
- *                 \---------\----------\--> failed, cancelled    (the guest goes on at the source)
- *                                       \--> undecided           (after GO, without RUNNING)
- *
- * The statuses are QEMU's, but for undecided, which QEMU does not know: QMP calls it
- * "x-godwit-undecided".
  */
 #ifndef GODWIT_MIGRATE_MIGRATION_H
 #define GODWIT_MIGRATE_MIGRATION_H
@@ -16,6 +9,7 @@
 #include <stdint.h>
 
 #include "migrate/check/check.h"
+#include "migrate/phase.h"
 #include "migrate/parameters.h"
 #include "migrate/stats.h"
 
@@ -26,24 +20,9 @@ struct loop;
 struct machine;
 struct migration;
 
-enum migration_status {
-	MIGRATION_NONE,
-	MIGRATION_SETUP,
-	MIGRATION_ACTIVE,
-	MIGRATION_DEVICE, /* the guest is parked */
-	MIGRATION_COMPLETED,
-	MIGRATION_FAILED,
-	MIGRATION_CANCELLING,
-	MIGRATION_CANCELLED,
-	MIGRATION_UNDECIDED,
-};
-
-/* QEMU's MigrationStatus names. */
-const char *migration_status_name(enum migration_status s);
-
 /* Called on the owner's thread. */
 struct migration_events {
-	void (*status)(void *arg, enum migration_status s);
+	void (*status)(void *arg, enum phase s);
 	void (*pass)(void *arg, uint64_t round);
 	void (*decision)(void *arg, const char *action, const char *reason);
 	/* The guest is no longer here: `where` names the place. */
@@ -97,7 +76,7 @@ int migration_force_resume(struct migration *mig, struct err *e);
 
 /* What query-migrate tells. Times in ms, since the start. */
 struct migration_report {
-	enum migration_status status;
+	enum phase status;
 	char error[512]; /* of a failed one, else "" */
 	char uri[512];
 	char waiting[512]; /* why it has not begun yet, else "" */

@@ -41,18 +41,17 @@ struct migration {
 	struct slots slots;   /* its own: by turns the owner's and the migration's thread */
 	struct err why_slots; /* why there are none */
 	struct destination *destination;
-	bool receives;	  /* atomic: the same, for those who tell the owner something */
-	struct news news; /* of one that receives: from its threads */
-	bool paused;	  /* receiving: do not let it run */
-	/* Receiving, undecided: its thread's until it is over. */
-	bool arrived_undecided, arrived_runs;
+	bool receives;	   /* atomic: the same, for those who tell the owner something */
+	struct news news;  /* of one that receives: from its threads */
+	bool paused;	   /* receiving: do not let it run */
+	bool arrived_runs; /* receiving: the guest is to run; the thread's until it is over */
 	struct uri check_uri;
 	struct migration_parameters checked; /* by the one under way: constant for its thread */
 	struct check check;		     /* its thread's until it is over */
 
 	pthread_mutex_t lock;
-	enum migration_status status;
-	bool committed; /* GO is on its way: no cancel any more */
+	enum phase phase;
+	enum owner owner; /* not the source: GO is on its way, and no cancel is taken */
 	struct err error, cancel_reason;
 	uint64_t start_us, end_us;
 	char waiting[512]; /* for what, before it began; "": not */
@@ -69,8 +68,6 @@ struct migration {
 
 /* -- migration.c: the owner's thread -- */
 
-/* Between its start and its end. */
-bool migration_status_under_way(enum migration_status s);
 /* That too, and whether the machine is as its tree says, which others will build it from. */
 int migration_check_machine(struct migration *mig, struct err *e);
 /* Whether one with the present parameters could be: what is known before it begins. */
@@ -78,9 +75,9 @@ int migration_check_parameters(struct migration *mig, struct err *e);
 /* Nothing is left of the thread before: of a migration or of a check. */
 void migration_end_before(struct migration *mig);
 int migration_start_thread(struct migration *mig, void *(*thread)(void *), struct err *e);
-/* The status is changed and told. Only forward: a cancel that came in between is not overwritten
- * by the next phase. */
-void migration_enter(struct migration *mig, enum migration_status s);
+/* Takes the step, if it is legal (phase.h), and tells of it: after a cancel nothing but an end is.
+ */
+void migration_enter(struct migration *mig, enum phase s);
 /* The guest is no longer here. */
 void migration_left(void *mig);
 void migration_decided(struct migration *mig, const char *action, const char *reason);

@@ -38,7 +38,7 @@ static void post(struct news *n, const struct news_item *item, unsigned int max)
 	wake_signal(n->watch.fd);
 }
 
-void news_post_status(struct news *n, enum migration_status s)
+void news_post_status(struct news *n, enum phase s)
 {
 	post(n, &(struct news_item){ .is_status = true, .status = s }, NEWS_MAX);
 }

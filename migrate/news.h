@@ -23,7 +23,7 @@ struct err;
 
 struct news_item {
 	bool is_status; /* else a decision */
-	enum migration_status status;
+	enum phase status;
 	char action[32], reason[480];
 };
 
@@ -43,7 +43,7 @@ int news_init(struct news *n, struct loop *loop,
 	      void (*deliver)(void *arg, const struct news_item *item), void *arg, struct err *e);
 
 /* Any thread. They copy, and wait for nobody. A decision is lost if too many wait already. */
-void news_post_status(struct news *n, enum migration_status s);
+void news_post_status(struct news *n, enum phase s);
 void news_post_decision(struct news *n, const char *action, const char *reason);
 
 /* Owner's thread: delivers now whatever was posted before. */

@@ -19,7 +19,7 @@
 
 struct told {
 	struct migration *mig;
-	enum migration_status status;
+	enum phase status;
 	uint64_t round;
 	const char *action, *reason;
 };
@@ -56,22 +56,16 @@ void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *ar
  * On the owner's thread, so that the end is never seen there before the migration's thread has
  * nothing more to ask of it: whoever sees the end may start anew, and joins that thread.
  */
-static void set_status(struct migration *mig, enum migration_status s)
+static void set_status(struct migration *mig, enum phase s)
 {
 	struct told n = { .mig = mig, .status = s };
 
 	migration_call_owner(mig, tell_status, &n);
 }
 
-static void on_phase(void *arg, enum source_phase p)
+static void on_phase(void *arg, enum phase p)
 {
-	static const enum migration_status statuses[] = {
-		[SOURCE_SETUP] = MIGRATION_SETUP,
-		[SOURCE_PRECOPY] = MIGRATION_ACTIVE,
-		[SOURCE_SWITCHOVER] = MIGRATION_DEVICE,
-	};
-
-	set_status(arg, statuses[p]);
+	set_status(arg, p);
 }
 
 static void on_round(void *arg, uint64_t round)
@@ -110,8 +104,9 @@ static int on_commit(void *arg, struct err *e)
 	bool cancelled;
 
 	pthread_mutex_lock(&mig->lock);
-	cancelled = mig->status == MIGRATION_CANCELLING;
-	mig->committed = !cancelled;
+	cancelled = mig->phase == PHASE_CANCELLING;
+	if (!cancelled)
+		phase_hand(&mig->owner, OWNER_NOBODY);
 	pthread_mutex_unlock(&mig->lock);
 	return cancelled ? err_set(e, "cancelled") : 0;
 }
@@ -122,7 +117,7 @@ static void on_explain(void *arg, struct err *e)
 	struct migration *mig = arg;
 
 	pthread_mutex_lock(&mig->lock);
-	if (mig->status == MIGRATION_CANCELLING) {
+	if (mig->phase == PHASE_CANCELLING) {
 		if (mig->cancel_reason.text[0])
 			*e = mig->cancel_reason;
 		else
@@ -245,23 +240,21 @@ static int migrate_out(struct migration *mig, struct err *e)
 	return rc;
 }
 
-static enum migration_status outcome(struct migration *mig, int rc, const struct err *e)
+/* `owner`: of the guest, as the engine has left it. */
+static enum phase outcome(struct migration *mig, int rc, enum owner owner, const struct err *e)
 {
 	bool cancelled;
 
 	pthread_mutex_lock(&mig->lock);
 	mig->end_us = clock_us();
-	cancelled = mig->status == MIGRATION_CANCELLING && !mig->source.stuck;
+	phase_hand(&mig->owner, owner);
+	cancelled = mig->phase == PHASE_CANCELLING && !mig->source.stuck;
 	if (rc)
 		mig->error = cancelled ? mig->cancel_reason : *e;
 	/* A timeout is a failure with its own sentence; a person's cancel is none. */
 	cancelled = cancelled && !mig->error.text[0];
 	pthread_mutex_unlock(&mig->lock);
-	if (!rc)
-		return MIGRATION_COMPLETED;
-	if (mig->source.owner == OWNER_NOBODY || mig->arrived_undecided)
-		return MIGRATION_UNDECIDED;
-	return cancelled ? MIGRATION_CANCELLED : MIGRATION_FAILED;
+	return phase_of_end(owner, cancelled);
 }
 
 void *migration_out_thread(void *arg)
@@ -270,7 +263,7 @@ void *migration_out_thread(void *arg)
 	struct err e = { "" };
 	int rc = migrate_out(mig, &e);
 
-	enum migration_status s = outcome(mig, rc, &e);
+	enum phase s = outcome(mig, rc, mig->source.owner, &e);
 
 	/* Whoever hears of the completion may end this process: it is said before where it went. */
 	if (!rc)
@@ -283,19 +276,23 @@ void *migration_in_thread(void *arg)
 {
 	struct migration *mig = arg;
 	struct destination *d = mig->destination;
+	enum owner owner = OWNER_SOURCE;
 	struct err e = { "" };
 	int rc;
 
 	d->commit = on_arrived;
 	d->commit_arg = mig;
-	news_post_status(&mig->news, MIGRATION_ACTIVE);
+	news_post_status(&mig->news, PHASE_PRECOPY);
 	rc = destination_receive(d, &mig->guest.guest, &mig->stats, &e) ||
 	     destination_start(d, mig->paused, &e);
-	mig->arrived_undecided = rc && d->undecided;
+	if (!rc)
+		owner = OWNER_DESTINATION;
+	else if (d->undecided)
+		owner = OWNER_NOBODY;
 	mig->arrived_runs = d->run && !mig->paused;
 	destination_free(d);
 	/* Last of all: the owner may begin anew as soon as it hears of the end, and joins this
 	 * thread then. */
-	news_post_status(&mig->news, outcome(mig, rc, &e));
+	news_post_status(&mig->news, outcome(mig, rc, owner, &e));
 	return NULL;
 }

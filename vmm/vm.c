@@ -192,21 +192,20 @@ void vm_warn_of_root(struct vm *vm)
 	vm->stays_root = false;
 }
 
-static void on_migration_status(void *arg, enum migration_status s)
+static void on_migration_status(void *arg, enum phase s)
 {
 	struct vm *vm = arg;
 
-	control_event(vm->control, "MIGRATION",
-		      json_pack("{s:s}", "status", migration_status_name(s)));
-	log_verbose("migration: %s", migration_status_name(s));
-	if (vm->receiving && (s == MIGRATION_FAILED || s == MIGRATION_CANCELLED))
+	control_event(vm->control, "MIGRATION", json_pack("{s:s}", "status", phase_name(s)));
+	log_verbose("migration: %s", phase_name(s));
+	if (vm->receiving && (s == PHASE_FAILED || s == PHASE_CANCELLED))
 		not_arrived(vm);
-	if (vm->ended && s == MIGRATION_UNDECIDED) {
+	if (vm->ended && s == PHASE_UNDECIDED) {
 		log_warn("the VM was ended while it was handed over, and nobody has said whether "
 			 "the guest runs at the destination: this copy of it is gone");
 		vm->exit_code = 1;
 	}
-	if (vm->receiving && s == MIGRATION_UNDECIDED && !vm->ended) {
+	if (vm->receiving && s == PHASE_UNDECIDED && !vm->ended) {
 		struct migration_report r;
 
 		migration_query(vm->migration, &r);
@@ -217,7 +216,7 @@ static void on_migration_status(void *arg, enum migration_status s)
 		/* It may be the only one: nobody takes its place. */
 		stop_listening(vm);
 	}
-	if (vm->receiving && s == MIGRATION_COMPLETED) {
+	if (vm->receiving && s == PHASE_COMPLETED) {
 		tell_arrival(vm);
 		vm_warn_of_root(vm);
 		for (unsigned int i = 0; i < vm->notes.n; i++)

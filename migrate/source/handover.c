@@ -242,7 +242,7 @@ int handover_live(struct source *s, struct err *e)
 	uint64_t round = stats_get(&s->stats->round) + 1, start, dirty;
 
 	if (!s->parked) {
-		source_enter(s, SOURCE_SWITCHOVER);
+		source_enter(s, PHASE_SWITCHOVER);
 		if (handover_park(s, e))
 			return -1;
 	}
@@ -263,8 +263,8 @@ int handover_live(struct source *s, struct err *e)
 
 int handover_cold(struct source *s, struct err *e)
 {
-	source_enter(s, SOURCE_PRECOPY);
-	source_enter(s, SOURCE_SWITCHOVER);
+	source_enter(s, PHASE_PRECOPY);
+	source_enter(s, PHASE_SWITCHOVER);
 	if (handover_park(s, e) || rounds_look_ahead(s, e) || rounds_send(s, 1, e) ||
 	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
 	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, e) ||

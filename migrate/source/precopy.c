@@ -112,7 +112,7 @@ int precopy_park_within_round(struct source *s, struct err *e)
 	if (v.action != COURSE_PARK)
 		return 0;
 	say_switchover(s, &v, &f);
-	source_enter(s, SOURCE_SWITCHOVER);
+	source_enter(s, PHASE_SWITCHOVER);
 	s->parked_within = true;
 	if (handover_park(s, e))
 		return -1;

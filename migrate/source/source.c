@@ -6,6 +6,7 @@
  */
 #include "migrate/source/source.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@ void source_decide(struct source *s, const char *action, const char *reason)
 		s->events.decision(s->events.arg, action, reason);
 }
 
-void source_enter(struct source *s, enum source_phase p)
+void source_enter(struct source *s, enum phase p)
 {
 	if (s->events.phase)
 		s->events.phase(s->events.arg, p);
@@ -44,7 +45,10 @@ void source_enter(struct source *s, enum source_phase p)
 
 void source_set_owner(struct source *s, enum owner o)
 {
-	__atomic_store_n(&s->owner, o, __ATOMIC_RELEASE);
+	bool legal = s->owner == o || phase_hand(&s->owner, o);
+
+	assert(legal);
+	(void)legal;
 }
 
 /* -- setting up -- */
@@ -206,7 +210,7 @@ static int live(struct source *s, struct err *e)
 	if (s->guest->ops->log_start(s->guest, e))
 		return -1;
 	s->logging = true;
-	source_enter(s, SOURCE_PRECOPY);
+	source_enter(s, PHASE_PRECOPY);
 	if (s->guest_events)
 		teller_want(s->teller, GUEST_BEFORE_MIGRATION);
 	if (unused_ask(s, e) || rounds_look_ahead(s, e) || precopy_run(s, e))
@@ -282,7 +286,7 @@ int source_run(struct source *s, struct err *e)
 	s->spare_ms = s->spare_ms ? s->spare_ms : HANDOVER_SPARE_MS;
 	s->running_ms = s->running_ms ? s->running_ms : HANDOVER_RUNNING_MS;
 	source_set_owner(s, OWNER_SOURCE);
-	source_enter(s, SOURCE_SETUP);
+	source_enter(s, PHASE_SETUP);
 	link_init(&s->link, s->stats, &s->limits->bandwidth);
 	dirty_rate_init(&s->dirty_rate, s->stats);
 	share(s, true);

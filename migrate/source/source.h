@@ -13,6 +13,7 @@
 #include "migrate/policy/expect.h"
 #include "migrate/guest.h"
 #include "migrate/parameters.h"
+#include "migrate/phase.h"
 #include "migrate/source/dirty_rate.h"
 #include "migrate/source/lanes.h"
 #include "migrate/source/link.h"
@@ -25,11 +26,6 @@ struct channel;
 struct err;
 struct teller;
 
-/* Who owns the guest. */
-enum owner { OWNER_SOURCE, OWNER_NOBODY, OWNER_DESTINATION };
-
-enum source_phase { SOURCE_SETUP, SOURCE_PRECOPY, SOURCE_SWITCHOVER };
-
 /* May change while it runs: atomic. */
 struct source_limits {
 	uint64_t bandwidth; /* bytes a second, 0 = none */
@@ -39,7 +35,7 @@ struct source_limits {
 };
 
 struct source_events {
-	void (*phase)(void *arg, enum source_phase p);
+	void (*phase)(void *arg, enum phase p);
 	void (*round)(void *arg, uint64_t round);
 	/* Something was decided: what, and why. */
 	void (*decision)(void *arg, const char *action, const char *reason);

@@ -261,7 +261,7 @@ START_TEST(cancel_is_felt_also_at_a_crawl_and_while_nothing_is_sent)
 	if (_i)
 		RIG_AWAIT(__atomic_load_n(&r.rounds, __ATOMIC_ACQUIRE) > 3);
 	else
-		RIG_AWAIT(__atomic_load_n(&r.phase, __ATOMIC_ACQUIRE) == SOURCE_PRECOPY);
+		RIG_AWAIT(__atomic_load_n(&r.phase, __ATOMIC_ACQUIRE) == PHASE_PRECOPY);
 	usleep(20000);
 	ms = cancel(&r);
 	check_cancelled(&r, ms);

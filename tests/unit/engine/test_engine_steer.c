@@ -112,7 +112,7 @@ START_TEST(force_ends_the_pacing)
 	r.limits.bandwidth = 1000;
 	r.source.n_lanes = _i ? 3 : 1;
 	rig_start(&r);
-	RIG_AWAIT(__atomic_load_n(&r.phase, __ATOMIC_ACQUIRE) == SOURCE_PRECOPY);
+	RIG_AWAIT(__atomic_load_n(&r.phase, __ATOMIC_ACQUIRE) == PHASE_PRECOPY);
 	usleep(20000);
 	__atomic_store_n(&r.limits.force, true, __ATOMIC_RELAXED);
 	rig_finish(&r);
@@ -205,7 +205,7 @@ START_TEST(forced_migration_can_be_cancelled)
 		true; /* by force all goes as fast as it can: the pause would be over at once */
 	r.on_round = force;
 	rig_start(&r);
-	RIG_AWAIT(__atomic_load_n(&r.phase, __ATOMIC_ACQUIRE) == SOURCE_SWITCHOVER);
+	RIG_AWAIT(__atomic_load_n(&r.phase, __ATOMIC_ACQUIRE) == PHASE_SWITCHOVER);
 	rig_stop(r.source_stop);
 	rig_finish(&r);
 	ck_assert_int_eq(r.source_rc, -1);

@@ -24,13 +24,6 @@ struct migration {
 
 static struct migration mig;
 
-const char *migration_status_name(enum migration_status s)
-{
-	return s == MIGRATION_UNDECIDED ? "x-godwit-undecided"
-	       : s == MIGRATION_FAILED	? "failed"
-					: "active";
-}
-
 void migration_get_parameters(struct migration *m, struct migration_parameters *out)
 {
 	*out = m->parameters;
@@ -365,7 +358,7 @@ START_TEST(error_from_a_hostile_destination_is_still_told)
 {
 	json_t *answer, *o;
 
-	mig.report.status = MIGRATION_FAILED;
+	mig.report.status = PHASE_FAILED;
 	strcpy(mig.report.error, "the destination refuses: \xff\xfe");
 	answer = ask("{\"execute\":\"query-migrate\"}");
 	o = json_object_get(answer, "return");
@@ -379,7 +372,7 @@ START_TEST(undecided_is_told_with_a_status_that_qemu_knows)
 {
 	json_t *answer, *o;
 
-	mig.report.status = MIGRATION_UNDECIDED;
+	mig.report.status = PHASE_UNDECIDED;
 	answer = ask("{\"execute\":\"query-migrate\"}");
 	o = json_object_get(answer, "return");
 	ck_assert_str_eq(json_string_value(json_object_get(o, "status")), "x-godwit-undecided");
@@ -404,7 +397,7 @@ START_TEST(rate_is_that_of_the_round_under_way)
 	st.round_at_us = 0;
 	ck_assert_uint_eq(stats_rate(&st, 3000000), 7);
 
-	mig.report.status = MIGRATION_ACTIVE;
+	mig.report.status = PHASE_PRECOPY;
 	mig.report.rate_bytes = 1000000;
 	answer = ask("{\"execute\":\"query-migrate\"}");
 	ram = json_object_get(json_object_get(answer, "return"), "ram");

@@ -140,7 +140,7 @@ struct call {
 	int rc;
 };
 
-static void on_status(void *arg, enum migration_status s)
+static void on_status(void *arg, enum phase s)
 {
 	(void)arg;
 	(void)s;
@@ -237,11 +237,11 @@ static struct migration_report await_end(unsigned int ms)
 
 	do {
 		r = query();
-		if (r.status != MIGRATION_SETUP && r.status != MIGRATION_CANCELLING)
+		if (r.status != PHASE_SETUP && r.status != PHASE_CANCELLING)
 			return r;
 		usleep(1000);
 	} while (clock_us() < deadline);
-	ck_abort_msg("not over after %u ms: %s", ms, migration_status_name(r.status));
+	ck_abort_msg("not over after %u ms: %s", ms, phase_name(r.status));
 	return r;
 }
 
@@ -289,7 +289,7 @@ START_TEST(timeout_fails_the_migration_with_a_sentence)
 	began = clock_us();
 	ck_assert_msg(start(owner.uri, &e) == 0, "%s", e.text);
 	r = await_end(5000);
-	ck_assert_int_eq(r.status, MIGRATION_FAILED);
+	ck_assert_int_eq(r.status, PHASE_FAILED);
 	ck_assert_msg(strstr(r.error, "the timeout of 1 s has passed"), "%s", r.error);
 	ck_assert_uint_ge(clock_us() - began, 1000000);
 	ck_assert_uint_lt(clock_us() - began, 1500000);
@@ -303,7 +303,7 @@ START_TEST(timeout_may_be_set_while_it_runs)
 	ck_assert_int_eq(start(owner.uri, &e), 0);
 	usleep(300000);
 	set_timeout(1);
-	ck_assert_int_eq(await_end(900).status, MIGRATION_FAILED);
+	ck_assert_int_eq(await_end(900).status, PHASE_FAILED);
 }
 END_TEST
 
@@ -315,7 +315,7 @@ START_TEST(timeout_that_was_taken_back_does_nothing)
 	ck_assert_int_eq(start(owner.uri, &e), 0);
 	set_timeout(0);
 	usleep(1200000);
-	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+	ck_assert_int_eq(query().status, PHASE_SETUP);
 }
 END_TEST
 
@@ -325,11 +325,11 @@ START_TEST(timeout_of_one_does_not_hit_the_next)
 
 	set_timeout(1);
 	ck_assert_int_eq(start("unix:/nonexistent/socket", &e), 0);
-	ck_assert_int_eq(await_end(900).status, MIGRATION_FAILED);
+	ck_assert_int_eq(await_end(900).status, PHASE_FAILED);
 	usleep(500000);
 	ck_assert_int_eq(start(owner.uri, &e), 0);
 	usleep(700000);
-	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+	ck_assert_int_eq(query().status, PHASE_SETUP);
 }
 END_TEST
 
@@ -343,7 +343,7 @@ START_TEST(cancel_of_a_silent_destination_takes_effect_at_once)
 	cancel();
 	cancel(); /* again: nothing worse */
 	r = await_end(200);
-	ck_assert_int_eq(r.status, MIGRATION_CANCELLED);
+	ck_assert_int_eq(r.status, PHASE_CANCELLED);
 	ck_assert_str_eq(r.error, "");
 }
 END_TEST
@@ -360,7 +360,7 @@ START_TEST(cancel_does_not_wait_for_a_name_server)
 		ck_assert_int_eq(start(uri, &e), 0);
 		usleep(20000);
 		cancel();
-		ck_assert_int_eq(await_end(10000).status, MIGRATION_CANCELLED);
+		ck_assert_int_eq(await_end(10000).status, PHASE_CANCELLED);
 	}
 	ck_assert_uint_eq(__atomic_load_n(&answers, __ATOMIC_ACQUIRE), 0);
 	for (unsigned int i = 0; i < 3; i++)
@@ -371,7 +371,7 @@ START_TEST(cancel_does_not_wait_for_a_name_server)
 	sem_post(&answer);
 	ck_assert_int_eq(start(uri, &e), 0);
 	close(accept(owner.silent, NULL, NULL));
-	ck_assert_int_eq(await_end(10000).status, MIGRATION_FAILED);
+	ck_assert_int_eq(await_end(10000).status, PHASE_FAILED);
 	usleep(50000); /* for the last thread to end, or a leak would be seen that is none */
 }
 END_TEST
@@ -385,7 +385,7 @@ START_TEST(timeout_by_memory_counts_a_begun_gib)
 	loop_call(&owner.loop, do_set, &c);
 	ck_assert_int_eq(start(owner.uri, &e), 0);
 	r = await_end(5000);
-	ck_assert_int_eq(r.status, MIGRATION_FAILED);
+	ck_assert_int_eq(r.status, PHASE_FAILED);
 	ck_assert_msg(strstr(r.error, "the timeout of 1 s (1 s for each GiB of ") != NULL, "%s",
 		      r.error);
 }
@@ -401,7 +401,7 @@ START_TEST(force_before_the_first_round_is_an_end)
 
 	loop_call(&owner.loop, do_set, &c);
 	ck_assert_int_eq(start(owner.uri, &e), 0);
-	ck_assert_int_eq(await_end(5000).status, MIGRATION_FAILED);
+	ck_assert_int_eq(await_end(5000).status, PHASE_FAILED);
 }
 END_TEST
 
@@ -431,7 +431,7 @@ static void begin_waiting(struct migration_parameters more)
 		usleep(1000);
 	ck_assert_str_eq(owner.wait, "the policy 'Suspend workload if needed' allows 1 migration "
 				     "from this host at once; under way: db");
-	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+	ck_assert_int_eq(query().status, PHASE_SETUP);
 }
 
 static void end_waiting(void)
@@ -448,7 +448,7 @@ START_TEST(one_that_waits_for_its_turn_is_cancelled_at_once)
 {
 	begin_waiting((struct migration_parameters){ 0 });
 	cancel();
-	ck_assert_int_eq(await_end(200).status, MIGRATION_CANCELLED);
+	ck_assert_int_eq(await_end(200).status, PHASE_CANCELLED);
 	end_waiting();
 }
 END_TEST
@@ -459,7 +459,7 @@ START_TEST(time_that_it_waits_counts)
 
 	begin_waiting((struct migration_parameters){ .timeout = { .total_s = 1 } });
 	r = await_end(3000);
-	ck_assert_int_eq(r.status, MIGRATION_FAILED);
+	ck_assert_int_eq(r.status, PHASE_FAILED);
 	ck_assert_msg(strstr(r.error, "the timeout of 1 s has passed") != NULL, "%s", r.error);
 	end_waiting();
 }
@@ -483,7 +483,7 @@ START_TEST(one_that_waits_goes_on_when_its_turn_comes)
 	ck_assert_int_ge(fd, 0);
 	ck_assert_uint_eq(__atomic_load_n(&owner.waits, __ATOMIC_ACQUIRE), 2);
 	close(fd);
-	ck_assert_int_eq(await_end(2000).status, MIGRATION_FAILED);
+	ck_assert_int_eq(await_end(2000).status, PHASE_FAILED);
 	end_waiting();
 }
 END_TEST
@@ -510,7 +510,7 @@ START_TEST(second_migration_is_refused_while_one_is_under_way)
 	ck_assert_int_eq(start(owner.uri, &e), 0);
 	ck_assert_int_eq(start(owner.uri, &e), -1);
 	ck_assert_msg(strstr(e.text, "under way already"), "%s", e.text);
-	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+	ck_assert_int_eq(query().status, PHASE_SETUP);
 }
 END_TEST
 
@@ -538,7 +538,7 @@ START_TEST(migration_may_begin_as_soon_as_the_last_is_over)
 		ck_assert(c.rc == 0 || strstr(c.e.text, "under way already"));
 	}
 	ck_assert_uint_ge(started, 1);
-	ck_assert_int_eq(await_end(2000).status, MIGRATION_FAILED);
+	ck_assert_int_eq(await_end(2000).status, PHASE_FAILED);
 }
 END_TEST
 
@@ -599,10 +599,10 @@ START_TEST(check_keeps_a_migration_out_until_it_is_cancelled)
 	ck_assert_str_eq(r.error, "");
 	ck_assert_str_eq(r.uri, owner.uri);
 	/* No migration was seen; now there may be one. */
-	ck_assert_int_eq(query().status, MIGRATION_NONE);
+	ck_assert_int_eq(query().status, PHASE_NONE);
 	ck_assert_int_eq(start(owner.uri, &e), 0);
 	usleep(20000);
-	ck_assert_int_eq(query().status, MIGRATION_SETUP);
+	ck_assert_int_eq(query().status, PHASE_SETUP);
 }
 END_TEST
 

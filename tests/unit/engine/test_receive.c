@@ -32,7 +32,7 @@ static struct {
 	struct tree tree;
 	sem_t goes_on;	       /* the owner stands still until then */
 	unsigned int n_events; /* atomic */
-	enum migration_status events[8];
+	enum phase events[8];
 } vm;
 
 const char *machine_status_name(enum machine_status s)
@@ -136,7 +136,7 @@ void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop 
 
 /* -- the owner -- */
 
-static void on_status(void *arg, enum migration_status s)
+static void on_status(void *arg, enum phase s)
 {
 	unsigned int n = __atomic_load_n(&vm.n_events, __ATOMIC_RELAXED);
 
@@ -258,9 +258,9 @@ START_TEST(pages_arrive_while_the_owner_stands_still)
 	hear(RECORD_RUNNING);
 	while (__atomic_load_n(&vm.n_events, __ATOMIC_ACQUIRE) < 3)
 		usleep(1000);
-	ck_assert_int_eq(vm.events[0], MIGRATION_SETUP);
-	ck_assert_int_eq(vm.events[1], MIGRATION_ACTIVE);
-	ck_assert_int_eq(vm.events[2], MIGRATION_COMPLETED);
+	ck_assert_int_eq(vm.events[0], PHASE_SETUP);
+	ck_assert_int_eq(vm.events[1], PHASE_PRECOPY);
+	ck_assert_int_eq(vm.events[2], PHASE_COMPLETED);
 	ck_assert_uint_eq(vm.fake->starts, 1);
 	teardown();
 }
@@ -279,7 +279,7 @@ START_TEST(end_is_told_by_the_owner_who_never_went_on)
 	sem_post(&vm.goes_on);
 	teardown();
 	ck_assert_uint_ge(vm.n_events, 2);
-	ck_assert_int_eq(vm.events[vm.n_events - 1], MIGRATION_FAILED);
+	ck_assert_int_eq(vm.events[vm.n_events - 1], PHASE_FAILED);
 }
 END_TEST
 

@@ -17,7 +17,7 @@ static const uint64_t pages[] = { 1100, 70 };
 
 /* -- the source's side -- */
 
-static void on_phase(void *arg, enum source_phase p)
+static void on_phase(void *arg, enum phase p)
 {
 	struct rig *r = arg;
 

@@ -50,7 +50,7 @@ struct rig {
 	struct err source_error, destination_error;
 	bool committed; /* atomic: it was asked for the last time, GO follows */
 	uint64_t rounds, sent_bytes;
-	enum source_phase phase; /* atomic */
+	enum phase phase; /* atomic */
 	char reason[128];
 	char limit_reason[512]; /* that the downtime limit cannot be kept */
 	bool limit_in_time;	/* it was said before the guest was parked */
