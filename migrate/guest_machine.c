@@ -18,7 +18,7 @@
 
 struct call {
 	struct machine *machine;
-	bool run; /* of start: let it run; of share: on */
+	bool run; /* of start: let it run */
 	const struct guest_last *last;
 	int rc;
 	struct err *e;
@@ -81,13 +81,6 @@ static void start(void *arg)
 		give_back(c);
 }
 
-static void share(void *arg)
-{
-	struct call *c = arg;
-
-	machine_share(c->machine, c->run);
-}
-
 static struct machine *machine_of(struct guest *g)
 {
 	return ((struct guest_machine *)g)->machine;
@@ -130,9 +123,24 @@ static int guest_touched(struct guest *g, unsigned int block, uint64_t first, ui
 	return memory_touched(m, &m->blocks[block], first, n, bits, e);
 }
 
+/* -- pages that the guest does not use -- */
+
+static int names_free_pages(struct device *d, void *arg)
+{
+	(void)arg;
+	return d->model->balloon && d->model->balloon->names_free_pages(d);
+}
+
 static bool guest_names_free_pages(struct guest *g)
 {
-	return machine_names_free_pages(machine_of(g));
+	return machine_each_device(machine_of(g), names_free_pages, NULL);
+}
+
+static int step_free_pages(struct device *d, void *f)
+{
+	if (d->model->balloon)
+		d->model->balloon->free_pages(d, f);
+	return 0;
 }
 
 /* On the I/O thread. */
@@ -150,21 +158,25 @@ static void on_found(void *arg, uint64_t gpa, uint64_t len)
 
 static void guest_free_pages_name(struct guest *g, guest_found_fn *found, void *arg)
 {
-	const struct free_pages f = { FREE_PAGES_NAME, on_found, g };
+	struct free_pages f = { FREE_PAGES_NAME, on_found, g };
 
 	((struct guest_machine *)g)->found = found;
 	((struct guest_machine *)g)->found_arg = arg;
-	machine_free_pages(machine_of(g), &f);
+	machine_each_device(machine_of(g), step_free_pages, &f);
 }
 
 static void guest_free_pages_stop(struct guest *g)
 {
-	machine_free_pages(machine_of(g), &(struct free_pages){ .step = FREE_PAGES_STOP });
+	struct free_pages f = { .step = FREE_PAGES_STOP };
+
+	machine_each_device(machine_of(g), step_free_pages, &f);
 }
 
 static void guest_free_pages_done(struct guest *g)
 {
-	machine_free_pages(machine_of(g), &(struct free_pages){ .step = FREE_PAGES_DONE });
+	struct free_pages f = { .step = FREE_PAGES_DONE };
+
+	machine_each_device(machine_of(g), step_free_pages, &f);
 }
 
 static int guest_park(struct guest *g, struct err *e)
@@ -197,14 +209,29 @@ static int guest_rehearse(struct guest *g, struct guest_costs *out, struct err *
 	return 0;
 }
 
+static int share_device(struct device *d, void *on)
+{
+	if (d->model->handover)
+		d->model->handover->share(d, *(bool *)on);
+	return 0;
+}
+
 static void guest_share(struct guest *g, bool on)
 {
-	on_owner(g, share, on, NULL);
+	machine_each_device(machine_of(g), share_device, &on);
+}
+
+static int settle_device(struct device *d, void *arg)
+{
+	(void)arg;
+	if (d->model->handover)
+		d->model->handover->settle(d);
+	return 0;
 }
 
 static void guest_settle(struct guest *g)
 {
-	machine_settle(machine_of(g));
+	machine_each_device(machine_of(g), settle_device, NULL);
 }
 
 static void guest_throttle(struct guest *g, unsigned int vcpu, unsigned int permille)
@@ -222,14 +249,38 @@ static uint64_t guest_vcpu_dirty_pages(struct guest *g, unsigned int vcpu)
 	return machine_vcpu_dirty_pages(machine_of(g), vcpu);
 }
 
+static int begin_device_sync(struct device *d, void *arg)
+{
+	(void)arg;
+	if (d->model->handover)
+		d->model->handover->sync_begin(d);
+	return 0;
+}
+
 static void guest_sync_begin(struct guest *g)
 {
-	machine_sync_begin(machine_of(g));
+	machine_each_device(machine_of(g), begin_device_sync, NULL);
+}
+
+struct sync {
+	bool all_done;
+	struct err *e;
+};
+
+static int ask_device_sync(struct device *d, void *arg)
+{
+	struct sync *s = arg;
+	int rc = d->model->handover ? d->model->handover->sync_done(d, s->e) : 1;
+
+	s->all_done &= rc == 1;
+	return rc < 0 ? -1 : 0;
 }
 
 static int guest_sync_done(struct guest *g, struct err *e)
 {
-	return machine_sync_done(machine_of(g), e);
+	struct sync s = { .all_done = true, .e = e };
+
+	return machine_each_device(machine_of(g), ask_device_sync, &s) ? -1 : s.all_done;
 }
 
 static void guest_release(struct guest *g)

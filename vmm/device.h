@@ -85,16 +85,43 @@ struct device {
 	char id[64];		  /* what messages call it */
 };
 
+/*
+ * What a hand-over of the guest to another host asks of a device whose host side is shared with
+ * that host: a disk. I/O thread. Nothing here waits for the host's disk.
+ */
+struct device_handover {
+	/* A migration begins (its other side may prepare to take over), or it is over and the guest
+	 * is still here. */
+	void (*share)(struct device *d, bool on);
+
+	/* The guest will soon be parked: begin to write out what it wrote. */
+	void (*settle)(struct device *d);
+	/* Quiesced. sync_begin begins to write out the rest. sync_done: 1 when that is done, 0 when
+	 * not yet, -1 when it cannot be. activate may come in between. */
+	void (*sync_begin)(struct device *d);
+	int (*sync_done)(struct device *d, struct err *e);
+
+	/* What only one side may have (a disk's lock). release: quiesced and synced; gives it up.
+	 * acquire: takes it, again or for the first time; activate does that too. */
+	void (*release)(struct device *d);
+	int (*acquire)(struct device *d, struct err *e);
+
+	/* Whether the host's side is still what the node says. Asked before the machine is moved or
+	 * saved. */
+	int (*check_host)(struct device *d, struct err *e);
+};
+
 struct device_balloon {
 	uint64_t wanted_bytes, actual_bytes;
 };
 
 /*
- * FREE_PAGES_NAME: the guest is asked to name pages that it does not use; each is told to `found`,
- * on the I/O thread, until the next step. It may never answer; and it may write to a page that it
- * has named, also before `found` is told: who leaves one out watches for that since before he asks.
- * FREE_PAGES_STOP: names are of no use any more. FREE_PAGES_DONE: what is left out stays as it is
- * from now on. Before that the guest reads such a page at its own risk.
+ * FREE_PAGES_NAME: the guest is asked to name pages that it does not use. Each is told to `found`,
+ * on the I/O thread, until the next step. The guest may never answer. It may write to a page that
+ * it has named, even before `found` is told: a caller that leaves pages out must watch for writes
+ * to them before it asks. FREE_PAGES_STOP: names are of no use any more. FREE_PAGES_DONE: pages
+ * that are left out keep their content from now on. Before that the guest reads such a page at its
+ * own risk.
  */
 enum free_pages_step { FREE_PAGES_NAME, FREE_PAGES_STOP, FREE_PAGES_DONE };
 
@@ -102,6 +129,17 @@ struct free_pages {
 	enum free_pages_step step;
 	void (*found)(void *arg, uint64_t gpa, uint64_t len); /* whole pages of one block */
 	void *arg;
+};
+
+/* Memory that the guest does without. I/O thread. */
+struct device_balloon_ops {
+	/* How much the guest shall give the host; and how much it has given. */
+	void (*set)(struct device *d, uint64_t bytes);
+	void (*ask)(struct device *d, struct device_balloon *b);
+
+	/* Whether the guest would name pages that it does not use now; and the steps of that. */
+	bool (*names_free_pages)(struct device *d);
+	void (*free_pages)(struct device *d, const struct free_pages *f);
 };
 
 struct device_model {
@@ -138,68 +176,32 @@ struct device_model {
 	int (*fits)(struct device *d, const void *st, struct err *e);
 	void (*load)(struct device *d, const void *st);
 
-	/*
-	 * What only one side of a hand-over may have (a disk's lock). NULL for most.
-	 *
-	 * share: a migration begins (its other side may prepare to take over), or is over and the
-	 * guest is still here. release: quiesced and synced; gives up. acquire: takes it, again or
-	 * for the first time; activate does that too.
-	 */
-	void (*share)(struct device *d, bool on);
-	void (*release)(struct device *d);
-	int (*acquire)(struct device *d, struct err *e);
+	/* Groups of functions that few devices have. NULL: this device has none of the group. */
+	const struct device_handover *handover;
+	const struct device_balloon_ops *balloon;
 
-	/*
-	 * What the guest wrote is made last; nothing here waits for the host's disk. settle: the
-	 * guest will soon stand still; begins it. sync_begin: quiesced; begins it for all that was
-	 * written. sync_done: 1 when that has been done, 0 when not yet, -1 when it cannot be.
-	 * activate may come in between. NULL for most.
-	 */
-	void (*settle)(struct device *d);
-	void (*sync_begin)(struct device *d);
-	int (*sync_done)(struct device *d, struct err *e);
+	/* Single functions that few devices have; NULL if not. I/O thread. */
 
-	/*
-	 * Quiesced for good, the guest runs on another host: programs of this one that talked to
-	 * it are let go. NULL for most.
-	 */
+	/* Quiesced for good, since the guest runs on another host: lets go of programs of this host
+	 * that talked to it. */
 	void (*depart)(struct device *d);
 
-	/*
-	 * Whether the host's side is still what the node says: asked before the machine is moved or
-	 * saved. And a disk becomes `bytes` large (0: as large as its image is now): the guest is
-	 * told, and the node says so from then on. NULL for all but disks.
-	 */
-	int (*check_host)(struct device *d, struct err *e);
+	/* A disk becomes `bytes` large (0: as large as its image is now): the guest is told, and
+	 * the node says so from then on. */
 	int (*resize)(struct device *d, struct tree *t, uint64_t bytes, struct err *e);
 
-	/* The guest has just come from another host or a file, and runs: tell the network. NULL for
-	 * most. */
+	/* The guest has just come from another host or a file, and runs: tell the network. */
 	void (*announce)(struct device *d);
 
 	/*
 	 * A channel between a program in the guest and one of this host: `fd` (a non-blocking
-	 * socket, the device's from here on when it returns 0) becomes the host's end of the one
-	 * of that name, until the other end of the socket is closed. 1: it has no such channel.
-	 * -1: it is not free, or there is nobody at the guest's end. NULL for most.
+	 * socket, which is the device's once this returns 0) becomes the host's end of the one of
+	 * that name, until the other end of the socket is closed. 1: it has no such channel. -1: it
+	 * is not free, or nobody listens at the guest's end.
 	 */
 	int (*channel_attach)(struct device *d, const char *name, int fd, struct err *e);
 
-	/*
-	 * Memory that the guest does without, for the host to have: how much it shall, and how much
-	 * it does. NULL for all but the balloon.
-	 */
-	void (*set_balloon)(struct device *d, uint64_t bytes);
-	void (*balloon)(struct device *d, struct device_balloon *b);
-
-	/*
-	 * Pages that the guest does not use, for a migration to leave out: whether the guest would
-	 * name them now, and the steps of it. NULL for all but the balloon.
-	 */
-	bool (*names_free_pages)(struct device *d);
-	void (*free_pages)(struct device *d, const struct free_pages *f);
-
-	/* The person presses the machine's power button; NULL for all but the power device. */
+	/* A person presses the machine's power button. */
 	void (*press_power_button)(struct device *d);
 };
 

@@ -335,29 +335,37 @@ int machine_reset(struct machine *m, struct err *e)
 
 /* -- running and parked -- */
 
+static int quiesce_before(struct device *d, void *end)
+{
+	if (d == end)
+		return 1;
+	d->model->quiesce(d);
+	return 0;
+}
+
 struct activation {
-	struct machine *m;
-	unsigned int n_active;
-	int rc;
+	struct device *failed;
 	struct err *e;
 };
 
-static void activate_devices(void *arg)
+static int activate_device(struct device *d, void *arg)
 {
 	struct activation *a = arg;
-	struct machine *m = a->m;
 
-	for (; a->n_active < m->n_devices; a->n_active++) {
-		struct device *d = m->devices[a->n_active];
+	if (!d->model->activate(d, a->e))
+		return 0;
+	a->failed = d;
+	return -1;
+}
 
-		a->rc = d->model->activate(d, a->e);
-		if (a->rc)
-			break;
-	}
-	if (!a->rc)
-		return;
-	while (a->n_active-- > 0)
-		m->devices[a->n_active]->model->quiesce(m->devices[a->n_active]);
+static int activate_devices(struct machine *m, struct err *e)
+{
+	struct activation a = { .e = e };
+
+	if (!machine_each_device(m, activate_device, &a))
+		return 0;
+	machine_each_device(m, quiesce_before, a.failed);
+	return -1;
 }
 
 void machine_set_announce(struct machine *m, const struct announce *a)
@@ -365,28 +373,23 @@ void machine_set_announce(struct machine *m, const struct announce *a)
 	m->env.announce = *a;
 }
 
-static void announce_devices(void *arg)
+static int announce_device(struct device *d, void *arg)
 {
-	struct machine *m = arg;
-	unsigned int i;
-
-	for (i = 0; i < m->n_devices; i++)
-		if (m->devices[i]->model->announce)
-			m->devices[i]->model->announce(m->devices[i]);
+	(void)arg;
+	if (d->model->announce)
+		d->model->announce(d);
+	return 0;
 }
 
-static void quiesce_devices(void *arg)
+static int quiesce_device(struct device *d, void *arg)
 {
-	struct machine *m = arg;
-	unsigned int i;
-
-	for (i = 0; i < m->n_devices; i++)
-		m->devices[i]->model->quiesce(m->devices[i]);
+	(void)arg;
+	d->model->quiesce(d);
+	return 0;
 }
 
 int machine_resume(struct machine *m, struct err *e)
 {
-	struct activation a = { .m = m, .e = e };
 	unsigned int i;
 
 	if (m->held)
@@ -394,15 +397,14 @@ int machine_resume(struct machine *m, struct err *e)
 	if (m->running)
 		return 0;
 	machine_errors_forget(m);
-	loop_call(&m->io, activate_devices, &a);
-	if (a.rc)
+	if (activate_devices(m, e))
 		return -1;
 	m->running = true;
 	m->status = MACHINE_RUNNING;
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_resume(&m->vcpus[i]);
 	if (m->announce)
-		loop_call(&m->io, announce_devices, m);
+		machine_each_device(m, announce_device, NULL);
 	m->announce = false;
 	return 0;
 }
@@ -464,7 +466,7 @@ void machine_park(struct machine *m)
 		vcpu_park(&m->vcpus[i]);
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_wait(&m->vcpus[i]);
-	loop_call(&m->io, quiesce_devices, m);
+	machine_each_device(m, quiesce_device, NULL);
 	/* Not before the devices have ended their work: to a guest that would be time lost. */
 	machine_stand_now(m);
 	m->running = false;

@@ -118,28 +118,18 @@ int machine_unhold(struct machine *m, struct err *e);
 bool machine_runs_after_hold(const struct machine *m);
 
 /*
- * What only one side of a hand-over may have (the locks of disks). A machine that was built as
- * `incoming` has only so much of it that no third one can take it, until it is first resumed, or
- * acquires it.
- *
- * The source: machine_share when a migration to another host begins, and again when it is over and
- * the guest is still here (owner's thread); machine_release when it is held and synced;
- * machine_unhold takes back.
+ * Calls fn for each device on the I/O thread, which does nothing else meanwhile, until one returns
+ * other than 0; returns that. Any thread but vCPUs'.
  */
-void machine_share(struct machine *m, bool on);
-void machine_release(struct machine *m);
-int machine_acquire(struct machine *m, struct err *e);
+int machine_each_device(struct machine *m, int (*fn)(struct device *d, void *arg), void *arg);
 
 /*
- * What the guest wrote to its disks. Settle, any thread: it will soon be parked, so begin to make
- * it last, without waiting. Sync, parked: machine_sync_begin begins it, machine_sync_done tells
- * whether all has been made last, for other hosts to read: 1, or 0: not yet; on -1 it cannot be,
- * and the machine must not be handed over. Neither waits for a disk, so one that hangs costs the
- * guest only as long as its owner likes: machine_resume may come at any time.
+ * What only one side of a hand-over may have (the locks of disks). A machine that was built as
+ * `incoming` has only enough of it to keep a third one from taking it, until it is first resumed,
+ * or acquires it. The source releases when it is held and synced; machine_unhold takes back.
  */
-void machine_settle(struct machine *m);
-void machine_sync_begin(struct machine *m);
-int machine_sync_done(struct machine *m, struct err *e);
+void machine_release(struct machine *m);
+int machine_acquire(struct machine *m, struct err *e);
 
 /* Whether the host's side of the machine is what its tree says, for another host to take it over;
  * the sentence says what to do. Owner's thread. */
@@ -218,11 +208,6 @@ int machine_channel_open(struct machine *m, const char *name, struct err *e);
  */
 int machine_set_balloon(struct machine *m, uint64_t bytes, struct err *e);
 int machine_balloon(struct machine *m, uint64_t *bytes, struct err *e);
-
-/* Whether the guest would name pages that it does not use, and a step of that: see device.h. When
- * it returns, nothing of an earlier step is under way. Any thread. */
-bool machine_names_free_pages(struct machine *m);
-void machine_free_pages(struct machine *m, const struct free_pages *f);
 
 /* The guest has gone to another host: who talked to it here is let go. */
 void machine_depart(struct machine *m);

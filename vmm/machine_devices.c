@@ -1,6 +1,6 @@
 /*
- * What is asked of all devices of a machine: see machine.h and machine_internal.h. Each is one call
- * on the I/O thread, which has the devices to itself meanwhile.
+ * What is asked of the devices of a machine. Each question is one call on the I/O thread, which
+ * has the devices to itself meanwhile.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -11,224 +11,130 @@
 #include "vmm/base/err.h"
 #include "vmm/machine_internal.h"
 
-/* One op of all devices, up to the first that fails; on the I/O thread. */
 struct each_device {
 	struct machine *m;
-	bool on;
+	int (*fn)(struct device *d, void *arg);
+	void *arg;
 	int rc;
-	struct err *e;
 };
 
-static void share_devices(void *arg)
+static void each_device(void *arg)
 {
 	struct each_device *a = arg;
-	unsigned int i;
 
-	for (i = 0; i < a->m->n_devices; i++)
-		if (a->m->devices[i]->model->share)
-			a->m->devices[i]->model->share(a->m->devices[i], a->on);
+	for (unsigned int i = 0; i < a->m->n_devices && !a->rc; i++)
+		a->rc = a->fn(a->m->devices[i], a->arg);
 }
 
-void machine_share(struct machine *m, bool on)
+int machine_each_device(struct machine *m, int (*fn)(struct device *d, void *arg), void *arg)
 {
-	struct each_device a = { .m = m, .on = on };
+	struct each_device a = { .m = m, .fn = fn, .arg = arg };
 
-	loop_call(&m->io, share_devices, &a);
-}
-
-static void settle_devices(void *arg)
-{
-	struct machine *m = arg;
-	unsigned int i;
-
-	for (i = 0; i < m->n_devices; i++)
-		if (m->devices[i]->model->settle)
-			m->devices[i]->model->settle(m->devices[i]);
-}
-
-void machine_settle(struct machine *m)
-{
-	loop_call(&m->io, settle_devices, m);
-}
-
-static void begin_syncs(void *arg)
-{
-	struct machine *m = arg;
-	unsigned int i;
-
-	for (i = 0; i < m->n_devices; i++)
-		if (m->devices[i]->model->sync_begin)
-			m->devices[i]->model->sync_begin(m->devices[i]);
-}
-
-void machine_sync_begin(struct machine *m)
-{
-	loop_call(&m->io, begin_syncs, m);
-}
-
-/* 1 when all are, 0 when one is not yet, -1 when one cannot be. */
-static void ask_syncs(void *arg)
-{
-	struct each_device *a = arg;
-	unsigned int i;
-	int rc;
-
-	a->rc = 1;
-	for (i = 0; i < a->m->n_devices && a->rc >= 0; i++) {
-		if (!a->m->devices[i]->model->sync_done)
-			continue;
-		rc = a->m->devices[i]->model->sync_done(a->m->devices[i], a->e);
-		a->rc = rc < a->rc ? rc : a->rc;
-	}
-}
-
-int machine_sync_done(struct machine *m, struct err *e)
-{
-	struct each_device a = { .m = m, .e = e };
-
-	loop_call(&m->io, ask_syncs, &a);
+	loop_call(&m->io, each_device, &a);
 	return a.rc;
 }
 
-static void release_devices(void *arg)
-{
-	struct machine *m = arg;
-	unsigned int i;
+/* -- the host's side -- */
 
-	for (i = 0; i < m->n_devices; i++)
-		if (m->devices[i]->model->release)
-			m->devices[i]->model->release(m->devices[i]);
+static int release_device(struct device *d, void *arg)
+{
+	(void)arg;
+	if (d->model->handover)
+		d->model->handover->release(d);
+	return 0;
 }
 
 void machine_release(struct machine *m)
 {
 	m->released = true;
 	m->announce = true; /* if it runs here again, it may have run elsewhere before */
-	loop_call(&m->io, release_devices, m);
+	machine_each_device(m, release_device, NULL);
 }
 
-static void acquire_devices(void *arg)
+static int acquire_device(struct device *d, void *e)
 {
-	struct each_device *a = arg;
-	unsigned int i;
-
-	for (i = 0; i < a->m->n_devices && !a->rc; i++)
-		if (a->m->devices[i]->model->acquire)
-			a->rc = a->m->devices[i]->model->acquire(a->m->devices[i], a->e);
+	return d->model->handover ? d->model->handover->acquire(d, e) : 0;
 }
 
 int machine_acquire(struct machine *m, struct err *e)
 {
-	struct each_device a = { .m = m, .e = e };
+	int rc = machine_each_device(m, acquire_device, e);
 
-	loop_call(&m->io, acquire_devices, &a);
-	m->released = a.rc != 0;
-	return a.rc;
+	m->released = rc != 0;
+	return rc;
 }
 
-static void check_devices(void *arg)
+static int check_device_host(struct device *d, void *e)
 {
-	struct each_device *a = arg;
-	unsigned int i;
-
-	for (i = 0; i < a->m->n_devices && !a->rc; i++)
-		if (a->m->devices[i]->model->check_host)
-			a->rc = a->m->devices[i]->model->check_host(a->m->devices[i], a->e);
+	return d->model->handover ? d->model->handover->check_host(d, e) : 0;
 }
 
 int machine_check_host(struct machine *m, struct err *e)
 {
-	struct each_device a = { .m = m, .e = e };
-
-	loop_call(&m->io, check_devices, &a);
-	return a.rc;
+	return machine_each_device(m, check_device_host, e);
 }
 
 struct resize {
 	struct machine *m;
-	struct device *device;
+	const char *id;
 	uint64_t bytes;
-	int rc;
+	char have[200]; /* the disks there are, for the sentence */
 	struct err *e;
 };
 
-static void resize(void *arg)
+/* 1: done; -1: refused. */
+static int resize_if_named(struct device *d, void *arg)
 {
 	struct resize *r = arg;
+	size_t n = strlen(r->have);
 
-	r->rc = r->device->model->resize(r->device, &r->m->tree, r->bytes, r->e);
+	if (!d->model->resize)
+		return 0;
+	if (!strcmp(d->id, r->id))
+		return d->model->resize(d, &r->m->tree, r->bytes, r->e) ? -1 : 1;
+	snprintf(r->have + n, sizeof(r->have) - n, "%s%s", n ? ", " : "", d->id);
+	return 0;
 }
 
 int machine_resize_disk(struct machine *m, const char *id, uint64_t bytes, struct err *e)
 {
-	struct resize r = { .m = m, .bytes = bytes, .e = e };
-	char have[200] = "";
-	size_t n = 0;
-	unsigned int i;
+	struct resize r = { .m = m, .id = id, .bytes = bytes, .e = e };
+	int rc = machine_each_device(m, resize_if_named, &r);
 
-	for (i = 0; i < m->n_devices && !r.device; i++) {
-		struct device *d = m->devices[i];
-
-		if (!d->model->resize)
-			continue;
-		if (!strcmp(d->id, id))
-			r.device = d;
-		else if (n < sizeof(have))
-			n += (size_t)snprintf(have + n, sizeof(have) - n, "%s%s", n ? ", " : "",
-					      d->id);
-	}
-	if (!r.device)
+	if (!rc)
 		return err_set(e, "there is no disk '%.63s' (the VM has %s)", id,
-			       n ? have : "none");
-	loop_call(&m->io, resize, &r);
-	return r.rc;
+			       r.have[0] ? r.have : "none");
+	return rc < 0 ? -1 : 0;
 }
 
-/* -- what the guest does without -- */
+/* -- memory that the guest does without -- */
 
-struct balloon_call {
-	struct machine *m;
-	bool set;
-	struct device_balloon b; /* of all devices together */
-	unsigned int devices;
-};
-
-static void call_balloon(void *arg)
+/* Of the first one, as no command line makes two. */
+static int set_balloon(struct device *d, void *bytes)
 {
-	struct balloon_call *c = arg;
-	struct device_balloon b;
-	unsigned int i;
-
-	for (i = 0; i < c->m->n_devices; i++) {
-		struct device *d = c->m->devices[i];
-
-		if (!d->model->balloon)
-			continue;
-		c->devices++;
-		if (c->set) {
-			d->model->set_balloon(d, c->b.wanted_bytes);
-			return;
-		}
-		d->model->balloon(d, &b);
-		c->b.wanted_bytes += b.wanted_bytes;
-		c->b.actual_bytes += b.actual_bytes;
-	}
+	if (!d->model->balloon)
+		return 0;
+	d->model->balloon->set(d, *(uint64_t *)bytes);
+	return 1;
 }
 
 void machine_set_ballooned(struct machine *m, uint64_t bytes)
 {
-	struct balloon_call c = { .m = m, .set = true, .b.wanted_bytes = bytes };
+	machine_each_device(m, set_balloon, &bytes);
+}
 
-	loop_call(&m->io, call_balloon, &c);
+static int ask_balloon(struct device *d, void *b)
+{
+	if (!d->model->balloon)
+		return 0;
+	d->model->balloon->ask(d, b);
+	return 1;
 }
 
 int machine_ask_balloon(struct machine *m, struct device_balloon *b, struct err *e)
 {
-	struct balloon_call c = { .m = m };
-
-	loop_call(&m->io, call_balloon, &c);
-	*b = c.b;
-	return c.devices ? 0 : err_set(e, "the machine has no balloon");
+	return machine_each_device(m, ask_balloon, b) ? 0
+						      : err_set(e, "the machine has no balloon");
 }
 
 int machine_set_balloon(struct machine *m, uint64_t bytes, struct err *e)
@@ -253,109 +159,61 @@ int machine_balloon(struct machine *m, uint64_t *bytes, struct err *e)
 	return 0;
 }
 
+/* -- channels, and people -- */
+
 struct channel_attach {
-	struct machine *m;
 	const char *name;
-	int fd, rc;
+	int fd;
 	struct err *e;
 };
 
-static void attach_channel(void *arg)
+/* 1: done; -1: refused. */
+static int attach_channel(struct device *d, void *arg)
 {
-	struct channel_attach *a = arg;
-	unsigned int i;
+	const struct channel_attach *a = arg;
+	int rc = d->model->channel_attach ? d->model->channel_attach(d, a->name, a->fd, a->e) : 1;
 
-	a->rc = 1;
-	for (i = 0; i < a->m->n_devices && a->rc > 0; i++) {
-		struct device *d = a->m->devices[i];
-
-		if (d->model->channel_attach)
-			a->rc = d->model->channel_attach(d, a->name, a->fd, a->e);
-	}
+	return rc < 0 ? -1 : rc == 0;
 }
 
 int machine_channel_open(struct machine *m, const char *name, struct err *e)
 {
-	struct channel_attach a = { .m = m, .name = name, .e = e };
-	int fds[2];
+	struct channel_attach a = { .name = name, .e = e };
+	int fds[2], rc;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds))
 		return err_errno(e, errno, "cannot make a socket");
 	a.fd = fds[1];
-	loop_call(&m->io, attach_channel, &a);
-	if (a.rc == 0)
+	rc = machine_each_device(m, attach_channel, &a);
+	if (rc > 0)
 		return fds[0];
 	close(fds[0]);
 	close(fds[1]);
-	return a.rc > 0 ? err_set(e, "the VM has no channel %s", name) : -1;
+	return rc ? -1 : err_set(e, "the VM has no channel %s", name);
 }
 
-/* -- pages that the guest does not use -- */
-
-struct free_pages_call {
-	struct machine *m;
-	const struct free_pages *f; /* NULL: only asks */
-	bool any;
-};
-
-static void call_free_pages(void *arg)
+static int depart(struct device *d, void *arg)
 {
-	struct free_pages_call *c = arg;
-	unsigned int i;
-
-	for (i = 0; i < c->m->n_devices; i++) {
-		struct device *d = c->m->devices[i];
-
-		if (!d->model->free_pages)
-			continue;
-		if (c->f)
-			d->model->free_pages(d, c->f);
-		else
-			c->any |= d->model->names_free_pages(d);
-	}
-}
-
-bool machine_names_free_pages(struct machine *m)
-{
-	struct free_pages_call c = { .m = m };
-
-	loop_call(&m->io, call_free_pages, &c);
-	return c.any;
-}
-
-void machine_free_pages(struct machine *m, const struct free_pages *f)
-{
-	struct free_pages_call c = { .m = m, .f = f };
-
-	loop_call(&m->io, call_free_pages, &c);
-}
-
-static void depart(void *arg)
-{
-	struct machine *m = arg;
-	unsigned int i;
-
-	for (i = 0; i < m->n_devices; i++)
-		if (m->devices[i]->model->depart)
-			m->devices[i]->model->depart(m->devices[i]);
+	(void)arg;
+	if (d->model->depart)
+		d->model->depart(d);
+	return 0;
 }
 
 void machine_depart(struct machine *m)
 {
-	loop_call(&m->io, depart, m);
+	machine_each_device(m, depart, NULL);
 }
 
-static void press_power_button(void *arg)
+static int press_power_button(struct device *d, void *arg)
 {
-	struct machine *m = arg;
-	unsigned int i;
-
-	for (i = 0; i < m->n_devices; i++)
-		if (m->devices[i]->model->press_power_button)
-			m->devices[i]->model->press_power_button(m->devices[i]);
+	(void)arg;
+	if (d->model->press_power_button)
+		d->model->press_power_button(d);
+	return 0;
 }
 
 void machine_press_power_button(struct machine *m)
 {
-	loop_call(&m->io, press_power_button, m);
+	machine_each_device(m, press_power_button, NULL);
 }

@@ -471,6 +471,13 @@ static const struct state_desc balloon_state_desc = {
 	.check = balloon_check,
 };
 
+static const struct device_balloon_ops balloon_device_ops = {
+	.set = balloon_set,
+	.ask = balloon_query,
+	.names_free_pages = balloon_names_free_pages,
+	.free_pages = balloon_free_pages,
+};
+
 const struct device_model virtio_balloon_model = {
 	.name = "virtio-balloon",
 	.state = &balloon_state_desc,
@@ -482,8 +489,5 @@ const struct device_model virtio_balloon_model = {
 	.save = balloon_save,
 	.fits = balloon_fits,
 	.load = balloon_load,
-	.set_balloon = balloon_set,
-	.balloon = balloon_query,
-	.names_free_pages = balloon_names_free_pages,
-	.free_pages = balloon_free_pages,
+	.balloon = &balloon_device_ops,
 };

@@ -478,6 +478,16 @@ static const struct state_desc blk_state_desc = {
 	.check = blk_check,
 };
 
+static const struct device_handover blk_handover = {
+	.share = blk_share,
+	.settle = blk_settle,
+	.sync_begin = blk_sync_begin,
+	.sync_done = blk_sync_done,
+	.release = blk_release,
+	.acquire = blk_acquire,
+	.check_host = blk_check_host,
+};
+
 const struct device_model virtio_blk_model = {
 	.name = "virtio-blk",
 	.state = &blk_state_desc,
@@ -489,12 +499,6 @@ const struct device_model virtio_blk_model = {
 	.save = blk_save,
 	.fits = blk_fits,
 	.load = blk_load,
-	.share = blk_share,
-	.release = blk_release,
-	.acquire = blk_acquire,
-	.settle = blk_settle,
-	.sync_begin = blk_sync_begin,
-	.sync_done = blk_sync_done,
-	.check_host = blk_check_host,
+	.handover = &blk_handover,
 	.resize = blk_resize,
 };

@@ -238,7 +238,7 @@ static struct device_balloon ask(void)
 {
 	struct device_balloon now;
 
-	b.device->model->balloon(b.device, &now);
+	b.device->model->balloon->ask(b.device, &now);
 	return now;
 }
 
@@ -247,11 +247,11 @@ START_TEST(wish_is_told_and_what_became_of_it)
 	uint64_t wide = 0xffffffffffffffff;
 
 	drive(F_LINUX, 0);
-	b.device->model->set_balloon(b.device, 5 * 4096 + 1);
+	b.device->model->balloon->set(b.device, 5 * 4096 + 1);
 	ck_assert_uint_eq(bench_read(&b, CONFIG_WANTED), 5);
 	ck_assert_uint_eq(bench_read(&b, 0x60), 2);
 	bench_write(&b, 0x64, 2);
-	b.device->model->set_balloon(b.device, 5 * 4096);
+	b.device->model->balloon->set(b.device, 5 * 4096);
 	ck_assert_uint_eq(bench_read(&b, 0x60), 0); /* no news */
 	ck_assert_uint_eq(ask().wanted_bytes, 5 * 4096);
 	bench_write(&b, CONFIG_ACTUAL, 3);
@@ -272,7 +272,7 @@ START_TEST(wish_is_told_and_what_became_of_it)
 	bench_write(&b, 0x70, 0);
 	ck_assert_uint_eq(bench_read(&b, CONFIG_WANTED), 5);
 	ck_assert_uint_eq(ask().actual_bytes, 0);
-	b.device->model->set_balloon(b.device, UINT64_MAX);
+	b.device->model->balloon->set(b.device, UINT64_MAX);
 	ck_assert_uint_eq(bench_read(&b, CONFIG_WANTED), UINT32_MAX);
 }
 END_TEST
@@ -297,7 +297,7 @@ static uint32_t step(enum free_pages_step s)
 	struct free_pages f = { s, s == FREE_PAGES_NAME ? on_found : NULL, named };
 
 	memset(named, 0, sizeof(named));
-	b.device->model->free_pages(b.device, &f);
+	b.device->model->balloon->free_pages(b.device, &f);
 	return bench_read(&b, CONFIG_HINT);
 }
 
@@ -310,7 +310,7 @@ static void name(unsigned int first, unsigned int n)
 
 static bool names(void)
 {
-	return b.device->model->names_free_pages(b.device);
+	return b.device->model->balloon->names_free_pages(b.device);
 }
 
 START_TEST(pages_are_named_under_the_present_command_only)
@@ -413,7 +413,7 @@ START_TEST(moved_device_goes_on_where_it_was)
 	void *st = calloc(1, m->state->size);
 
 	drive(F_OLD | F_POISON, 0xaaaaaaaa);
-	m->set_balloon(b.device, 9 * 4096);
+	m->balloon->set(b.device, 9 * 4096);
 	bench_write(&b, CONFIG_ACTUAL, 4);
 	id = step(FREE_PAGES_NAME);
 	say(HINTS, &id, 1);

@@ -50,17 +50,17 @@ static bool third_one_can_have_it(void)
 
 static void share_on(void *arg)
 {
-	model.share(arg, true);
+	model.handover->share(arg, true);
 }
 
 static void share_off(void *arg)
 {
-	model.share(arg, false);
+	model.handover->share(arg, false);
 }
 
 static void settle(void *arg)
 {
-	model.settle(arg);
+	model.handover->settle(arg);
 }
 
 /* Made last, as a source does it: begun, then asked until it is known. */
@@ -68,8 +68,8 @@ static int sync_disk(struct err *why)
 {
 	int rc;
 
-	model.sync_begin(bench.device);
-	while ((rc = model.sync_done(bench.device, why)) == 0)
+	model.handover->sync_begin(bench.device);
+	while ((rc = model.handover->sync_done(bench.device, why)) == 0)
 		usleep(1000);
 	return rc < 0 ? -1 : 0;
 }
@@ -97,10 +97,10 @@ static void hand_over(void)
 	ck_assert_msg(create_arriving() == 0, "%s", e.text);
 	ck_assert(!third_one_can_have_it());
 	ck_assert_int_eq(model.activate(arriving.device, &e), -1);
-	ck_assert_int_eq(model.acquire(arriving.device, &e), -1);
+	ck_assert_int_eq(model.handover->acquire(arriving.device, &e), -1);
 	bench_park(&bench);
 	ck_assert_int_eq(sync_disk(&e), 0);
-	model.release(bench.device);
+	model.handover->release(bench.device);
 	ck_assert_int_eq(disk_of(&bench)->held, DISK_NOTHING);
 	ck_assert(!third_one_can_have_it());
 }
@@ -109,7 +109,7 @@ START_TEST(image_goes_with_its_guest)
 {
 	run(false, PLAIN);
 	hand_over();
-	ck_assert_int_eq(model.acquire(arriving.device, &e), 0);
+	ck_assert_int_eq(model.handover->acquire(arriving.device, &e), 0);
 	ck_assert_int_eq(disk_of(&arriving)->held, DISK_ALL);
 	ck_assert_int_eq(bench_run(&arriving, &e), 0);
 	ck_assert(!third_one_can_have_it());
@@ -146,7 +146,7 @@ START_TEST(source_works_on_at_once_and_gets_all_of_its_lock_back)
 	run(false, PLAIN);
 	for (unsigned int i = 0; i < 2; i++) {
 		hand_over();
-		ck_assert_int_eq(model.acquire(bench.device, &e), 0);
+		ck_assert_int_eq(model.handover->acquire(bench.device, &e), 0);
 		ck_assert_int_eq(bench_run(&bench, &e), 0);
 		on_io(share_off);
 		/* The destination is slow to end. */
@@ -168,9 +168,9 @@ START_TEST(destination_that_cannot_start_gives_the_image_back)
 {
 	run(false, PLAIN);
 	hand_over();
-	ck_assert_int_eq(model.acquire(arriving.device, &e), 0);
-	model.release(arriving.device);
-	ck_assert_int_eq(model.acquire(bench.device, &e), 0);
+	ck_assert_int_eq(model.handover->acquire(arriving.device, &e), 0);
+	model.handover->release(arriving.device);
+	ck_assert_int_eq(model.handover->acquire(bench.device, &e), 0);
 	ck_assert_int_eq(disk_of(&bench)->held, DISK_ALL);
 	ck_assert_int_eq(bench_run(&bench, &e), 0);
 	arriving_ends();
@@ -189,7 +189,7 @@ START_TEST(readonly_disk_is_open_at_both_ends)
 	ck_assert_int_eq(bench_run(&arriving, &e), 0);
 	bench_park(&bench);
 	ck_assert_int_eq(sync_disk(&e), 0);
-	model.release(bench.device);
+	model.handover->release(bench.device);
 	ck_assert(!third_one_can_have_it());
 	ck_assert_int_eq(bench_run(&bench, &e), 0);
 	bench_park(&arriving);
@@ -358,7 +358,7 @@ START_TEST(destination_reads_nothing_that_was_cached_before)
 	for (unsigned int i = 0; i < SECTORS; i++)
 		image_has(i, 1, 0);
 	ck_assert_uint_eq(cached_pages(), SECTORS * 512 / PAGE_SIZE);
-	ck_assert_int_eq(model.acquire(arriving.device, &e), 0);
+	ck_assert_int_eq(model.handover->acquire(arriving.device, &e), 0);
 	ck_assert_uint_eq(cached_pages(), 0);
 	arriving_ends();
 	bench_free(&arriving);
@@ -383,7 +383,7 @@ START_TEST(cache_of_a_local_file_is_kept)
 	hand_over();
 	for (unsigned int i = 0; i < SECTORS; i++)
 		image_has(i, 1, 0);
-	ck_assert_int_eq(model.acquire(arriving.device, &e), 0);
+	ck_assert_int_eq(model.handover->acquire(arriving.device, &e), 0);
 	ck_assert_uint_eq(cached_pages(), SECTORS * 512 / PAGE_SIZE);
 	arriving_ends();
 	bench_free(&arriving);

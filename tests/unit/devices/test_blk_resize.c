@@ -123,15 +123,15 @@ END_TEST
 START_TEST(changed_image_is_said_before_the_machine_is_handed_over)
 {
 	run(false, PLAIN);
-	ck_assert_int_eq(model.check_host(bench.device, &e), 0);
+	ck_assert_int_eq(model.handover->check_host(bench.device, &e), 0);
 	ck_assert_int_eq(ftruncate(image, 2 * SECTORS * 512), 0);
-	ck_assert_int_eq(model.check_host(bench.device, &e), -1);
+	ck_assert_int_eq(model.handover->check_host(bench.device, &e), -1);
 	ck_assert_ptr_nonnull(strstr(e.text, "has grown from 4194304 to 8388608 bytes"));
 	ck_assert_ptr_nonnull(strstr(e.text, "godwit resize VM disk0"));
 	ck_assert_int_eq(resize_to(0), 0);
-	ck_assert_int_eq(model.check_host(bench.device, &e), 0);
+	ck_assert_int_eq(model.handover->check_host(bench.device, &e), 0);
 	ck_assert_int_eq(ftruncate(image, SECTORS * 512), 0);
-	ck_assert_int_eq(model.check_host(bench.device, &e), -1);
+	ck_assert_int_eq(model.handover->check_host(bench.device, &e), -1);
 	ck_assert_ptr_nonnull(strstr(e.text, "has shrunk from 8388608 to 4194304 bytes"));
 	ck_assert_ptr_nonnull(strstr(e.text, "truncate -s 8388608"));
 }
