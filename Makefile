@@ -51,6 +51,7 @@ one_thread := \
 	acpi \
 	agent \
 	bitmap \
+	body \
 	boot \
 	codec \
 	compress \

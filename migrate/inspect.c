@@ -8,9 +8,9 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "migrate/destination/callers.h"
 #include "migrate/channel/channel.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/err.h"
 #include "vmm/base/print.h"
 #include "vmm/memory.h"
@@ -48,7 +48,7 @@ static int inspect_pages(struct reader *r, const struct record *rec, bool print,
 	for (i = 0; i < p.n_runs; i++) {
 		uint64_t first, n;
 
-		pages_run(&p, i, &first, &n);
+		run_decode(p.runs, i, &first, &n);
 		t->pages += n;
 		if (print)
 			print_line(out, "block %" PRIu32 " page 0x%" PRIx64 " + %" PRIu64 " %s",
@@ -72,10 +72,11 @@ static void print_states_tree(const struct tree *t, FILE *out)
 
 static int print_states(struct reader *r, const struct record *rec, FILE *out, struct err *e)
 {
+	struct states_head head;
 	struct tree states;
 
-	if (rec->body_bytes < STATES_HEAD_BYTES)
-		return err_set(e, "%s: the states are cut short", r->channel->name);
+	if (states_decode(rec, &head, e))
+		return err_context(e, "%s", r->channel->name);
 	if (tree_copy(&states, rec->body + STATES_HEAD_BYTES, rec->body_bytes - STATES_HEAD_BYTES,
 		      e))
 		return err_context(e, "%s: the states", r->channel->name);
@@ -180,7 +181,7 @@ int inspect_stream(struct channel *ch, enum inspect_what what, FILE *out, struct
 	struct tree t;
 	int rc;
 
-	if (caller_begin(&r, &hello, &t, e)) {
+	if (hello_take(&r, &hello, e) || hello_take_machine(&r, &hello, &t, e)) {
 		reader_free(&r);
 		return -1;
 	}

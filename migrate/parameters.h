@@ -13,7 +13,7 @@
 #include "migrate/policy/converge.h"
 #include "migrate/policy/policy.h"
 #include "migrate/policy/timeout.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
 
 struct err;
 

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "migrate/stream/record.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
 
@@ -46,7 +46,7 @@ static bool is_saved_machine(int fd)
 	uint8_t first[RECORD_HEAD_BYTES + HELLO_BYTES];
 
 	return io_read_full(fd, first, sizeof(first)) == (ssize_t)sizeof(first) &&
-	       record_begins_stream(first);
+	       hello_begins_stream(first);
 }
 
 static const char *kind_of(mode_t mode)

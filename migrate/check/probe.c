@@ -10,7 +10,8 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/channel/pace.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/math.h"
@@ -73,8 +74,9 @@ static int send_round(struct measure *m, uint64_t bytes, uint64_t *us, struct er
 {
 	const uint64_t most = pace_batch_bytes(m->bandwidth, PROBE_DATA_MAX);
 	uint64_t start = clock_us(), n;
-	uint8_t number[4];
+	uint8_t number[ROUND_BYTES];
 	struct record rec;
+	uint32_t answered;
 
 	for (; bytes; bytes -= n) {
 		struct iovec data = { m->bytes, n = bytes < most ? bytes : most };
@@ -85,12 +87,12 @@ static int send_round(struct measure *m, uint64_t bytes, uint64_t *us, struct er
 		if (writer_record(&m->writer, RECORD_PROBE, NULL, 0, &data, 1, e))
 			return -1;
 	}
-	put_u32(number, ++m->round);
+	round_encode(++m->round, number);
 	channel_set_deadline(m->writer.channel, ANSWER_MS);
 	if (writer_record(&m->writer, RECORD_ROUND, number, sizeof(number), NULL, 0, e) ||
 	    expect(m, RECORD_ROUND, &rec, e))
 		return -1;
-	if (rec.body_bytes != 4 || get_u32(rec.body) != m->round)
+	if (round_decode(&rec, &answered, NULL) || answered != m->round)
 		return err_set(e, "%s: the answer to another round than %" PRIu32,
 			       m->writer.channel->name, m->round);
 	*us = clock_us() - start;
@@ -153,7 +155,7 @@ int probe_measure(struct channel *ch, uint64_t bandwidth, int stop_fd, struct pr
 	if (!m.bytes)
 		return err_set(e, "out of memory");
 	fill(m.bytes);
-	rc = writer_hello(&m.writer, &h, e) || expect(&m, RECORD_CHECKED, &rec, e) ||
+	rc = hello_send(&m.writer, &h, e) || expect(&m, RECORD_CHECKED, &rec, e) ||
 	     measure(&m, out, e);
 	reader_free(&m.reader);
 	free(m.bytes);
@@ -166,18 +168,17 @@ int probe_answer(struct reader *r, struct err *e)
 {
 	struct writer w = { .channel = r->channel };
 	uint64_t bytes = 0, before;
-	uint32_t rounds = 0;
+	uint32_t rounds = 0, round;
 	struct record rec;
-	uint8_t number[4];
+	uint8_t number[ROUND_BYTES];
 
 	if (writer_record(&w, RECORD_CHECKED, NULL, 0, NULL, 0, e))
 		return -1;
 	for (;;) {
 		before = r->bytes;
-		if (reader_record(r, &rec, e)) /* he may go between two records */
+		if (reader_record(r, &rec, e)) /* the source may go between two records */
 			return r->bytes == before && rounds ? 0 : -1;
-		if (rec.type == RECORD_PROBE && !rec.body_bytes && rec.data_bytes &&
-		    rec.data_bytes <= PROBE_DATA_MAX) {
+		if (rec.type == RECORD_PROBE && probe_is_good(&rec)) {
 			bytes += rec.data_bytes;
 			if (bytes > PROBE_BYTES_MAX)
 				return err_set(e, "%s: a probe of more than %u bytes",
@@ -186,11 +187,11 @@ int probe_answer(struct reader *r, struct err *e)
 				return -1;
 			continue;
 		}
-		if (rec.type != RECORD_ROUND || rec.body_bytes != 4 ||
-		    get_u32(rec.body) != rounds + 1 || rounds == PROBE_ROUNDS_MAX)
+		if (rec.type != RECORD_ROUND || round_decode(&rec, &round, NULL) ||
+		    round != rounds + 1 || rounds == PROBE_ROUNDS_MAX)
 			return err_set(e, "%s: a %s record that belongs to no probe",
 				       r->channel->name, record_name(rec.type));
-		put_u32(number, ++rounds);
+		round_encode(++rounds, number);
 		if (writer_record(&w, RECORD_ROUND, number, sizeof(number), NULL, 0, e))
 			return -1;
 	}

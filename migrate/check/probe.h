@@ -18,8 +18,7 @@ struct channel;
 struct err;
 struct reader;
 
-/* What a destination reads at most, of one record and on a connection, and how often it answers. */
-#define PROBE_DATA_MAX	 (1u << 20)
+/* How much a destination reads on a connection, and how many rounds it answers, at most. */
 #define PROBE_BYTES_MAX	 (64u << 20)
 #define PROBE_ROUNDS_MAX 16
 

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
 
 struct err;
 

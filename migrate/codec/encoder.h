@@ -11,7 +11,7 @@
 #include <sys/uio.h>
 
 #include "migrate/codec/compress.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
 #include "vmm/base/bitmap.h"
 
 struct err;

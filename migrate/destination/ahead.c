@@ -9,7 +9,6 @@
 #include "migrate/codec/zero.h"
 #include "migrate/destination/place.h"
 #include "migrate/guest.h"
-#include "migrate/stream/record.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
@@ -47,10 +46,9 @@ size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t 
 {
 	uint64_t units = end < units_of(b) ? end : units_of(b), unit = *at, from, first;
 	uint64_t pages = units * AHEAD_UNIT_PAGES < b->pages ? units * AHEAD_UNIT_PAGES : b->pages;
-	uint8_t *run = body + AHEAD_HEAD_BYTES;
-	uint32_t n = 0;
+	struct ahead_runs out = { .block = block };
 
-	while (unit < units && n < AHEAD_RUNS_MAX) {
+	while (unit < units && out.n < AHEAD_RUNS_MAX) {
 		first = bitmap_next_set(touched, pages, unit * AHEAD_UNIT_PAGES);
 		from = unit = first < pages ? first / AHEAD_UNIT_PAGES : units;
 		while (unit < units && has_data(b, touched, unit))
@@ -60,15 +58,12 @@ size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t 
 			continue;
 		}
 		first = unit * AHEAD_UNIT_PAGES;
-		put_u64(run, from * AHEAD_UNIT_PAGES);
-		put_u64(run + 8, (first < b->pages ? first : b->pages) - from * AHEAD_UNIT_PAGES);
-		run += AHEAD_RUN_BYTES;
-		n++;
+		run_encode(body + AHEAD_HEAD_BYTES, out.n++, from * AHEAD_UNIT_PAGES,
+			   (first < b->pages ? first : b->pages) - from * AHEAD_UNIT_PAGES);
 	}
 	*at = unit;
-	put_u32(body, block);
-	put_u32(body + 4, n);
-	return n ? (size_t)(run - body) : 0;
+	ahead_runs_encode(&out, body);
+	return out.n ? AHEAD_HEAD_BYTES + out.n * RUN_BYTES : 0;
 }
 
 /* -- destination -- */
@@ -149,26 +144,19 @@ static void tell(struct ahead *a, uint64_t unit)
 	__atomic_store_n(&a->turn[unit], (uint32_t)a->n_told, __ATOMIC_RELAXED);
 }
 
-/* Checks the body as it takes its units over. */
-static int take_runs(struct ahead *a, const struct record *rec, struct err *e)
+/* Takes the units of the runs over; -1 at the first run that is not within its block. */
+static int take_runs(struct ahead *a, const struct ahead_runs *r, struct err *e)
 {
-	const struct guest_block *b = &a->place->guest->blocks[get_u32(rec->body)];
-	const uint8_t *run = rec->body + AHEAD_HEAD_BYTES;
-	uint32_t n = get_u32(rec->body + 4), i;
-	uint64_t first, pages, unit, end = 0;
+	const struct guest_block *b = &a->place->guest->blocks[r->block];
+	uint64_t first, pages, unit;
 
-	for (i = 0; i < n; i++, run += AHEAD_RUN_BYTES) {
-		first = get_u64(run);
-		pages = get_u64(run + 8);
-		if (first % AHEAD_UNIT_PAGES || first < end || first >= b->pages || !pages ||
-		    pages > b->pages - first)
-			return err_set(e,
-				       "an AHEAD record of pages outside memory block, or out of "
-				       "order: %" PRIu32,
-				       get_u32(rec->body));
+	for (uint32_t i = 0; i < r->n; i++) {
+		run_decode(r->runs, i, &first, &pages);
+		if (first >= b->pages || pages > b->pages - first)
+			return err_set(e, "an AHEAD record of pages outside memory block %" PRIu32,
+				       r->block);
 		for (unit = first; unit < first + pages; unit += AHEAD_UNIT_PAGES)
-			tell(a, a->first[get_u32(rec->body)] + unit / AHEAD_UNIT_PAGES);
-		end = first + pages;
+			tell(a, a->first[r->block] + unit / AHEAD_UNIT_PAGES);
 	}
 	return 0;
 }
@@ -188,22 +176,19 @@ static bool make_room(struct ahead *a)
 
 int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
 {
-	uint32_t block, n;
+	struct ahead_runs runs;
 	int rc;
 
-	if (rec->body_bytes < AHEAD_HEAD_BYTES)
-		return err_set(e, "an AHEAD record of %" PRIu32 " bytes", rec->body_bytes);
-	block = get_u32(rec->body);
-	n = get_u32(rec->body + 4);
-	if (block >= a->place->guest->n_blocks || n > AHEAD_RUNS_MAX ||
-	    rec->body_bytes != AHEAD_HEAD_BYTES + n * AHEAD_RUN_BYTES)
-		return err_set(e, "an AHEAD record of %" PRIu32 " runs of memory block %" PRIu32, n,
-			       block);
+	if (ahead_runs_decode(rec, &runs, e))
+		return -1;
+	if (runs.block >= a->place->guest->n_blocks)
+		return err_set(e, "an AHEAD record of memory block %" PRIu32 ", the machine has %u",
+			       runs.block, a->place->guest->n_blocks);
 	/* A hint for more than there is memory for is none. */
 	if (a->units > UINT32_MAX || !make_room(a))
 		return 0;
 	pthread_mutex_lock(&a->lock);
-	rc = take_runs(a, rec, e);
+	rc = take_runs(a, &runs, e);
 	pthread_cond_broadcast(&a->changed);
 	pthread_mutex_unlock(&a->lock);
 	while (!rc && !a->end && a->threads < threads_wanted() &&

@@ -13,26 +13,16 @@
 #include <stdint.h>
 
 #include "migrate/guest.h"
+#include "migrate/stream/body.h"
 
 struct err;
 struct place;
-struct record;
-
-/* What is touched at once. */
-#define AHEAD_UNIT_PAGES 512u
 
 /* How far ahead of the data: enough for the data never to wait, and little for a guest that does
  * not come in the end. */
 #define AHEAD_WINDOW_UNITS 64u
 
 #define AHEAD_THREADS_MAX 4
-
-/* The body of an AHEAD record: u32 block, u32 number of runs, and runs of u64 first page, u64
- * pages; rising, apart from each other. */
-#define AHEAD_HEAD_BYTES 8u
-#define AHEAD_RUN_BYTES	 16u
-#define AHEAD_RUNS_MAX	 1024u
-#define AHEAD_BODY_MAX	 (AHEAD_HEAD_BYTES + AHEAD_RUNS_MAX * AHEAD_RUN_BYTES)
 
 /*
  * Source: the runs of units in which a page other than zero was seen, for `touched` bits of the

@@ -10,12 +10,10 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "migrate/channel/channel.h"
 #include "migrate/channel/listeners.h"
-#include "migrate/source/lanes.h"
 #include "migrate/check/probe.h"
 #include "migrate/destination/refusals.h"
 #include "vmm/base/clock.h"
@@ -25,57 +23,12 @@
 /* When nothing can be accepted, so long nothing is tried: who waits would keep us awake. */
 #define DEAF_US 200000u
 
-int caller_hello(struct reader *r, struct hello *h, struct err *e)
-{
-	char here[sizeof(h->arch)] = "";
-	struct utsname u;
-	struct record rec;
-
-	if (reader_record(r, &rec, e))
-		return -1;
-	if (hello_decode(&rec, h, e))
-		return err_context(e, "%s", r->channel->name);
-	if (uname(&u) == 0)
-		memcpy(here, u.machine, strnlen(u.machine, sizeof(here) - 1));
-	if (strcmp(h->arch, here))
-		return err_set(e, "%s: made on %s, this host is %s", r->channel->name, h->arch,
-			       here);
-	return 0;
-}
-
-/* What follows HELLO where a migration begins. */
-static int caller_machine(struct reader *r, const struct hello *hello, struct tree *machine,
-			  struct err *e)
-{
-	struct record rec;
-
-	if (hello->role != ROLE_MAIN || !hello->lanes || hello->lanes > LANES_MAX)
-		return err_set(e, "%s: not the beginning of a migration", r->channel->name);
-	if (reader_expect(r, RECORD_MACHINE, &rec, e))
-		return -1;
-	if (tree_copy(machine, rec.body, rec.body_bytes, e))
-		return err_context(e, "%s: the machine", r->channel->name);
-	if (tree_count_nodes(machine) > TREE_MACHINE_NODES_MAX) {
-		tree_free(machine);
-		return err_set(e,
-			       "%s: the machine: its tree has more nodes than any machine of this "
-			       "version",
-			       r->channel->name);
-	}
-	return 0;
-}
-
-int caller_begin(struct reader *r, struct hello *hello, struct tree *machine, struct err *e)
-{
-	return caller_hello(r, hello, e) || caller_machine(r, hello, machine, e) ? -1 : 0;
-}
-
 void heard_dismiss(struct heard *h, const char *why)
 {
 	struct writer w = { .channel = h->reader.channel };
 
 	if (why)
-		writer_record(&w, RECORD_CHECKED, why, strnlen(why, 500), NULL, 0, NULL);
+		writer_text(&w, RECORD_CHECKED, why, NULL);
 	channel_close(h->reader.channel);
 	reader_free(&h->reader);
 	tree_free(&h->machine);
@@ -86,12 +39,12 @@ static int hear_out(struct caller *c)
 {
 	struct heard *h = &c->heard;
 
-	if (caller_hello(&h->reader, &h->hello, &c->why))
+	if (hello_take(&h->reader, &h->hello, &c->why))
 		return -1;
 	if (c->all->in_arrival && h->hello.role != ROLE_MAIN)
 		return 0;
 	if (h->hello.role != ROLE_PROBE)
-		return caller_machine(&h->reader, &h->hello, &h->machine, &c->why);
+		return hello_take_machine(&h->reader, &h->hello, &h->machine, &c->why);
 	c->probe = probe_answer(&h->reader, &c->why) == 0;
 	return -1;
 }

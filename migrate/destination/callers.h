@@ -9,9 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "migrate/stream/record.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/err.h"
-#include "vmm/tree.h"
 
 struct listeners;
 struct refusals;
@@ -76,11 +75,5 @@ void callers_free(struct callers *cs);
 
 /* Ends a connection that was heard: told why, or without a word (NULL). */
 void heard_dismiss(struct heard *h, const char *why);
-
-/* HELLO, which every connection begins with. */
-int caller_hello(struct reader *r, struct hello *hello, struct err *e);
-
-/* HELLO and MACHINE, what every stream begins with; `machine` is made. */
-int caller_begin(struct reader *r, struct hello *hello, struct tree *machine, struct err *e);
 
 #endif

@@ -12,7 +12,7 @@
 #include <sys/uio.h>
 
 #include "migrate/codec/compress.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
 
 struct err;
 

@@ -11,7 +11,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "migrate/destination/callers.h"
 #include "migrate/channel/channel.h"
 #include "migrate/destination/door.h"
 #include "migrate/handover.h"
@@ -23,9 +22,6 @@
 
 /* All further connections must be there, and have said HELLO, within this. */
 #define LANES_MS 10000
-
-/* The longest pause by which a guest's clock is advanced: a year. */
-#define ADVANCE_MAX_NS (365ull * 24 * 3600 * 1000000000)
 
 /* How long what the source said last may take to be read, when the connection is lost. */
 #define LAST_WORDS_MS 200u
@@ -55,7 +51,8 @@ int destination_open(struct destination *d, struct channel *ch, bool cold, int s
 	d->writer.channel = ch;
 	d->n_lanes = 1;
 	channel_set_deadline(ch, DOOR_HELLO_MS);
-	if (caller_begin(&d->lane[0].reader, &d->hello, machine, e)) {
+	if (hello_take(&d->lane[0].reader, &d->hello, e) ||
+	    hello_take_machine(&d->lane[0].reader, &d->hello, machine, e)) {
 		/* Who speaks in records is told why: another version, another architecture. */
 		if (d->lane[0].reader.sequence && e)
 			destination_answer(d, e->text, NULL);
@@ -110,14 +107,10 @@ static int say_costs(struct destination *d, struct err *e)
 
 int destination_answer(struct destination *d, const char *refusal, struct err *e)
 {
-	struct writer *w = &d->writer;
-
 	if (d->cold)
 		return 0;
-	if (refusal && !*refusal) /* an empty one would say that all is well */
-		refusal = "it does not say why";
 	if (refusal)
-		return writer_record(w, RECORD_CHECKED, refusal, strnlen(refusal, 500), NULL, 0, e);
+		return writer_text(&d->writer, RECORD_CHECKED, refusal, e);
 	return say_costs(d, e);
 }
 
@@ -197,9 +190,9 @@ static int check_open(struct destination_lane *lane, struct err *e)
 /* The source learns that all of a round is in guest memory. */
 static int say_round(struct destination *d, struct err *e)
 {
-	uint8_t body[4];
+	uint8_t body[ROUND_BYTES];
 
-	put_u32(body, d->lane[0].round);
+	round_encode(d->lane[0].round, body);
 	return writer_record(&d->writer, RECORD_ROUND, body, sizeof(body), NULL, 0, e);
 }
 
@@ -217,6 +210,7 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 {
 	struct destination *d = lane->all;
 	uint64_t before;
+	uint32_t round;
 
 	for (;;) {
 		before = lane->reader.bytes;
@@ -232,9 +226,11 @@ static int take_rounds(struct destination_lane *lane, struct record *rec, struct
 			note_round(lane);
 			if (check_open(lane, e) || intake_pages(&lane->intake, rec, e))
 				return -1;
-		} else if (rec->type == RECORD_ROUND && rec->body_bytes == 4 && !d->cold) {
+		} else if (rec->type == RECORD_ROUND && !d->cold) {
+			if (round_decode(rec, &round, e))
+				return err_context(e, "%s", lane->reader.channel->name);
 			note_round(lane);
-			if (round_barrier(lane, get_u32(rec->body), e) ||
+			if (round_barrier(lane, round, e) ||
 			    (lane == &d->lane[0] && say_round(d, e)))
 				return -1;
 			stats_set(&d->stats->remaining_pages, 0);
@@ -354,15 +350,15 @@ static int accept_lanes(struct destination *d, struct err *e)
 static int take_states(struct destination *d, const struct record *rec, struct err *e)
 {
 	struct reader *r = &d->lane[0].reader;
+	struct states_head head;
 	char text[400];
-	uint64_t bits;
 
 	if (rec->type == RECORD_FAILED) {
 		record_text(rec, text, sizeof(text));
 		d->told = true;
 		return err_set(e, "the source gave up: %s", text);
 	}
-	if (rec->type != RECORD_STATES || rec->body_bytes < STATES_HEAD_BYTES)
+	if (rec->type != RECORD_STATES)
 		return err_set(e, "%s: a %s record where the states should be", r->channel->name,
 			       record_name(rec->type));
 	if (!d->cold && (d->lane[0].in_round || !d->lane[0].round))
@@ -373,17 +369,11 @@ static int take_states(struct destination *d, const struct record *rec, struct e
 	pthread_mutex_unlock(&d->lock);
 	stats_set(&d->stats->remaining_pages, 0);
 	d->states_at_us = clock_us();
-	d->advance_ns = get_u64(rec->body);
-	bits = get_u64(rec->body + 8);
-	d->run = bits & STATES_RAN;
-	d->tell = bits & STATES_TELL;
-	if (bits & ~(uint64_t)(STATES_RAN | STATES_TELL) || (d->tell && !d->run))
-		return err_set(e, "%s: states with the bits 0x%" PRIx64 ", which mean nothing",
-			       r->channel->name, bits);
-	/* By force a pause may take days; more than that is no number to reckon with. */
-	if (d->advance_ns > ADVANCE_MAX_NS)
-		return err_set(e, "%s: a pause of %" PRIu64 " s, more than a year",
-			       r->channel->name, d->advance_ns / 1000000000);
+	if (states_decode(rec, &head, e))
+		return err_context(e, "%s", r->channel->name);
+	d->advance_ns = head.pause_ns;
+	d->run = head.ran;
+	d->tell = head.tell;
 	if (tree_copy(&d->states, rec->body + STATES_HEAD_BYTES,
 		      rec->body_bytes - STATES_HEAD_BYTES, e))
 		return err_context(e, "%s: the states", r->channel->name);
@@ -452,7 +442,7 @@ static void tell_failed(struct destination *d, const struct err *e)
 		return;
 	channel_set_stop(d->writer.channel, -1);
 	channel_set_deadline(d->writer.channel, HANDOVER_FAILED_MS);
-	writer_record(&d->writer, RECORD_FAILED, e->text, strlen(e->text), NULL, 0, NULL);
+	writer_text(&d->writer, RECORD_FAILED, e->text, NULL);
 }
 
 int destination_receive(struct destination *d, struct guest *g, struct stats *stats, struct err *e)

@@ -14,9 +14,8 @@
 #include "migrate/destination/intake.h"
 #include "migrate/destination/place.h"
 #include "migrate/guest.h"
-#include "migrate/source/lanes.h"
 #include "migrate/stats.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/err.h"
 
 struct channel;

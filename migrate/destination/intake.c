@@ -13,7 +13,7 @@
 #include "migrate/destination/place.h"
 #include "migrate/guest.h"
 #include "migrate/stats.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
 
@@ -36,7 +36,7 @@ static void count_pages(struct stats *st, uint32_t codec, uint64_t n)
 static int find_run(struct intake *in, const struct pages *p, uint32_t i, struct run *out,
 		    struct err *e)
 {
-	pages_run(p, i, &out->first, &out->n);
+	run_decode(p->runs, i, &out->first, &out->n);
 	if (!place_has(in->place, p->block, out->first, out->n))
 		return err_set(e, "%s: pages outside memory block %" PRIu32,
 			       in->reader->channel->name, p->block);
@@ -117,7 +117,7 @@ static int place_decoded(struct intake *in, const struct pages *p, struct err *e
 	uint32_t i;
 
 	for (i = 0; i < p->n_runs; i++, at += n) {
-		pages_run(p, i, &first, &n);
+		run_decode(p->runs, i, &first, &n);
 		if (in->place->ops->copy(in->place, p->block, first, n,
 					 in->scratch + at * PAGE_SIZE, e))
 			return -1;

@@ -10,7 +10,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "migrate/stream/record.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/math.h"
 
 /* A part that is longer is no measurement. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "migrate/channel/channel.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/wake.h"
 

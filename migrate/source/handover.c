@@ -98,21 +98,25 @@ void handover_limit_pause(struct source *s)
 		channel_set_deadline(s->lanes.lane[i].writer.channel, handover_left_ms(s));
 }
 
-static uint64_t states_bits(struct source *s)
+/* What STATES says of the guest, whose time has stood still since it was parked. */
+static struct states_head states_head_now(struct source *s)
 {
 	bool told = s->teller && teller_told(s->teller);
+	bool ran = s->guest->ops->ran(s->guest);
+	uint64_t parked_us = clock_us() - s->parked_at_us - stats_get(&s->stats->park_us);
 
-	if (s->guest->ops->ran(s->guest))
-		return STATES_RAN | (told ? STATES_TELL : 0);
-	if (told)
+	if (told && !ran)
 		source_decide(s, "guest-event", "after_migration: the guest is paused");
-	return 0;
+	return (struct states_head){ .pause_ns = s->cold ? 0 : parked_us * 1000,
+				     .ran = ran,
+				     .tell = ran && told };
 }
 
 /* STATES: when they were collected, whether the guest ran, and the tree. */
 static int send_states(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us();
+	struct states_head head;
 	struct tree states;
 	uint8_t *body;
 	size_t used;
@@ -126,11 +130,8 @@ static int send_states(struct source *s, struct err *e)
 		tree_free(&states);
 		return err_set(e, "out of memory");
 	}
-	/* The guest's time stands since it is parked: that much later it is now. */
-	put_u64(body,
-		s->cold ? 0
-			: (clock_us() - s->parked_at_us - stats_get(&s->stats->park_us)) * 1000);
-	put_u64(body + 8, states_bits(s));
+	head = states_head_now(s);
+	states_encode(&head, body);
 	memcpy(body + STATES_HEAD_BYTES, states.fdt, used);
 	rc = source_send_record(s, RECORD_STATES, body, STATES_HEAD_BYTES + used, e);
 	free(body);

@@ -26,7 +26,7 @@
 
 /* A PAGES record on the way. */
 struct batch {
-	uint8_t body[PAGES_HEAD_BYTES + CHUNK_PAGES * PAGES_RUN_BYTES];
+	uint8_t body[PAGES_HEAD_BYTES + CHUNK_PAGES * RUN_BYTES];
 	struct iovec data[CHUNK_PAGES];
 	uint32_t n_runs;
 	uint64_t pages;
@@ -91,10 +91,7 @@ static int keep_rate(struct lanes *l, uint64_t bytes, struct err *e)
 static void add_run(struct batch *b, const struct guest_block *block, uint64_t first, uint64_t n,
 		    bool with_data)
 {
-	uint8_t *run = b->body + PAGES_HEAD_BYTES + b->n_runs * PAGES_RUN_BYTES;
-
-	put_u64(run, first);
-	put_u64(run + 8, n);
+	run_encode(b->body + PAGES_HEAD_BYTES, b->n_runs, first, n);
 	if (with_data)
 		b->data[b->n_runs] = (struct iovec){ block->host + first * PAGE_SIZE,
 						     n * PAGE_SIZE };
@@ -132,15 +129,6 @@ static int send_paced(struct lane *lane, const void *body, size_t body_bytes, st
 	return 0;
 }
 
-static void put_head(uint8_t *body, unsigned int block, enum pages_codec codec, uint32_t runs,
-		     uint32_t crc)
-{
-	put_u32(body, block);
-	put_u32(body + 4, codec);
-	put_u32(body + 8, runs);
-	put_u32(body + 12, crc);
-}
-
 /* How many pages may go into one record under the present rate. */
 static uint64_t batch_pages(const struct lanes *l)
 {
@@ -152,13 +140,18 @@ static int write_batch(struct lane *lane, unsigned int block, enum pages_codec c
 	struct lanes *l = lane->all;
 	struct batch *b = lane->batch;
 	bool plain = codec == CODEC_PLAIN;
-	size_t body = PAGES_HEAD_BYTES + (size_t)b->n_runs * PAGES_RUN_BYTES;
+	size_t body = PAGES_HEAD_BYTES + (size_t)b->n_runs * RUN_BYTES;
 	uint64_t data = plain ? b->pages * PAGE_SIZE : 0;
 	uint64_t before = lane->writer.channel->bytes;
+	struct pages head;
 
 	if (!b->n_runs)
 		return 0;
-	put_head(b->body, block, codec, b->n_runs, plain && l->checksums ? checksum(b) : 0);
+	head = (struct pages){ .block = block,
+			       .codec = codec,
+			       .n_runs = b->n_runs,
+			       .data_crc = plain && l->checksums ? checksum(b) : 0 };
+	pages_encode(&head, b->body);
 	if (send_paced(lane, b->body, body, b->data, plain ? (int)b->n_runs : 0, data, e))
 		return -1;
 	stats_add(plain ? &l->stats->normal_pages : &l->stats->zero_pages, b->pages);
@@ -268,18 +261,14 @@ static int write_encoded(struct lane *lane, const struct page_set *set, struct e
 {
 	struct lanes *l = lane->all;
 	uint64_t before = lane->writer.channel->bytes, at, n;
-	uint8_t *run = lane->batch->body + PAGES_HEAD_BYTES;
-	uint32_t runs = 0;
+	struct pages head = { .block = set->block, .codec = out->codec };
+	uint8_t *body = lane->batch->body;
 
-	for (at = 0; bitmap_next_run(out->pages, CHUNK_PAGES, &at, &n); at += n) {
-		put_u64(run, set->first + at);
-		put_u64(run + 8, n);
-		run += PAGES_RUN_BYTES;
-		runs++;
-	}
-	put_head(lane->batch->body, set->block, out->codec, runs, 0);
-	if (send_paced(lane, lane->batch->body, (size_t)(run - lane->batch->body), &out->data, 1,
-		       out->data.iov_len, e))
+	for (at = 0; bitmap_next_run(out->pages, CHUNK_PAGES, &at, &n); at += n)
+		run_encode(body + PAGES_HEAD_BYTES, head.n_runs++, set->first + at, n);
+	pages_encode(&head, body);
+	if (send_paced(lane, body, PAGES_HEAD_BYTES + (size_t)head.n_runs * RUN_BYTES, &out->data,
+		       1, out->data.iov_len, e))
 		return -1;
 	if (out->codec == CODEC_XBZRLE) {
 		stats_add(&l->stats->xbzrle_pages, out->n_pages);
@@ -568,12 +557,12 @@ int lanes_drain(struct lanes *l, struct err *e)
 
 int lanes_end_round(struct lanes *l, uint32_t round, struct err *e)
 {
-	uint8_t body[4];
+	uint8_t body[ROUND_BYTES];
 	unsigned int i;
 
 	if (lanes_drain(l, e))
 		return -1;
-	put_u32(body, round);
+	round_encode(round, body);
 	for (i = 0; i < l->n; i++) {
 		if (writer_record(&l->lane[i].writer, RECORD_ROUND, body, sizeof(body), NULL, 0, e))
 			return -1;

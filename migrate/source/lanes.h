@@ -18,10 +18,10 @@
 #include "migrate/codec/encoder.h"
 #include "migrate/guest.h"
 #include "migrate/stats.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/err.h"
 
-#define LANES_MAX   16
 #define CHUNK_PAGES 512u
 #define CHUNK_WORDS (CHUNK_PAGES / 64)
 

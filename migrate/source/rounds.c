@@ -241,10 +241,11 @@ int rounds_await(struct source *s, uint64_t round, struct err *e)
 {
 	uint64_t start = clock_us();
 	struct record rec;
+	uint32_t taken;
 
 	if (source_expect(s, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
 		return -1;
-	if (rec.body_bytes != 4 || get_u32(rec.body) != (uint32_t)round)
+	if (round_decode(&rec, &taken, NULL) || taken != (uint32_t)round)
 		return err_set(e, "%s: the destination has taken in another round than %llu",
 			       s->channel->name, (unsigned long long)round);
 	expect_answered(&s->expect, clock_us() - start);

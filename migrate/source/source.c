@@ -63,7 +63,7 @@ static int send_hello(struct source *s, struct writer *w, enum hello_role role, 
 	if (s->program)
 		memcpy(h.program, s->program, strnlen(s->program, sizeof(h.program) - 1));
 	memcpy(h.id, s->id, sizeof(h.id));
-	if (writer_hello(w, &h, e))
+	if (hello_send(w, &h, e))
 		return -1;
 	stats_add(&s->stats->meta_bytes, w->channel->bytes - before);
 	return 0;
@@ -248,7 +248,7 @@ static void tell_failed(struct source *s, const struct err *e)
 		return;
 	channel_set_stop(s->channel, -1);
 	channel_set_deadline(s->channel, 0);
-	writer_record(w, RECORD_FAILED, e->text, strlen(e->text), NULL, 0, NULL);
+	writer_text(w, RECORD_FAILED, e->text, NULL);
 }
 
 /* Everything as it was. */

@@ -2,14 +2,12 @@
  * Records onto a channel: see record.h. One thread at a time.
  */
 #include <string.h>
-#include <sys/utsname.h>
 #include <zlib.h>
 
 #include "migrate/channel/channel.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
-#include "vmm/version.h"
 
 #define DATA_PIECES_MAX (PAGES_RUNS_MAX)
 
@@ -72,18 +70,9 @@ int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, cons
 	return 0;
 }
 
-int writer_hello(struct writer *w, struct hello *h, struct err *e)
+int writer_text(struct writer *w, enum record_type type, const char *text, struct err *e)
 {
-	const char *version = godwit_version();
-	uint8_t body[HELLO_BYTES];
-	struct utsname u;
-
-	h->version = STREAM_VERSION;
-	h->page_bytes = PAGE_SIZE;
-	if (uname(&u) == 0)
-		memcpy(h->arch, u.machine, strnlen(u.machine, sizeof(h->arch) - 1));
-	if (!h->program[0])
-		memcpy(h->program, version, strnlen(version, sizeof(h->program) - 1));
-	hello_encode(h, body);
-	return writer_record(w, RECORD_HELLO, body, sizeof(body), NULL, 0, e);
+	if (!*text)
+		text = "it does not say why";
+	return writer_record(w, type, text, strnlen(text, RECORD_TEXT_MAX), NULL, 0, e);
 }

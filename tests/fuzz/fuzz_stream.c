@@ -17,7 +17,8 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/destination/destination.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
 

@@ -7,7 +7,7 @@
 
 #include "migrate/destination/ahead.h"
 #include "migrate/destination/place.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
@@ -54,7 +54,7 @@ static void touch(uint64_t first, uint64_t n, bool data)
 
 static void check_run(unsigned int i, uint64_t first, uint64_t n)
 {
-	const uint8_t *run = body + AHEAD_HEAD_BYTES + i * AHEAD_RUN_BYTES;
+	const uint8_t *run = body + AHEAD_HEAD_BYTES + i * RUN_BYTES;
 
 	ck_assert_uint_eq(get_u64(run), first * AHEAD_UNIT_PAGES);
 	ck_assert_uint_eq(get_u64(run + 8), n);
@@ -70,7 +70,7 @@ START_TEST(dense_units_with_data_are_told)
 	touch(30 * AHEAD_UNIT_PAGES + 200, 312, true);	       /* more than half */
 	touch((UNITS - 1) * AHEAD_UNIT_PAGES, AHEAD_UNIT_PAGES - 100, true);
 	ck_assert_uint_eq(ahead_encode(&guest.blocks[0], 7, touched, &at, UNITS, body),
-			  AHEAD_HEAD_BYTES + 3 * AHEAD_RUN_BYTES);
+			  AHEAD_HEAD_BYTES + 3 * RUN_BYTES);
 	ck_assert_uint_eq(get_u32(body), 7);
 	ck_assert_uint_eq(get_u32(body + 4), 3);
 	check_run(0, 0, 3 * AHEAD_UNIT_PAGES);
@@ -80,7 +80,7 @@ START_TEST(dense_units_with_data_are_told)
 	/* A part of them. */
 	at = 2;
 	ck_assert_uint_eq(ahead_encode(&guest.blocks[0], 7, touched, &at, 20, body),
-			  AHEAD_HEAD_BYTES + AHEAD_RUN_BYTES);
+			  AHEAD_HEAD_BYTES + RUN_BYTES);
 	check_run(0, 2, AHEAD_UNIT_PAGES);
 	ck_assert_uint_eq(at, 20);
 }
@@ -90,7 +90,7 @@ static int take(struct ahead *a, uint32_t block, uint64_t first, uint64_t n, str
 {
 	struct record rec = { .type = RECORD_AHEAD,
 			      .body = body,
-			      .body_bytes = AHEAD_HEAD_BYTES + AHEAD_RUN_BYTES };
+			      .body_bytes = AHEAD_HEAD_BYTES + RUN_BYTES };
 
 	put_u32(body, block);
 	put_u32(body + 4, 1);
@@ -117,8 +117,8 @@ START_TEST(damaged_records_are_refused)
 		ck_assert_int_eq(take(&a, (uint32_t)bad[i][0], bad[i][1], bad[i][2], &e), -1);
 	put_u32(body, 0);
 	put_u32(body + 4, 1);
-	for (rec.body_bytes = 0; rec.body_bytes < 2 * AHEAD_RUN_BYTES; rec.body_bytes++)
-		if (rec.body_bytes != AHEAD_HEAD_BYTES + AHEAD_RUN_BYTES)
+	for (rec.body_bytes = 0; rec.body_bytes < 2 * RUN_BYTES; rec.body_bytes++)
+		if (rec.body_bytes != AHEAD_HEAD_BYTES + RUN_BYTES)
 			ck_assert_int_eq(ahead_take(&a, &rec, &e), -1);
 	put_u32(body + 4, UINT32_MAX);
 	rec.body_bytes = AHEAD_BODY_MAX;

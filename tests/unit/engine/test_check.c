@@ -77,7 +77,7 @@ static struct writer say_hello(enum hello_role role)
 	struct writer w = { .channel = connect_there(-1) };
 	struct tree t;
 
-	ck_assert_int_eq(writer_hello(&w, &h, NULL), 0);
+	ck_assert_int_eq(hello_send(&w, &h, NULL), 0);
 	if (role != ROLE_MAIN)
 		return w;
 	ck_assert_int_eq(tree_init(&t, NULL), 0);

@@ -187,7 +187,7 @@ static struct channel *caller(struct scene *s, enum hello_role role, const char 
 	ck_assert_int_eq(socket_channel(&w.channel, fd, "destination", -1, NULL), 0);
 	channel_set_deadline(w.channel, 30000);
 	memcpy(h.id, "0123456789abcdef", sizeof(h.id));
-	ck_assert_int_eq(writer_hello(&w, &h, NULL), 0);
+	ck_assert_int_eq(hello_send(&w, &h, NULL), 0);
 	if (role != ROLE_MAIN)
 		return w.channel;
 	ck_assert_int_eq(tree_init(&t, NULL), 0);

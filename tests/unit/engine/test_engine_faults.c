@@ -10,7 +10,8 @@
 
 #include "migrate/destination/callers.h"
 #include "migrate/channel/channel.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
+#include "migrate/stream/hello.h"
 #include "tests/unit/lib/engine_rig.h"
 
 #define N(a) ((int)(sizeof(a) / sizeof((a)[0])))

@@ -72,7 +72,7 @@ void maker_begin(struct maker *m)
 void maker_pages(struct maker *m, uint32_t block, uint32_t codec, uint32_t n_runs,
 		 const uint64_t (*runs)[2], uint32_t written_runs, size_t data_bytes)
 {
-	uint8_t *body = calloc(1, PAGES_HEAD_BYTES + written_runs * PAGES_RUN_BYTES);
+	uint8_t *body = calloc(1, PAGES_HEAD_BYTES + written_runs * RUN_BYTES);
 	uint8_t *data = calloc(1, data_bytes + 1);
 	struct iovec iov = { data, data_bytes };
 	uint32_t i;
@@ -86,7 +86,7 @@ void maker_pages(struct maker *m, uint32_t block, uint32_t codec, uint32_t n_run
 	}
 	memset(data, 0x5a, data_bytes);
 	ck_assert_int_eq(writer_flagged(&m->w, RECORD_PAGES, RECORD_UNCHECKED, body,
-					PAGES_HEAD_BYTES + written_runs * PAGES_RUN_BYTES, &iov,
+					PAGES_HEAD_BYTES + written_runs * RUN_BYTES, &iov,
 					data_bytes ? 1 : 0, NULL),
 			 0);
 	free(data);
@@ -97,7 +97,7 @@ void maker_encoded(struct maker *m, uint16_t flags, uint32_t block, uint32_t cod
 		   const uint64_t (*runs)[2], const void *data, size_t data_bytes)
 {
 	struct iovec iov = { (void *)(uintptr_t)data, data_bytes };
-	uint8_t body[PAGES_HEAD_BYTES + 16 * PAGES_RUN_BYTES];
+	uint8_t body[PAGES_HEAD_BYTES + 16 * RUN_BYTES];
 	uint32_t i;
 
 	ck_assert_uint_le(n_runs, 16);
@@ -110,7 +110,7 @@ void maker_encoded(struct maker *m, uint16_t flags, uint32_t block, uint32_t cod
 		put_u64(body + 24 + i * 16, runs[i][1]);
 	}
 	ck_assert_int_eq(writer_flagged(&m->w, RECORD_PAGES, flags, body,
-					PAGES_HEAD_BYTES + n_runs * PAGES_RUN_BYTES, &iov, 1, NULL),
+					PAGES_HEAD_BYTES + n_runs * RUN_BYTES, &iov, 1, NULL),
 			 0);
 }
 

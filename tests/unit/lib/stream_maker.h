@@ -10,7 +10,8 @@
 #include <stdint.h>
 
 #include "migrate/channel/channel.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/body.h"
+#include "migrate/stream/hello.h"
 #include "tests/unit/lib/fake_guest.h"
 #include "vmm/base/err.h"
 

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "migrate/policy/expect.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/hello.h"
 #include "tests/unit/lib/engine_rig.h"
 #include "vmm/memory.h"
 

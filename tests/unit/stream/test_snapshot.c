@@ -385,7 +385,7 @@ START_TEST(pages_outside_the_machine_are_refused)
 		uint32_t block;
 		uint64_t first, n;
 	} wrong[] = { { 2, 0, 1 }, { 0, PAGES_0, 1 }, { 0, PAGES_0 - 1, 2 }, { 1, ~0ull, 1 } };
-	uint8_t body[PAGES_HEAD_BYTES + PAGES_RUN_BYTES] = { 0 }, page[2 * PAGE_SIZE] = { 0 };
+	uint8_t body[PAGES_HEAD_BYTES + RUN_BYTES] = { 0 }, page[2 * PAGE_SIZE] = { 0 };
 	unsigned int i;
 
 	for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {

@@ -316,7 +316,7 @@ static void bad_rest(struct maker *m, int which)
 		break;
 	case 32:
 	case 33:
-		head[8] = which == 32 ? STATES_TELL : 4;
+		head[8] = which == 32 ? 2 : 4; /* tell, without having run; unknown */
 		maker_round_end(m, 1);
 		maker_record(m, RECORD_STATES, head, sizeof(head));
 		break;
@@ -345,12 +345,12 @@ static const char *const bad_rest_errors[] = {
 	"a run of 0 pages",
 	"a PAGES record of 5 bytes is too short",
 	"round 2 after round 0",
-	"round 0 after round 0",
+	"a ROUND record with the number 0",
 	"round 1 after round 1",
-	"a ROUND record where the states should be",
+	"a ROUND record of 3 bytes",
 	"the states came before the end of a round",
 	"the states came before the end of a round",
-	"a STATES record where the states should be",
+	"the states are cut short",
 	"the states: not a valid tree",
 	"a pause of 31622400 s, more than a year",
 	"a GO record where the states should be",

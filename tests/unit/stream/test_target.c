@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "migrate/channel/channel.h"
-#include "migrate/stream/record.h"
+#include "migrate/stream/hello.h"
 #include "vmm/base/err.h"
 
 static char dir[] = "/tmp/godwit-test-XXXXXX";
