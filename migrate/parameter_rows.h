@@ -62,6 +62,14 @@ PARAMETER_NUMBER(switchover_ms, .qmp = "x-godwit-switchover-timeout", .name = "s
 			 "the migration fails, and the guest goes on here. 0: ten times the "
 			 "downtime and 2 s, and with the action force as long as data are sent")
 
+PARAMETER_NUMBER(
+	answer_timeout_s, .qmp = "x-godwit-answer-timeout", .name = "answer-timeout",
+	.kind = PARAMETER_PLAIN, .max = 86400, .option = true, .argument = "SEC",
+	.unit = "s, 0: 60 for the machine, 120 for a round",
+	.help = "how many seconds the destination may take to build the machine, or to take "
+		"in the rest of a round. After that the migration fails. 0: 60 for the "
+		"machine and 120 for a round")
+
 PARAMETER_OTHER(timeout_action, .qmp = "x-godwit-timeout-action", .name = "timeout-action",
 		.kind = PARAMETER_ACTION, .preset_text = "abort", .option = true, .live = true,
 		.argument = "abort|force|post-copy", .unit = "abort or force",

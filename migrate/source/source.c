@@ -23,8 +23,9 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 
-/* How long the destination may take to make the machine, and to take in what is still on the way at
- * the end of a round, while the guest runs. For what comes after that see handover.h. */
+/* If no parameter says it: how long the destination may take to build the machine, and to take in
+ * what is still on the way at the end of a round, while the guest runs. For what comes after that
+ * see handover.h. */
 #define CHECKED_MS 60000
 #define ROUND_MS   120000
 
@@ -273,6 +274,14 @@ static void undo(struct source *s, struct err *e)
 	tell_failed(s, e);
 }
 
+/* `chosen` is a test's; the parameter is the user's. */
+static int answer_ms(const struct source *s, int chosen, int usual)
+{
+	if (chosen)
+		return chosen;
+	return s->parameters.answer_timeout_s ? (int)s->parameters.answer_timeout_s * 1000 : usual;
+}
+
 int source_run(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us();
@@ -281,8 +290,8 @@ int source_run(struct source *s, struct err *e)
 	int rc;
 
 	e = e ? e : &unwanted;
-	s->checked_ms = s->checked_ms ? s->checked_ms : CHECKED_MS;
-	s->round_ms = s->round_ms ? s->round_ms : ROUND_MS;
+	s->checked_ms = answer_ms(s, s->checked_ms, CHECKED_MS);
+	s->round_ms = answer_ms(s, s->round_ms, ROUND_MS);
 	s->spare_ms = s->spare_ms ? s->spare_ms : HANDOVER_SPARE_MS;
 	s->running_ms = s->running_ms ? s->running_ms : HANDOVER_RUNNING_MS;
 	source_set_owner(s, OWNER_SOURCE);

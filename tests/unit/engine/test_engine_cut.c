@@ -144,6 +144,24 @@ START_TEST(silent_destination_is_given_up_before_go_and_waited_for_no_longer_aft
 }
 END_TEST
 
+START_TEST(answer_timeout_bounds_the_wait_for_a_silent_destination)
+{
+	struct rig r;
+
+	rig_init(&r, RIG_PROXY);
+	r.source.checked_ms = r.source.round_ms = 0;
+	r.source.parameters.answer_timeout_s = 1;
+	r.proxy.fault = PROXY_STALL;
+	r.proxy.way = PROXY_BACK;
+	r.proxy.at_type = _i ? RECORD_ROUND : RECORD_CHECKED;
+	rig_run(&r);
+	ck_assert_int_eq(r.source_rc, -1);
+	ck_assert_msg(strstr(r.source_error.text, "within 1 s"), "%s", r.source_error.text);
+	rig_check(&r);
+	rig_free(&r);
+}
+END_TEST
+
 START_TEST(link_that_stalls_in_the_pause_gives_the_guest_back)
 {
 	struct rig r;
@@ -363,6 +381,7 @@ int main(void)
 	tcase_add_loop_test(c, garbled_record_leaves_one_guest_whichever_it_is, 0, N(garbles));
 	tcase_add_loop_test(
 		c, silent_destination_is_given_up_before_go_and_waited_for_no_longer_after, 0, 8);
+	tcase_add_loop_test(c, answer_timeout_bounds_the_wait_for_a_silent_destination, 0, 2);
 	tcase_add_loop_test(c, link_that_stalls_in_the_pause_gives_the_guest_back, 0, 2);
 	tcase_add_test(c, cancel_before_anything_was_sent_leaves_the_guest_alone);
 	tcase_add_loop_test(c, cancel_takes_effect_at_once_however_slow_the_link, 0, 6);
