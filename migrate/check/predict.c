@@ -1,7 +1,8 @@
 /*
- * The prediction: see predict.h. The model of the guest: it writes to several regions, each from
- * end to end, again and again; how large they are, and how long a turn takes, is what makes up the
- * curve that was seen. The model of the engine: source.c, watch.c and steer.c in small.
+ * The prediction. The model of the guest: it writes several regions from end to end, again and
+ * again. Their sizes, and how long one pass takes, are chosen so that they make up the curve that
+ * was seen. The model of the engine: rounds.c and watch.c in small; policy/ decides, as it does
+ * there.
  */
 #include "migrate/check/predict.h"
 
@@ -13,21 +14,21 @@
 #include "migrate/policy/forecast.h"
 #include "migrate/policy/rate.h"
 
-/* One for each look, and one for what was not seen. */
+/* One for each look, and one for the memory that was not seen to be written. */
 #define REGIONS_MAX (PREDICT_LOOKS_MAX + 1)
-/* A region is written and sent in so many parts. */
+/* A region is written and sent in parts. */
 #define PARTS 128
 
-/* As watch.c. */
+/* The interval of looks at the dirty log, as in watch.c. */
 #define LOOK_US 100000.0
-/* Rounds that could do nothing for the pause, taken together. */
+/* Rounds that cannot make the pause fit are simulated as one of this length. */
 #define UNKEEPABLE_US 1000000.0
 
-/* A curve that has grown by no more than this, in percent, between its last two looks is flat. */
+/* A curve is flat if it grows by at most this, in percent, between its last two looks. */
 #define FLAT_PCT 2
 
-/* Where nothing but progress ends it, so many rounds without any are enough to know; and in any
- * case, and by the clock, it is never over after so many. */
+/* The simulation gives up after STALLED_ROUNDS rounds without progress if there is no policy or
+ * timeout, and always after ROUNDS_MAX rounds or US_MAX. */
 #define STALLED_ROUNDS 5
 #define ROUNDS_MAX     1000u
 #define US_MAX	       1e15
@@ -35,8 +36,8 @@
 struct region {
 	double part_bytes;
 	double parts_per_us;
-	double at; /* where the guest writes */
-	/* Shares of each part: dirty, and to be sent in this round. */
+	double at; /* the part in which the guest writes */
+	/* Of each part the share that is dirty, and that is to be sent in this round. */
 	double dirty[PARTS], pending[PARTS];
 };
 
@@ -48,8 +49,8 @@ struct sim {
 
 	double now, looked, round_from; /* us */
 	double round_sent, sent, first_sent, again_before, lost_us;
-	double round_bytes, pending_bytes; /* of this round: all, and still to be sent */
-	double lowest_bytes;		   /* at the end of a round */
+	double round_bytes, pending_bytes; /* all that this round sends, and what is not sent yet */
+	double lowest_bytes;		   /* the least that a round has left */
 	unsigned int round, stalled, highest;
 	uint64_t limit_us, round_limit_us;
 	bool forced;
@@ -57,7 +58,7 @@ struct sim {
 	struct timeout timeout;
 	struct course course;
 
-	enum predict_answer answer; /* PREDICT_UNKNOWN: it goes on */
+	enum predict_answer answer; /* PREDICT_UNKNOWN: not over yet */
 	double pause_us;
 	char reason[256];
 };
@@ -82,7 +83,7 @@ static bool is_flat(const struct predict_input *in)
 	return in->n_looks < 2 || last->bytes - last[-1].bytes <= last->bytes / 100 * FLAT_PCT;
 }
 
-/* From one corner of the curve the next one: no look lies above the line between them. */
+/* The next corner of the curve, such that no look lies above the line to it. */
 static unsigned int next_corner(const struct predict_input *in, double us, double bytes,
 				unsigned int from, double *slope)
 {
@@ -113,9 +114,9 @@ static void add_region(struct sim *c, double bytes, double turn_us)
 }
 
 /*
- * A region of S bytes with a turn of T adds S t / T to the curve until T, and S from then on: so at
- * each corner one ends, with as much as the slope falls by. What still grew at the end goes on
- * growing, if `beyond`, up to all there is.
+ * A region of S bytes that is written in T adds S t / T to the curve until T, and S after it. So
+ * each corner of the curve is the T of one region, and its slope S / T is how much the curve's
+ * slope falls there. If `beyond`, what still grew at the end goes on growing, up to all memory.
  */
 static void make_guest(struct sim *c, bool beyond)
 {
@@ -165,7 +166,7 @@ static void write_region(struct region *r, double parts)
 	}
 }
 
-/* The part of its speed that the guest is left. */
+/* The part of its speed that the guest keeps. */
 static double kept(const struct sim *c)
 {
 	double limit = (double)c->converge.limit_bytes, speed = 0;
@@ -187,7 +188,7 @@ static void pass(struct sim *c, double us)
 	c->lost_us += us * (1 - keep);
 }
 
-/* Dirty, and not to be sent in this round. */
+/* Bytes that are dirty, and not to be sent in this round. */
 static double count_again(const struct sim *c)
 {
 	double n = 0;
@@ -254,7 +255,7 @@ static void check_time(struct sim *c)
 		end(c, PREDICT_GIVEN_UP, 0);
 }
 
-/* By force or as the course has it, the guest is parked. */
+/* The course has decided to park the guest. */
 static void park(struct sim *c, const struct course_verdict *v)
 {
 	end(c, c->forced ? PREDICT_FORCED : PREDICT_CONVERGES, (double)v->expected_us);
@@ -313,7 +314,7 @@ static void send_some(struct sim *c, double bytes)
 	look(c);
 }
 
-/* The bits of a part are cleared just ahead. */
+/* The dirty bits of a part are cleared just before it is sent. */
 static void send_part(struct sim *c, struct region *r, unsigned int i)
 {
 	double pending = r->pending[i];
@@ -325,7 +326,7 @@ static void send_part(struct sim *c, struct region *r, unsigned int i)
 	send_some(c, pending * r->part_bytes);
 }
 
-/* As order.c scatters pieces. */
+/* The order in which parts are sent in the first round, as in order.c. */
 static unsigned int scattered(unsigned int k)
 {
 	unsigned int turned = 0;
@@ -335,7 +336,7 @@ static unsigned int scattered(unsigned int k)
 	return turned;
 }
 
-/* What was written to by the time of its turn is left for the second round. */
+/* The first round leaves a part for the second one if it was written to before its turn. */
 static bool is_left(struct sim *c, struct region *r, unsigned int i)
 {
 	if (c->sent < RATE_SAMPLE_BYTES || r->dirty[i] < 0.5)
@@ -370,7 +371,7 @@ static void send_round(struct sim *c)
 			send_part(c, &c->region[i], k);
 }
 
-/* What is dirty is for the next round. */
+/* All that is dirty is to be sent in this round. */
 static void begin_round(struct sim *c)
 {
 	c->round++;
@@ -390,7 +391,7 @@ static void begin_round(struct sim *c)
 	c->round_bytes = c->pending_bytes;
 }
 
-/* Nothing was gained for so long that nothing ever will be. */
+/* The simulation has gone on for long enough. */
 static bool is_hopeless(const struct sim *c)
 {
 	bool otherwise = c->in->policy || timeout_is_set(&c->in->timeout);
@@ -399,7 +400,7 @@ static bool is_hopeless(const struct sim *c)
 	return c->round >= ROUNDS_MAX || c->now > US_MAX || (!otherwise && c->stalled >= enough);
 }
 
-/* Whether a round has made progress is counted apart from the policy, which may have none. */
+/* Counts rounds without progress, for is_hopeless: there may be no policy that counts them. */
 static void count_stalled(struct sim *c, double again)
 {
 	c->stalled = c->round > 1 && again > 0.95 * c->lowest_bytes ? c->stalled + 1 : 0;
@@ -428,7 +429,7 @@ static void end_round(struct sim *c)
 	double again = count_again(c);
 	struct course_figures f;
 
-	c->pending_bytes = 0; /* but for what rounding has left */
+	c->pending_bytes = 0; /* rounding may have left a little */
 	if (c->in->throttle && c->round > 1)
 		slow_down(c, again);
 	c->again_before += c->round > 1 ? again : 0;
@@ -555,13 +556,14 @@ void predict_make(const struct predict_input *in, struct prediction *out)
 	*out = (struct prediction){ .answer = PREDICT_UNKNOWN, .limit_us = in->limit_us };
 	if (!in->rate_bytes) {
 		snprintf(out->sentence, sizeof(out->sentence),
-			 "how fast the link is is not known, so nothing can be said");
+			 "the speed of the link is not known, so nothing can be predicted");
 		return;
 	}
 	go(&c, in, true);
 	go(&least, in, false);
 	out->answer = c.answer;
-	/* Without compression it would not; with it nobody knows before it is tried. */
+	/* Without compression it would not converge; with it that is known only once it is tried.
+	 */
 	if (in->compression && (c.answer == PREDICT_NEVER || c.answer == PREDICT_GIVEN_UP))
 		out->answer = PREDICT_UNKNOWN;
 	out->total_us = (uint64_t)c.now;

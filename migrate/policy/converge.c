@@ -1,4 +1,4 @@
-/* How much to slow a guest: see converge.h. */
+/* Auto-converge: see converge.h. */
 #include "migrate/policy/converge.h"
 
 #include <inttypes.h>
@@ -7,29 +7,29 @@
 #include "migrate/policy/rate.h"
 #include "vmm/base/math.h"
 
-/* In a window with less sent than this nothing can be said. */
+/* A measurement in which less was sent tells nothing. */
 #define WINDOW_BYTES (2u << 20)
 
-/* What is dirtied again, in percent of what is sent meanwhile: from here on a round gains nothing;
- * and from here on the guest surely would dirty more than is seen. */
+/* What is dirtied again, in percent of what is sent meanwhile. From STALLED_PCT on a round gains
+ * nothing. From SATURATED_PCT on the guest dirties more than the log can tell. */
 #define STALLED_PCT   95u
 #define SATURATED_PCT 80u
 
-/* How much of the room in the pause the estimate may use: it is only one. */
+/* The part of fit_bytes to aim at: the estimate may be wrong. */
 #define FIT_PCT 70u
 
-/* Where the rest will not fit in any case: the share of the link that may be dirtied again. */
+/* The aim is never below this share of the send rate, even if the rest cannot fit. */
 #define LINK_PCT 15u
 
-/* After so long it is seen whether less is enough; and how near to what was too much it may come.
- */
+/* The throttle is eased after EASE_US, but the guest gets at most EASE_PCT of what was too much. */
 #define EASE_US	 2000000u
 #define EASE_PCT 70u
 
-/* Each time that it was wrong, it takes four times as long; and after so many it is over. */
+/* Each time that easing was wrong the next takes four times as long; after this many times there is
+ * none. */
 #define EASE_TRIES 2u
 
-/* The share of its time that the guest keeps, in millionths. */
+/* All of the guest's time, in millionths. */
 #define WHOLE 1000000u
 
 static uint64_t max_of(const struct converge *c)
@@ -51,19 +51,20 @@ static bool is_slowed(const struct converge *c)
 	return c->permille || c->limit_bytes;
 }
 
-/* What may be dirtied in a second for the rest to fit in the pause at the end of the round. */
+/* The aim: with how many bytes dirtied in a second the rest fits into the pause at the end of the
+ * round. */
 static uint64_t allowed_bytes(const struct converge_sample *s)
 {
 	uint64_t fit = s->fit_bytes / 100 * FIT_PCT;
 	uint64_t least = s->rate_bytes / 100 * LINK_PCT, allowed = 0;
-	/* At the end of a round, of the next one. */
+	/* At the end of a round: for the next one. */
 	uint64_t left = s->pending_bytes ? s->left_bytes : 0;
 	uint64_t pending = s->pending_bytes ? s->pending_bytes : s->left_bytes + 1;
 
 	if (fit > left)
 		allowed = mul_div(fit - left, s->rate_bytes, pending);
-	/* More than the link would carry is no aim, and less than a part of it would be lost time
-	 * where another round is needed anyway. */
+	/* With more than half of the send rate rounds hardly shrink. Less than LINK_PCT of it would
+	 * slow the guest for nothing if another round is needed anyway. */
 	return clamp_u64(allowed, least, s->rate_bytes / 2);
 }
 
@@ -72,31 +73,32 @@ static struct converge_mark mark(const struct converge_sample *s)
 	return (struct converge_mark){ s->now_us, s->sent_bytes, s->again_bytes };
 }
 
-/* Bytes a second since then that became dirty again. */
+/* Bytes that became dirty again since then, a second. */
 static uint64_t dirtied(const struct converge_mark *from, const struct converge_sample *s)
 {
 	return rate_per_second(s->again_bytes - from->again, s->now_us - from->us);
 }
 
-/* More is dirtied than may be: the share that is left to the guest, from what came of this one. */
+/* Too much is dirtied: what the guest keeps from now on, computed from what it did with `keep`. */
 static uint64_t tighten(struct converge *c, uint64_t keep, uint64_t allowed)
 {
 	uint64_t seen = c->dirty_bytes;
 
-	/* Below the floor there is nothing to be learnt. */
+	/* A limit at the user's floor cannot be lowered, so what it lets through is not too much.
+	 */
 	if ((!c->too_much || keep < c->too_much) && !(c->by_limit && keep <= c->bounds.least_bytes))
 		c->too_much = keep;
 	c->eased_wrongly += c->eased;
 	c->eased = false;
 	if (!c->by_limit && !c->permille && c->bounds.initial)
 		return WHOLE - c->bounds.initial * 1000ull;
-	/* What is seen is only a lower bound, so a step further than it says. */
+	/* The rate that is seen is a lower bound, so go further than it says. */
 	if (c->saturated && !c->by_limit)
 		seen *= 2;
 	return mul_div(keep, allowed, seen + 1);
 }
 
-/* Little was dirtied, for long: somewhat more, but not where it was too much before. */
+/* Little was dirtied for long: the guest keeps more, but stays below what was too much before. */
 static uint64_t ease(struct converge *c, uint64_t keep)
 {
 	uint64_t more = keep + keep / 2 + 1000,
@@ -127,8 +129,8 @@ static uint64_t next_keep(struct converge *c, const struct converge_sample *s)
 }
 
 /*
- * Whether a window that began at *from is over, with what came of it in c; the next begins then. In
- * *stalled, whether nothing was gained in it.
+ * True if the measurement that began at *from is complete. Then its result is in c, *stalled says
+ * whether the round gained nothing in it, and the next one has begun.
  */
 static bool end_window(struct converge *c, struct converge_mark *from,
 		       const struct converge_sample *s, bool *stalled)
@@ -164,7 +166,7 @@ static void explain(const struct converge *c, const struct converge_sample *s, c
 		 (s->left_bytes + s->pending_bytes) >> 20, s->fit_bytes >> 20);
 }
 
-/* Whether what the guest is left has changed. */
+/* Lets the guest keep that much, within the bounds. True if that is a change. */
 static bool slow(struct converge *c, uint64_t keep)
 {
 	unsigned int permille = c->by_limit ? 0 : clamp_permille(c, keep);
@@ -191,7 +193,7 @@ bool converge_add(struct converge *c, const struct converge_sample *s, char *rea
 	}
 	if (!end_window(c, &c->window, s, &stalled) && is_slowed(c))
 		return false;
-	/* A guest that writes in step with the rounds shows only at their ends what it does. */
+	/* If the guest writes in step with the rounds, only whole rounds show how much. */
 	if (!is_slowed(c) && !stalled &&
 	    (s->pending_bytes || !end_window(c, &c->round, s, &round_stalled) || !round_stalled))
 		return false;

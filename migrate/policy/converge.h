@@ -1,8 +1,8 @@
 /*
- * How much a guest must be slowed for its pre-copy to come to an end: from what it dirties again of
- * what was sent, measured a few times a second within a round. Nothing is taken from it before it
- * is certain that the round gains nothing; then as much as is needed is taken at once, found by
- * measuring and not by climbing, and given back where less is enough. Pure.
+ * Auto-converge: how much a guest must be slowed for its pre-copy to end. The input is how much it
+ * dirties again of what was sent, measured a few times a second within a round. The guest keeps its
+ * full speed until it is certain that a round gains nothing. Then the throttle goes at once to what
+ * the measurements ask for, and it is eased if less is enough. Pure.
  */
 #ifndef GODWIT_MIGRATE_POLICY_CONVERGE_H
 #define GODWIT_MIGRATE_POLICY_CONVERGE_H
@@ -11,60 +11,61 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a window of measuring takes, at least: before the guest is slowed, and while it is. */
+/* The least length of a measurement: before the guest is slowed, and while it is. */
 #define CONVERGE_CERTAIN_US 250000u
 #define CONVERGE_WINDOW_US  90000u
 
-/* For users who set bounds, in permille of the vCPUs' time: what to begin with, how much more at
- * once, how much at most. 0: what is needed. And how much the guest may dirty in any case, all its
- * vCPUs together. */
+/* Bounds that users set. */
 struct converge_bounds {
+	/* In permille of the vCPUs' time: the first throttle, the largest step up, and the highest
+	 * throttle. 0: as needed. */
 	unsigned int initial, increment, max;
-	uint64_t least_bytes; /* a second */
+	/* A dirty limit is never below this: bytes a second of all vCPUs together. */
+	uint64_t least_bytes;
 };
 
 #define CONVERGE_MAX_PERMILLE 999u
 
-/* At one moment of a round after the first, or at its end. */
+/* What is known at one moment of a round after the first, or at its end. */
 struct converge_sample {
 	uint64_t now_us;
-	/* Since the first round was over: pages sent; and pages that were dirty again by then, or
-	 * by the end of the round that sent them. */
+	/* Since the end of the first round: what was sent, and what became dirty again after it was
+	 * sent (counted once in each round). */
 	uint64_t sent_bytes, again_bytes;
-	/* Of this round: dirty by now and not to be sent in it; still to be sent in it. */
+	/* Of this round: dirty now, but left for the next; still to be sent. */
 	uint64_t left_bytes, pending_bytes;
-	uint64_t rate_bytes; /* a second, as achieved */
-	uint64_t fit_bytes;  /* what the pause has room for */
+	uint64_t rate_bytes; /* sent in a second */
+	uint64_t fit_bytes;  /* can be sent within the pause */
 };
 
 struct converge_mark {
 	uint64_t us, sent, again;
 };
 
-/* Either time is taken from the guest, or it is bounded what it may dirty. */
+/* Slows the guest by a throttle, or by a dirty limit if `by_limit`. */
 struct converge {
 	struct converge_bounds bounds;
 	bool by_limit;
 
-	unsigned int permille; /* taken from the guest */
-	uint64_t limit_bytes;  /* that it may dirty in a second; 0: without a limit */
-	/* For users: what was measured last. */
+	unsigned int permille; /* the throttle: the share of the vCPUs' time that is taken */
+	uint64_t limit_bytes;  /* the dirty limit, in bytes a second; 0: none */
+	/* The last measurement. */
 	uint64_t dirty_bytes; /* a second */
-	bool saturated;	      /* it would dirty more, had more been sent */
+	bool saturated;	      /* that is a lower bound: the log counts a page once */
 
-	/* Where they began: the window, whole rounds, the present share. */
+	/* The beginnings of the measurement under way, of the one of whole rounds, and of the
+	 * present throttle. */
 	struct converge_mark window, round, change;
-	/* What it was left when it dirtied too much: millionths of its time, or bytes a second. */
+	/* What the guest kept when it last dirtied too much: millionths of its time, or bytes a
+	 * second. */
 	uint64_t too_much;
-	/* The last change gave something back; how often that was wrong. */
+	/* The last change eased the throttle; how often that was wrong. */
 	bool eased;
 	unsigned int eased_wrongly;
 };
 
-/*
- * Takes a sample. Whether c->permille, or c->limit_bytes, has changed, and why: a sentence with the
- * numbers.
- */
+/* Takes a sample. True if c->permille or c->limit_bytes has changed; `reason` then says why, in a
+ * sentence with the numbers. */
 bool converge_add(struct converge *c, const struct converge_sample *s, char *reason, size_t size);
 
 #endif

@@ -1,9 +1,9 @@
 /*
- * The pause as it is expected: see expect.h.
+ * The expected pause:
  *
  *     park | fetch the log | pages ... | collect | send states | load | start
  *
- * Two round trips are in it: the last pages and states until READY, and GO until RUNNING.
+ * It includes two round trips: from the last pages and states to READY, and from GO to RUNNING.
  */
 #include "migrate/policy/expect.h"
 
@@ -13,7 +13,7 @@
 #include "migrate/stream/hello.h"
 #include "vmm/base/math.h"
 
-/* A part that is longer is no measurement. */
+/* An upper bound for one part: a longer one is no measurement. */
 #define PART_MAX_US (600ull * 1000000)
 
 /* No network takes longer. */
@@ -36,7 +36,7 @@ void expect_checked(struct expect *x, const struct record *checked, uint64_t wai
 	x->told = true;
 	x->cost.load_us = c.load_us;
 	x->cost.start_us = c.start_us;
-	/* It may have stood in a queue there; then the first round's answer tells. */
+	/* MACHINE may have waited in a queue there; then the first round's answer tells. */
 	if (waited_us > c.build_us && waited_us - c.build_us < ROUND_TRIP_MAX_US)
 		expect_answered(x, waited_us - c.build_us);
 }

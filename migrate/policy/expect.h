@@ -1,6 +1,7 @@
 /*
- * How long the pause will be beside the pages that are left: made of what was measured, of this
- * guest, on both hosts and between them. Pure, but for who measures; the migration's thread.
+ * How long the pause is expected to be, apart from the pages that remain: a sum of what was
+ * measured of this guest, on both hosts and between them. Pure: the callers measure. The
+ * migration's thread.
  */
 #ifndef GODWIT_MIGRATE_EXPECT_H
 #define GODWIT_MIGRATE_EXPECT_H
@@ -13,34 +14,34 @@
 
 struct record;
 
-/* What stands for all of it if nothing was rehearsed. */
+/* The whole sum, if nothing was rehearsed. */
 #define EXPECT_UNKNOWN_US 5000u
 
 struct expect {
 	bool known; /* something was rehearsed */
-	bool told;  /* the destination has said what it costs there */
+	bool told;  /* the destination has told its own costs */
 	struct guest_costs cost;
-	uint64_t round_trip_us; /* the least that was seen; 0: none */
-	uint64_t fetch_us;	/* the last look at the dirty log, all of it */
-	uint64_t said_limit_us; /* for which it was said that it cannot be kept; 0: for none */
+	uint64_t round_trip_us; /* the shortest so far; 0: none was seen */
+	uint64_t fetch_us;	/* the last fetch of the whole dirty log */
+	uint64_t said_limit_us; /* the last limit that was said to be unkeepable; 0: none */
 };
 
-/* What was rehearsed at the source. If the destination says nothing, loading is taken for as dear
- * as collecting. */
+/* Takes what was rehearsed at the source. Until the destination tells its costs, loading the states
+ * is assumed to take as long as collecting them. */
 void expect_rehearsed(struct expect *x, const struct guest_costs *here);
 
-/* The destination's answer to MACHINE, which came after so long. */
+/* Takes the destination's answer to MACHINE, which came after `waited_us`. */
 void expect_checked(struct expect *x, const struct record *checked, uint64_t waited_us);
 
-/* It has answered, after so long. */
+/* The destination has answered something else, after `waited_us`: a round trip. */
 void expect_answered(struct expect *x, uint64_t waited_us);
 
-/* All of the pause but the pages, with so many bytes a second; 0: that is not known. */
+/* The pause without pages, at a send rate in bytes a second (0: not known). */
 uint64_t expect_fixed_us(const struct expect *x, uint64_t rate_bytes);
 
 /*
- * If the limit cannot be kept however little is left: a sentence that says so, and what it is
- * made of, once for each limit; else false. `otherwise`: what happens then.
+ * True, once for each limit, if the limit cannot be kept however little remains. `out` is then a
+ * sentence that says so, with the parts of the pause and with `otherwise`: what is done about it.
  */
 bool expect_unkeepable(struct expect *x, uint64_t rate_bytes, uint64_t limit_us,
 		       unsigned int n_vcpus, const char *otherwise, char *out, size_t size);

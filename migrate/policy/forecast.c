@@ -1,6 +1,6 @@
 /*
- * The forecast: see forecast.h. The model: a round sends what was dirty when it began, and
- * meanwhile the guest dirties its rate times the round's length, but no more than its working set.
+ * The forecast. The model: a round sends what was dirty when it began. Meanwhile the guest dirties
+ * its rate times the length of the round, but no more than its working set.
  */
 #include "migrate/policy/forecast.h"
 
@@ -12,10 +12,10 @@
 #include "migrate/policy/switchover.h"
 #include "vmm/base/math.h"
 
-/* A migration that is not at its end after so many rounds never is. */
+/* A migration that has not ended after this many rounds never will. */
 #define ROUNDS_MAX 1000
 
-/* A vCPU is never stopped altogether. */
+/* A vCPU is never stopped completely. */
 #define THROTTLE_MAX_PCT 99
 
 #define US_MAX (UINT64_MAX / 4)
@@ -29,10 +29,10 @@ static uint64_t scale(uint64_t a, uint64_t b, uint64_t c)
 struct outcome {
 	bool ends;
 	uint64_t total_us, pause_us;
-	uint64_t steady_bytes; /* of one that does not end: what each round leaves */
+	uint64_t steady_bytes; /* if it does not end: what each round leaves */
 };
 
-/* Goes through the rounds at these rates. */
+/* Simulates the rounds at these rates. */
 static struct outcome go(const struct forecast_input *in, uint64_t send, uint64_t dirty)
 {
 	uint64_t set = in->working_set_bytes ? in->working_set_bytes : UINT64_MAX;
@@ -59,7 +59,7 @@ static struct outcome go(const struct forecast_input *in, uint64_t send, uint64_
 		c.total_us = min_u64(c.total_us + us, US_MAX);
 		s.previous_remaining_bytes = s.remaining_bytes;
 		s.remaining_bytes = next;
-		/* It stays so from here on, or grows. */
+		/* From here on each round leaves as much, or more. */
 		if (next >= s.previous_remaining_bytes && v.expected_us > s.limit_us)
 			break;
 	}
@@ -69,7 +69,7 @@ static struct outcome go(const struct forecast_input *in, uint64_t send, uint64_
 	return c;
 }
 
-/* The least throttle with which it ends; more than the maximum: none does. */
+/* The least throttle with which it ends; THROTTLE_MAX_PCT + 1 if there is none. */
 static unsigned int least_throttle(const struct forecast_input *in, uint64_t send,
 				   struct outcome *out)
 {
@@ -112,7 +112,7 @@ void forecast_say_rates(const struct forecast_input *in, struct forecast *f)
 	put(f, ", the link takes %.1f MiB/s", mib(in->send_bytes));
 }
 
-/* A little above, with two digits: nobody sets a limit of 2187 ms. */
+/* A tenth more, rounded up to two digits: nobody sets a limit of 2187 ms. */
 static uint64_t round_up_ms(uint64_t us)
 {
 	uint64_t ms = us / 1000 + us / 10000 + 1, step = 1;
@@ -166,7 +166,7 @@ void forecast_say_no(const struct forecast_input *in, const struct forecast_help
 {
 	put(f, "will not converge: ");
 	forecast_say_rates(in, f);
-	put(f, ", so the pause would be %" PRIu64 " ms where %" PRIu64 " ms are allowed",
+	put(f, ", so the pause would be %" PRIu64 " ms, but %" PRIu64 " ms are allowed",
 	    (f->needed_us + 999) / 1000, in->limit_us / 1000);
 	forecast_say_help(help, f);
 }
@@ -205,7 +205,7 @@ static void say_no(const struct forecast_input *in, const struct outcome *c, uin
 
 void forecast_make(const struct forecast_input *in, struct forecast *out)
 {
-	/* What was the size of a page is less now: more of them in the same time. */
+	/* Pages become smaller, so more of them are sent in the same time. */
 	unsigned int pct = in->compressed_pct && in->compressed_pct < 100 ? in->compressed_pct
 									  : 100;
 	uint64_t faster = scale(in->send_bytes, 100, pct);
@@ -214,7 +214,7 @@ void forecast_make(const struct forecast_input *in, struct forecast *out)
 
 	*out = (struct forecast){ .converges = FORECAST_UNKNOWN };
 	if (!in->send_bytes) {
-		put(out, "nothing was sent yet from which to tell whether it will converge");
+		put(out, "nothing was sent yet, so whether it will converge is not known");
 		return;
 	}
 	plain = go(in, in->send_bytes, in->dirty_bytes);
@@ -226,7 +226,7 @@ void forecast_make(const struct forecast_input *in, struct forecast *out)
 		say_yes(in, &c, 0, true, out);
 		return;
 	}
-	/* How far it would have to go cannot be told from a lower bound. */
+	/* A lower bound of the dirty rate does not tell how much throttle is needed. */
 	if (in->throttle && in->saturated) {
 		put(out, "it depends on the throttle: ");
 		forecast_say_rates(in, out);

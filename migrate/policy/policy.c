@@ -1,6 +1,6 @@
 /*
- * The built-in policies: see policy.h. They are those of RHV 4.3, in its own form, and are read by
- * the same parser as anybody's file.
+ * The built-in policies: those of RHV 4.3, in its own JSON. The parser that reads users' files
+ * reads them too.
  */
 #include "migrate/policy/policy.h"
 

@@ -1,6 +1,4 @@
-/*
- * Policies from JSON and back: see policy_json.h.
- */
+/* Policies from JSON and back. */
 #include "migrate/policy/policy_json.h"
 
 #include <ctype.h>
@@ -16,7 +14,7 @@
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
 
-/* Where one is in the JSON: "$.config.lastItems[1]". */
+/* A place in the JSON: "$.config.lastItems[1]". */
 struct path {
 	char text[160];
 };
@@ -87,7 +85,7 @@ static bool is_word_of(const char *words, const char *word)
 	return false;
 }
 
-/* An object that has no other members than the words of `known`, which blanks separate. */
+/* Refuses what is no object, and members other than the words of `known`, separated by blanks. */
 static int check_object(const json_t *o, const struct path *at, const char *known, struct err *e)
 {
 	const char *name;
@@ -103,7 +101,7 @@ static int check_object(const json_t *o, const struct path *at, const char *know
 	return 0;
 }
 
-/* NULL, with the sentence, where it is missing. */
+/* NULL, with the error set, if it is missing. */
 static json_t *get(const json_t *o, const struct path *at, const char *name, struct err *e)
 {
 	json_t *v = json_object_get(o, name);
@@ -162,7 +160,7 @@ static int get_string(const json_t *o, const struct path *at, const char *name, 
 	return 0;
 }
 
-/* NULL, with the sentence, where it is none or has too many elements. */
+/* NULL, with the error set, if it is no array or has too many elements. */
 static json_t *get_array(const json_t *o, const struct path *at, const char *name, struct err *e)
 {
 	struct path p = member(at, name);
@@ -175,7 +173,7 @@ static json_t *get_array(const json_t *o, const struct path *at, const char *nam
 		return NULL;
 	}
 	if (json_array_size(v) > POLICY_ITEMS_MAX) {
-		wrong(e, &p, "%zu items where at most %d were expected", json_array_size(v),
+		wrong(e, &p, "%zu items, but at most %d are allowed", json_array_size(v),
 		      POLICY_ITEMS_MAX);
 		return NULL;
 	}
@@ -239,14 +237,14 @@ static int read_item(const json_t *o, const struct path *at, struct policy_item 
 	return wanted ? read_downtime(params, &p, &item->downtime_ms, e) : 0;
 }
 
-/* What went before, over all three lists. */
+/* What came before an item, in all three lists together. */
 struct walk {
 	uint32_t downtime_ms; /* the highest so far */
 	bool postcopy;
-	bool ends; /* with this list */
+	bool ends; /* an item of this list gives up */
 };
 
-/* Whether an item makes sense after what went before it. */
+/* Refuses an item that makes no sense after those before it. */
 static int check_order(struct walk *w, const struct policy_item *item, const struct path *at,
 		       struct err *e)
 {
@@ -346,7 +344,7 @@ static int read_config(const json_t *o, const struct path *at, struct policy *ou
 	    read_initial(o, at, &w, out, e) || read_convergence(o, at, &w, out, e))
 		return -1;
 	ends = w.ends;
-	w.ends = false; /* last items that are never reached, because of that, do no harm */
+	w.ends = false; /* a policy may end before its last items: they do no harm */
 	if (read_items(o, at, "lastItems", &w, out->last, &out->n_last, e))
 		return -1;
 	if (!ends && !w.ends && !w.postcopy)
@@ -396,7 +394,7 @@ static int read_policy(const json_t *o, const struct path *at, struct policy *ou
 		return -1;
 	if (!out->name[0])
 		return wrong(e, &name_at, "it is empty");
-	/* It says nothing to a program, and oVirt keeps it elsewhere by now. */
+	/* No program needs it, and newer versions of oVirt keep it elsewhere. */
 	if (json_object_get(o, "description") &&
 	    get_string(o, at, "description", out->description, sizeof(out->description), e))
 		return -1;
@@ -422,7 +420,7 @@ static bool is_meant(const json_t *o, const char *which)
 	       !strcasecmp(which, text_of(json_object_get(o, "id"), "uuid"));
 }
 
-/* "none called X", with those that there are. */
+/* Says that there is no policy of that name, and which there are. */
 static int not_found(const json_t *list, const char *which, struct err *e)
 {
 	char names[200] = "";
@@ -505,7 +503,7 @@ int policy_from_text(const char *text, struct policy *out, struct err *e)
 	return 0;
 }
 
-/* The whole file, at most as much as is looked at; -1 with errno. */
+/* Reads the whole file, but no more than the buffer holds. -1: errno is set. */
 static ssize_t read_file(const char *file, char *text, size_t size)
 {
 	int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK), why;

@@ -1,6 +1,6 @@
 /*
- * Arithmetic of rates, and how much must be sent before a rate can be believed. Pure. The engine
- * and the prediction of a check use the same constants.
+ * Rates: their arithmetic, and how much must be sent before a rate can be believed. Pure. The
+ * engine and the prediction of a check share the constants.
  */
 #ifndef GODWIT_MIGRATE_POLICY_RATE_H
 #define GODWIT_MIGRATE_POLICY_RATE_H
@@ -10,28 +10,28 @@
 
 #include "vmm/base/math.h"
 
-/* A link is at its full speed once this many bytes have been sent. */
+/* A link has reached its full speed once this many bytes were sent. */
 #define RATE_SAMPLE_BYTES (16u << 20)
-/* A measurement that took less time is no measurement. */
+/* A shorter measurement is too inexact. */
 #define RATE_SAMPLE_US 2000u
 
-/* A slow link is known from fewer bytes that took longer. */
+/* Fewer bytes are enough on a slow link, where they take longer. */
 #define RATE_LONG_BYTES (1u << 20)
 #define RATE_LONG_US	50000u
 
-/* n in `us` microseconds: how many in a second. */
+/* The rate per second if there were n in `us` microseconds. */
 static inline uint64_t rate_per_second(uint64_t n, uint64_t us)
 {
 	return mul_div(n, 1000000, us + 1);
 }
 
-/* How many microseconds n takes at `rate` a second. */
+/* How long n takes at `rate` per second, in us. */
 static inline uint64_t rate_us(uint64_t n, uint64_t rate)
 {
 	return mul_div(n, 1000000, rate + 1);
 }
 
-/* Whether sending so many bytes in so much time tells the speed of the link. */
+/* Whether these bytes, sent in that time, tell how fast the link is. */
 static inline bool rate_is_known(uint64_t bytes, uint64_t us)
 {
 	return (us >= RATE_SAMPLE_US && bytes >= RATE_SAMPLE_BYTES) ||

@@ -1,6 +1,6 @@
 /*
- * The course of a policy: see schedule.h. Invariant: the downtime limit never falls, also where
- * somebody has raised it above what the policy comes to.
+ * The items of a policy, one by one. Invariant: the downtime limit never falls. A user may have
+ * raised it above the policy's next item, which then changes nothing.
  */
 #include "migrate/policy/schedule.h"
 
@@ -14,7 +14,7 @@ void schedule_init(struct schedule *s, const struct policy *p, uint64_t *limit_u
 		*limit_us = p->initial[p->n_initial - 1].downtime_ms * 1000ull;
 }
 
-/* The item whose turn it is after one more stalled round; NULL: none's. */
+/* The item that fires after one more stalled round, or NULL. */
 static const struct policy_item *next_item(struct schedule *s)
 {
 	const struct policy *p = s->policy;

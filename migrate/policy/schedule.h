@@ -1,6 +1,6 @@
 /*
- * The course of a policy: which of its items fires when a round has stalled. The count of stalled
- * rounds is no timer: a migration that makes progress never gets on. Pure.
+ * Which item of a policy fires when a round has stalled. Stalled rounds are counted, not time:
+ * while a migration makes progress no item fires. Pure.
  */
 #ifndef GODWIT_MIGRATE_POLICY_SCHEDULE_H
 #define GODWIT_MIGRATE_POLICY_SCHEDULE_H
@@ -17,19 +17,19 @@ struct schedule {
 	unsigned int next_convergence, next_last;
 };
 
-/* What has fired, and why: a sentence with the numbers. */
+/* The item that has fired, and why: a sentence with the numbers. */
 struct schedule_step {
 	enum policy_action action;
-	uint64_t downtime_us; /* the limit from now on: as it was, or higher */
+	uint64_t downtime_us; /* the limit from now on: unchanged, or higher */
 	char reason[256];
 };
 
-/* At the start. *limit_us becomes the policy's downtime limit to begin with, if it has one. */
+/* Before the first round. Sets *limit_us to the policy's first downtime limit, if it has one. */
 void schedule_init(struct schedule *s, const struct policy *p, uint64_t *limit_us);
 
 /*
- * Round `round` has ended after `round_us`, with so much left, under a downtime limit of
- * `limit_us`. Whether an item fires; one at most does.
+ * Counts round `round`, which has ended under a downtime limit of `limit_us`. True if an item
+ * fires, which is then in *out. At most one item fires in a round.
  */
 bool schedule_round(struct schedule *s, uint64_t round, uint64_t round_us, uint64_t remaining_bytes,
 		    uint64_t limit_us, struct schedule_step *out);

@@ -1,14 +1,12 @@
-/*
- * The decision to park the guest: see switchover.h.
- */
+/* Whether the guest can be parked. */
 #include "migrate/policy/switchover.h"
 
 #include "vmm/base/math.h"
 
-/* What is sent in so short a time is not worth another round. */
+/* If the rest is sent in less time than this, another round gains nothing. */
 #define NEGLIGIBLE_US 2000u
 
-/* More than anybody waits for, and far from an overflow. */
+/* An upper bound of times, so that sums do not overflow. */
 #define US_MAX (UINT64_MAX / 4)
 
 static uint64_t send_us(uint64_t bytes, uint64_t rate)
@@ -22,7 +20,7 @@ struct switchover_verdict switchover_decide(const struct switchover_input *in)
 	struct switchover_verdict v = { .expected_us = transfer + in->fixed_us };
 
 	if (v.expected_us > in->limit_us && transfer <= NEGLIGIBLE_US) {
-		/* Rounds can do nothing about the rest. */
+		/* What is left of the pause is not pages, so no round makes it shorter. */
 		v.unkeepable = true;
 		v.stop = !in->patient;
 		v.reason = "hardly anything is left, and no round makes the pause fit the limit";

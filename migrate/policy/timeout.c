@@ -1,6 +1,6 @@
 /*
- * Timeouts: see timeout.h. What remains falls within every round, also in those that lead nowhere;
- * so a round must begin with less than any before it for that to be progress.
+ * Timeouts. What remains falls within every round, even if the migration gets nowhere. So sending
+ * counts as progress only in a round that began with less than any round before it.
  */
 #include "migrate/policy/timeout.h"
 
@@ -51,11 +51,12 @@ uint64_t timeout_total_us(const struct timeout_limits *l, uint64_t ram_bytes)
 static void look(struct timeout *t, const struct timeout_sample *s)
 {
 	if (s->round != t->round) {
-		/* What a guest leaves that writes all the time is not the same in each round. */
+		/* A guest that writes all the time leaves a little more or less in each round;
+		 * hence the 1 %. */
 		t->hopeful = s->round == 1 || !t->round ||
 			     s->round_bytes < t->lowest_start - t->lowest_start / 100;
 		t->round = s->round;
-		/* Of the first round nobody can say beforehand what it is to send. */
+		/* How much the first round has to send is not known before its end. */
 		t->lowest_bytes = UINT64_MAX;
 		if (t->hopeful) {
 			t->lowest_start = s->round == 1 ? UINT64_MAX : s->round_bytes;

@@ -1,6 +1,7 @@
 /*
- * When a migration has taken too long: as in nova and KubeVirt by a time for the whole of it, for
- * each GiB of memory or absolute, and by a time without progress. Pure: whoever has a clock asks.
+ * When a migration has taken too long. As in nova and KubeVirt there is a limit for all of it,
+ * fixed or for each GiB of memory, and one for the time without progress. Pure: the caller has the
+ * clock.
  */
 #ifndef GODWIT_MIGRATE_POLICY_TIMEOUT_H
 #define GODWIT_MIGRATE_POLICY_TIMEOUT_H
@@ -13,44 +14,44 @@ enum timeout_action { TIMEOUT_ABORT, TIMEOUT_FORCE, TIMEOUT_POSTCOPY };
 
 /* "abort", "force", "post-copy". */
 const char *timeout_action_name(enum timeout_action a);
-/* -1: none is called so. */
+/* The action of that name; -1: there is none. */
 int timeout_action_find(const char *name);
 
-/* 0: none. */
+/* 0: no limit. */
 struct timeout_limits {
 	uint64_t total_s;    /* for the whole migration */
-	uint64_t per_gib_s;  /* for each GiB of the guest's RAM, a begun one counts; of the two
-				the shorter time holds */
-	uint64_t progress_s; /* without that less remains than ever before, by a percent */
+	uint64_t per_gib_s;  /* for each GiB of the guest's RAM, rounded up. If total_s is set
+				too, the shorter time holds */
+	uint64_t progress_s; /* without progress: at least 1 % less remains than ever before */
 };
 
-/* What is asked about. Times are one clock's. */
+/* The state of a migration at one moment. Both times are of the same clock. */
 struct timeout_sample {
 	uint64_t now_us, start_us;
-	uint64_t ram_bytes;	  /* all that is to be moved; 0: not known yet */
+	uint64_t ram_bytes;	  /* all memory of the guest; 0: not known yet */
 	uint64_t round;		  /* 0: the first has not begun */
-	uint64_t round_bytes;	  /* what was to be sent when this round began (not asked in 1) */
-	uint64_t remaining_bytes; /* of that */
+	uint64_t round_bytes;	  /* to be sent when this round began; not used in round 1 */
+	uint64_t remaining_bytes; /* of that, not sent yet */
 };
 
-/* The progress so far; zeroed before the first sample. */
+/* The progress so far. Zero before the first sample. */
 struct timeout {
 	uint64_t round;
-	bool hopeful;	       /* this round began with less than any before it, by a percent */
-	uint64_t lowest_start; /* at the beginning of a round */
-	uint64_t lowest_bytes; /* within this one */
-	uint64_t fell_at_us;   /* when there was less than before; 0: never yet */
+	bool hopeful;	       /* this round began with at least 1 % less than any before it */
+	uint64_t lowest_start; /* the least that a round began with */
+	uint64_t lowest_bytes; /* the least that remained within this round */
+	uint64_t fell_at_us;   /* the last progress; 0: none yet */
 };
 
 bool timeout_is_set(const struct timeout_limits *l);
 
-/* The time for the whole, in us from the start; UINT64_MAX: for ever. */
+/* The limit for the whole migration, in us from its start; UINT64_MAX: none. */
 uint64_t timeout_total_us(const struct timeout_limits *l, uint64_t ram_bytes);
 
 /*
- * Whether the time is over, with a sentence why. To be asked now and then, a few times in
- * progress_s. A round counts as progress while it sends, if it began with less than all before it,
- * by a percent.
+ * True if a limit has passed, with the sentence why in `reason`. The caller asks several times in
+ * progress_s. Sending is progress only in a round that began with at least 1 % less than all rounds
+ * before it.
  */
 bool timeout_check(struct timeout *t, const struct timeout_limits *l,
 		   const struct timeout_sample *s, char *reason, size_t size);

@@ -361,7 +361,7 @@ START_TEST(lists_that_are_too_long_are_refused)
 				      e.text);
 		else
 			check_refused(text, NULL,
-				      "$.config.initialItems: 65 items where at most 64");
+				      "$.config.initialItems: 65 items, but at most 64");
 		free(text);
 	}
 	free(items);

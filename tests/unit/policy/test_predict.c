@@ -262,7 +262,7 @@ START_TEST(unknown_link_is_said)
 	in.rate_bytes = 0;
 	predict_make(&in, &p);
 	ck_assert_int_eq(p.answer, PREDICT_UNKNOWN);
-	ck_assert_ptr_nonnull(strstr(p.sentence, "how fast the link is is not known"));
+	ck_assert_ptr_nonnull(strstr(p.sentence, "the speed of the link is not known"));
 }
 END_TEST
 

@@ -386,7 +386,7 @@ static const struct {
 	  { 0, 0 },
 	  { 0, 0 },
 	  "will not converge: the guest writes 5000.0 MiB/s (again and again to 256.0 MiB), the "
-	  "link takes 117.0 MiB/s, so the pause would be 2194 ms where 300 ms are allowed; what "
+	  "link takes 117.0 MiB/s, so the pause would be 2194 ms, but 300 ms are allowed; what "
 	  "would help: --auto-converge (a throttle of about 9",
 	  NULL },
 	{ "the same: the downtime and compression",
@@ -429,7 +429,7 @@ static const struct {
 	  { 0, 0 },
 	  "will not converge: the guest writes at least 117.0 MiB/s (again and again to 256.0 "
 	  "MiB), "
-	  "the link takes 117.0 MiB/s, so the pause would be 2194 ms where 300 ms are allowed; "
+	  "the link takes 117.0 MiB/s, so the pause would be 2194 ms, but 300 ms are allowed; "
 	  "what "
 	  "would help: --auto-converge, --downtime 2500",
 	  "a throttle of" },
