@@ -9,6 +9,7 @@
  * GODWIT_GOLDEN=write in the environment writes the files anew.
  */
 #include <check.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -49,38 +50,80 @@ static uint8_t *golden(int which, size_t *len)
 	return bytes;
 }
 
-/* -- a connection whose other end says yes to everything -- */
+/* -- a connection whose other end says yes to everything, when it is asked -- */
 
 struct yes {
-	struct channel ch; /* first */
-	struct channel *there, *back;
+	struct channel ch;     /* first */
+	struct channel *there; /* what was written */
+	struct channel *said;  /* the answers */
+	struct writer answers; /* onto it */
+	size_t heard;	       /* of them: read by the source */
+	bool closed;
+	pthread_mutex_t lock; /* all of the above but `there` */
+	pthread_cond_t changed;
 };
+
+/* Each write is one record, with its head and its body first. */
+static void answer(struct yes *y, const struct iovec *iov)
+{
+	const uint8_t *head = iov[0].iov_base;
+
+	if (head[0] == RECORD_MACHINE)
+		writer_record(&y->answers, RECORD_CHECKED, NULL, 0, NULL, 0, NULL);
+	else if (head[0] == RECORD_ROUND)
+		writer_record(&y->answers, RECORD_ROUND, iov[1].iov_base, iov[1].iov_len, NULL, 0,
+			      NULL);
+	else if (head[0] == RECORD_STATES)
+		writer_record(&y->answers, RECORD_READY, NULL, 0, NULL, 0, NULL);
+	else if (head[0] == RECORD_GO)
+		writer_record(&y->answers, RECORD_RUNNING, NULL, 0, NULL, 0, NULL);
+}
 
 static int yes_write(struct channel *ch, struct iovec *iov, int n, struct err *e)
 {
 	struct yes *y = (struct yes *)ch;
 	int rc = channel_write(y->there, iov, n, e);
 
+	pthread_mutex_lock(&y->lock);
 	ch->bytes = y->there->bytes;
+	answer(y, iov);
+	pthread_cond_broadcast(&y->changed);
+	pthread_mutex_unlock(&y->lock);
 	return rc;
 }
 
 static int yes_read(struct channel *ch, void *buf, size_t len, struct err *e)
 {
-	return channel_read(((struct yes *)ch)->back, buf, len, e);
+	struct yes *y = (struct yes *)ch;
+	int rc = 0;
+
+	pthread_mutex_lock(&y->lock);
+	while (y->said->bytes - y->heard < len && !y->closed)
+		pthread_cond_wait(&y->changed, &y->lock);
+	if (y->said->bytes - y->heard < len) {
+		rc = err_set(e, "closed");
+	} else if (len) {
+		memcpy(buf, memory_channel_written(y->said) + y->heard, len);
+		y->heard += len;
+	}
+	pthread_mutex_unlock(&y->lock);
+	return rc;
 }
 
-/* It says nothing before it is asked. */
-static int yes_wait(struct channel *ch, int timeout_ms, struct err *e)
+static void yes_shutdown(struct channel *ch, bool writes_too)
 {
-	(void)ch;
-	(void)e;
-	return timeout_ms != 0;
+	struct yes *y = (struct yes *)ch;
+
+	(void)writes_too;
+	pthread_mutex_lock(&y->lock);
+	y->closed = true;
+	pthread_cond_broadcast(&y->changed);
+	pthread_mutex_unlock(&y->lock);
 }
 
 static const struct channel_ops yes_ops = { .write = yes_write,
 					    .read = yes_read,
-					    .wait = yes_wait };
+					    .shutdown = yes_shutdown };
 
 /* -- writing -- */
 
@@ -128,12 +171,13 @@ static void forget_time(uint8_t *stream, size_t len)
 
 static uint8_t *written(bool live, size_t *len)
 {
-	struct channel *there, *answers;
-	struct writer w = { 0 };
+	struct channel *there;
 	struct source_limits limits = { .downtime_us = 300000 };
 	struct stats stats = { 0 };
 	struct fake *f = guest(live);
-	struct yes y = { .ch = { .ops = &yes_ops, .name = "yes" } };
+	struct yes y = { .ch = { .ops = &yes_ops, .name = "yes" },
+			 .lock = PTHREAD_MUTEX_INITIALIZER,
+			 .changed = PTHREAD_COND_INITIALIZER };
 	struct source s = { .guest = &f->guest,
 			    .n_lanes = 1,
 			    .cold = !live,
@@ -146,14 +190,8 @@ static uint8_t *written(bool live, size_t *len)
 	struct err e;
 
 	memory_channel(&there, NULL, 0, NULL);
-	memory_channel(&answers, NULL, 0, NULL);
-	w.channel = answers;
-	writer_record(&w, RECORD_CHECKED, NULL, 0, NULL, 0, NULL);
-	writer_record(&w, RECORD_ROUND, "\1\0\0", 4, NULL, 0, NULL);
-	writer_record(&w, RECORD_ROUND, "\2\0\0", 4, NULL, 0, NULL);
-	writer_record(&w, RECORD_READY, NULL, 0, NULL, 0, NULL);
-	writer_record(&w, RECORD_RUNNING, NULL, 0, NULL, 0, NULL);
-	memory_channel(&y.back, memory_channel_written(answers), answers->bytes, NULL);
+	memory_channel(&y.said, NULL, 0, NULL);
+	y.answers.channel = y.said;
 	y.there = there;
 	/* As a file has it. */
 	there->page_aligned = !live;
@@ -169,8 +207,7 @@ static uint8_t *written(bool live, size_t *len)
 	if (live)
 		forget_time(bytes, *len);
 	channel_close(there);
-	channel_close(answers);
-	channel_close(y.back);
+	channel_close(y.said);
 	fake_free(f);
 	return bytes;
 }
