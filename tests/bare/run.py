@@ -6,11 +6,11 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 
 import godwit  # noqa: E402
+import faults  # noqa: E402,F401  (its first test is the longest of all)
 import checks  # noqa: E402,F401
 import converge  # noqa: E402,F401
 import damage  # noqa: E402,F401
 import devices  # noqa: E402,F401
-import faults  # noqa: E402,F401
 import handover  # noqa: E402,F401
 import host  # noqa: E402,F401
 import life  # noqa: E402,F401

@@ -6,6 +6,7 @@ end of a process); every timeout is only a guard against hanging. Python's stand
 """
 import collections
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -618,20 +619,37 @@ def _run_one(name, function):
         return "FAIL", text.rstrip()
 
 
+def _taken(chosen, path):
+    """Those that no other process has taken: the file's size is how many were."""
+    while True:
+        with open(path, "ab") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            at = os.fstat(f.fileno()).st_size
+            if at >= len(chosen):
+                return
+            f.write(b".")
+        yield chosen[at]
+
+
 def main(requirement=None):
     """Runs the tests whose names contain one of the words of the command line (none: all).
 
-    --list: their names; --times: how long each took; --part I/N: only each Nth of them, from the Ith on.
+    --list: their names; --times: how long each took; --part I/N: only each Nth of them, from the Ith on;
+    --share FILE: with others that run at the same time: each test is taken by one of them, as it comes to it.
 
     Exit status 1 when one failed, or when none ran at all: nothing tested is no success.
     requirement(): a reason why none of them can be made here, or None.
     """
     words = sys.argv[1:]
-    part, parts = 1, 1
-    if "--part" in words:
-        at = words.index("--part")
-        part, parts = map(int, words[at + 1].split("/"))
-        del words[at:at + 2]
+    part, parts, shared = 1, 1, None
+    for option in ("--part", "--share"):
+        if option in words:
+            at = words.index(option)
+            if option == "--part":
+                part, parts = map(int, words[at + 1].split("/"))
+            else:
+                shared = words[at + 1]
+            del words[at:at + 2]
     filters = [word for word in words if word != "--times"]
     if filters == ["--list"]:
         print("\n".join(name for name, _ in _tests))
@@ -639,7 +657,7 @@ def main(requirement=None):
     chosen = [(n, f) for n, f in _tests if not filters or any(word in n for word in filters)][part - 1::parts]
     counts, took = collections.Counter(), {}
     reason = requirement() if requirement else None
-    for name, function in chosen:
+    for name, function in _taken(chosen, shared) if shared else chosen:
         begin = time.monotonic()
         verdict, why = ("skip", reason) if reason else _run_one(name, function)
         counts[verdict] += 1

@@ -24,7 +24,7 @@ import policy
 
 LINK = ("rate", "200mbit", "burst", "256kb", "latency", "200ms")
 PING_S = 0.2
-MOVES = 10
+MOVES = 6
 FREED_MIB = 48
 FREED_LEAST_MIB = 36  # of them in pieces that are large enough to be reported
 BALLOON_MIB = 64
