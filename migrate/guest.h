@@ -42,7 +42,7 @@ struct guest_last {
 };
 
 struct guest_ops {
-	/* The dirty log of one block; see vmm/memory.h. fetch adds to `bits`; those of clear begin
+	/* The dirty log of one block; see vmm/dirty_log.h. fetch adds to `bits`; those of clear begin
 	 * at page `first`. */
 	int (*log_start)(struct guest *g, struct err *e);
 	int (*log_fetch)(struct guest *g, unsigned int block, uint64_t *bits, struct err *e);

@@ -350,7 +350,7 @@ void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop 
 			   .tree = machine_tree(m),
 			   .n_blocks = memory->n_blocks,
 			   .n_vcpus = machine_n_vcpus(m),
-			   .vcpu_dirty_known = memory->rings != NULL },
+			   .vcpu_dirty_known = machine_has_dirty_rings(m) },
 		.machine = m,
 		.owner_loop = owner_loop,
 	};

@@ -25,6 +25,7 @@ struct err;
 struct kvm;
 struct loop;
 struct memory;
+struct dirty_log;
 
 /* What a device may ask of the machine; any thread. */
 enum machine_request {
@@ -65,6 +66,7 @@ struct device;
 struct device_env {
 	struct kvm *kvm;
 	struct memory *memory;
+	struct dirty_log *log; /* for vCPUs */
 	struct loop *io;
 	struct bus *port_bus, *mmio_bus;
 	void (*request)(void *machine, enum machine_request r);

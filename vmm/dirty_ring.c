@@ -1,7 +1,6 @@
 /*
- * Dirty rings: see dirty_ring.h. KVM's protocol is in its API documentation, below
- * KVM_CAP_DIRTY_LOG_RING: entries are taken in order, an entry's flags are read with acquire and
- * written with release.
+ * KVM's protocol of the rings is in its API documentation, below KVM_CAP_DIRTY_LOG_RING: entries
+ * are taken in order, an entry's flags are read with acquire and written with release.
  */
 #include "vmm/dirty_ring.h"
 
@@ -12,7 +11,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-#include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
 #include "vmm/kvm.h"
 #include "vmm/memory.h"
@@ -37,11 +35,10 @@ int dirty_ring_entries(const struct tree *t, uint32_t *entries, struct err *e)
 	return 0;
 }
 
-int dirty_rings_init(struct dirty_rings *r, const struct kvm *kvm, struct memory *memory,
-		     unsigned int n_vcpus, struct err *e)
+int dirty_rings_init(struct dirty_rings *r, const struct kvm *kvm, unsigned int n_vcpus,
+		     struct err *e)
 {
-	*r = (struct dirty_rings){ .kvm = kvm, .memory = memory, .entries = kvm->ring_entries };
-	pthread_mutex_init(&r->lock, NULL);
+	*r = (struct dirty_rings){ .kvm = kvm, .entries = kvm->ring_entries };
 	r->rings = calloc(n_vcpus, sizeof(r->rings[0]));
 	return r->rings ? 0 : err_set(e, "out of memory");
 }
@@ -67,7 +64,6 @@ void dirty_rings_free(struct dirty_rings *r)
 	while (r->n_rings)
 		munmap(r->rings[--r->n_rings].gfns, ring_bytes(r));
 	free(r->rings);
-	pthread_mutex_destroy(&r->lock);
 }
 
 static struct kvm_dirty_gfn *entry(const struct dirty_rings *r, const struct dirty_ring *ring,
@@ -88,25 +84,17 @@ static void count(const struct dirty_rings *r, struct dirty_ring *ring)
 		ring->counted++;
 }
 
-static void mark(struct memory *m, const struct kvm_dirty_gfn *g)
+uint64_t dirty_rings_take(struct dirty_rings *r, unsigned int vcpu,
+			  void (*note)(void *arg, uint32_t slot, uint64_t page), void *arg)
 {
-	struct memory_block *b = g->slot < m->n_blocks ? &m->blocks[g->slot] : NULL;
-
-	/* Without a log these are the last ones of one that has ended. */
-	if (b && b->log && g->offset < b->size / PAGE_SIZE)
-		bitmap_set(b->log, g->offset);
-}
-
-/* How many were taken. */
-static uint64_t take(struct dirty_rings *r, struct dirty_ring *ring)
-{
+	struct dirty_ring *ring = &r->rings[vcpu];
 	uint64_t start = ring->first;
 
 	count(r, ring);
 	for (; ring->first < ring->counted; ring->first++) {
 		struct kvm_dirty_gfn *g = entry(r, ring, ring->first);
 
-		mark(r->memory, g);
+		note(arg, g->slot, g->offset);
 		__atomic_store_n(&g->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
 	}
 	return ring->first - start;
@@ -116,7 +104,7 @@ static uint64_t take(struct dirty_rings *r, struct dirty_ring *ring)
  * KVM says how many it took back. A signal that is pending (the end of a slice) makes it stop
  * early; what it has not seen then stays taken, and its ring full, until it is asked again.
  */
-static int give_back(const struct dirty_rings *r, uint64_t n, struct err *e)
+int dirty_rings_give_back(const struct dirty_rings *r, uint64_t n, struct err *e)
 {
 	unsigned int vain = 0;
 	int rc;
@@ -135,33 +123,8 @@ static int give_back(const struct dirty_rings *r, uint64_t n, struct err *e)
 	return 0;
 }
 
-int dirty_rings_harvest_all(struct dirty_rings *r, struct err *e)
-{
-	uint64_t n = 0;
-	unsigned int i;
-
-	for (i = 0; i < r->n_rings; i++)
-		n += take(r, &r->rings[i]);
-	return give_back(r, n, e);
-}
-
-int dirty_rings_harvest(struct dirty_rings *r, unsigned int vcpu, struct err *e)
-{
-	int rc;
-
-	pthread_mutex_lock(&r->lock);
-	rc = give_back(r, take(r, &r->rings[vcpu]), e);
-	pthread_mutex_unlock(&r->lock);
-	return rc;
-}
-
 uint64_t dirty_rings_count(struct dirty_rings *r, unsigned int vcpu)
 {
-	uint64_t n;
-
-	pthread_mutex_lock(&r->lock);
 	count(r, &r->rings[vcpu]);
-	n = r->rings[vcpu].counted;
-	pthread_mutex_unlock(&r->lock);
-	return n;
+	return r->rings[vcpu].counted;
 }

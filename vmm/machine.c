@@ -124,17 +124,14 @@ static int build_vcpus(struct machine *m, struct err *e)
 	m->vcpus = calloc(n, sizeof(m->vcpus[0]));
 	if (!m->vcpus)
 		return err_set(e, "out of memory");
-	if (m->kvm.ring_entries) {
-		if (dirty_rings_init(&m->rings, &m->kvm, &m->memory, n, e))
-			return -1;
-		m->memory.rings = &m->rings;
-	}
+	if (dirty_log_init(&m->log, &m->kvm, &m->memory, n, e))
+		return -1;
 	while (m->n_vcpus < n) {
 		struct vcpu *v = &m->vcpus[m->n_vcpus];
 
 		m->n_vcpus++;
 		if (vcpu_init(v, m->n_vcpus - 1, &m->env, e) || arch_vcpu_init(m->arch, v, e) ||
-		    (m->memory.rings && dirty_rings_add(&m->rings, v->fd, e)))
+		    dirty_log_add_vcpu(&m->log, v->fd, e))
 			return -1;
 	}
 	return 0;
@@ -160,13 +157,14 @@ static int build(struct machine *m, enum machine_origin origin,
 	tree_pack(&m->tree); /* complete: strings in it stay where they are */
 	if (tree_str(&m->tree, "/", "label", &m->name, e))
 		return -1;
-	if (memory_attach(&m->memory, &m->kvm, e) || arch_init(&m->arch, &m->kvm, &m->tree, e) ||
-	    loop_init(&m->io, e))
+	if (memory_attach(&m->memory, &m->kvm, false, e) ||
+	    arch_init(&m->arch, &m->kvm, &m->tree, e) || loop_init(&m->io, e))
 		return -1;
 	m->io_made = true;
 	m->env = (struct device_env){
 		.kvm = &m->kvm,
 		.memory = &m->memory,
+		.log = &m->log,
 		.io = &m->io,
 		.port_bus = &m->port_bus,
 		.mmio_bus = &m->mmio_bus,
@@ -221,8 +219,7 @@ void machine_destroy(struct machine *m)
 	machine_park(m);
 	for (i = 0; i < m->n_vcpus; i++)
 		vcpu_free(&m->vcpus[i]);
-	if (m->memory.rings)
-		dirty_rings_free(&m->rings);
+	dirty_log_free(&m->log);
 	if (m->io_started)
 		loop_join(&m->io);
 	for (i = m->n_devices; i-- > 0;)
@@ -524,28 +521,33 @@ bool machine_runs_after_hold(const struct machine *m)
 
 int machine_log_start(struct machine *m, struct err *e)
 {
-	return memory_log_start(&m->memory, &m->kvm, e);
+	return dirty_log_start(&m->log, e);
 }
 
 int machine_log_fetch(struct machine *m, unsigned int block, uint64_t *bits, struct err *e)
 {
-	return memory_log_fetch(&m->memory, &m->kvm, block, bits, e);
+	return dirty_log_fetch(&m->log, block, bits, e);
 }
 
 int machine_log_clear(struct machine *m, unsigned int block, uint64_t first, uint64_t n,
 		      const uint64_t *bits, struct err *e)
 {
-	return memory_log_clear(&m->memory, &m->kvm, block, first, n, bits, e);
+	return dirty_log_clear(&m->log, block, first, n, bits, e);
 }
 
 void machine_log_stop(struct machine *m)
 {
-	memory_log_stop(&m->memory, &m->kvm);
+	dirty_log_stop(&m->log);
 }
 
 uint64_t machine_vcpu_dirty_pages(struct machine *m, unsigned int vcpu)
 {
-	return m->memory.rings && vcpu < m->n_vcpus ? dirty_rings_count(&m->rings, vcpu) : 0;
+	return dirty_log_dirtied(&m->log, vcpu);
+}
+
+bool machine_has_dirty_rings(const struct machine *m)
+{
+	return m->log.has_rings;
 }
 
 void machine_throttle(struct machine *m, unsigned int vcpu, unsigned int permille)
@@ -558,7 +560,7 @@ int machine_dirty_limit(struct machine *m, uint64_t bytes_per_s, struct err *e)
 {
 	unsigned int i;
 
-	if (bytes_per_s && !m->memory.rings)
+	if (bytes_per_s && !m->log.has_rings)
 		return err_set(e, "a dirty limit needs dirty rings: the VM runs without "
 				  "--dirty-ring");
 	for (i = 0; i < m->n_vcpus; i++)

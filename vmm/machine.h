@@ -141,7 +141,7 @@ int machine_check_host(struct machine *m, struct err *e);
  */
 int machine_resize_disk(struct machine *m, const char *id, uint64_t bytes, struct err *e);
 
-/* The dirty log of a memory block: see memory.h. The migration's thread. */
+/* The dirty log of a memory block (dirty_log.h). One thread: the migration's. */
 int machine_log_start(struct machine *m, struct err *e);
 int machine_log_fetch(struct machine *m, unsigned int block, uint64_t *bits, struct err *e);
 int machine_log_clear(struct machine *m, unsigned int block, uint64_t first, uint64_t n,
@@ -153,6 +153,7 @@ void machine_log_stop(struct machine *m);
  * again: only ever grows. 0 without dirty rings. Any thread.
  */
 uint64_t machine_vcpu_dirty_pages(struct machine *m, unsigned int vcpu);
+bool machine_has_dirty_rings(const struct machine *m);
 
 /*
  * Keeps a vCPU from running for that share of its time, in permille, up to THROTTLE_MAX_PERMILLE

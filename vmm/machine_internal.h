@@ -11,7 +11,7 @@
 #include "vmm/arch.h"
 #include "vmm/bus.h"
 #include "vmm/device.h"
-#include "vmm/dirty_ring.h"
+#include "vmm/dirty_log.h"
 #include "vmm/kvm.h"
 #include "vmm/loop.h"
 #include "vmm/machine.h"
@@ -40,7 +40,7 @@ struct machine {
 	const char *name; /* in the tree */
 	struct kvm kvm;
 	struct memory memory;
-	struct dirty_rings rings; /* if the tree wants them */
+	struct dirty_log log;
 	struct bus port_bus, mmio_bus;
 	struct loop io;
 	bool io_made, io_started, kvm_made;

@@ -1,6 +1,6 @@
 /*
  * Guest memory: RAM blocks, guest physical address -> host pointer with bounds, and the marks of
- * pages that godwit itself wrote (KVM's dirty log does not see those).
+ * pages that godwit itself wrote (KVM's dirty log does not see those; dirty_log.h adds both).
  *
  * Devices reach guest memory only through here and devices/virtio/queue.c, which mark *after* the
  * write. A host pointer is for one use at once, never kept across calls.
@@ -27,26 +27,22 @@ struct memory_block {
 	uint8_t *host;
 	char path[24];	 /* its node in the machine tree: "/memory@100000000" */
 	uint64_t *dirty; /* a bit a page, atomic: written by godwit since the last harvest */
-	uint64_t *log;	 /* while the log runs: what KVM_GET_DIRTY_LOG writes to, or with dirty
-			  * rings, under their lock: dirtied, and not yet fetched or cleared */
 };
-
-struct dirty_rings;
 
 struct memory {
 	struct memory_block blocks[MEMORY_BLOCKS_MAX];
 	unsigned int n_blocks;
-	bool marking;		   /* atomic: whether anybody wants the marks */
-	int pagemap_fd;		   /* /proc/self/pagemap, opened while that is allowed */
-	struct dirty_rings *rings; /* NULL: KVM keeps a bitmap */
+	bool marking;	/* atomic: whether anybody wants the marks */
+	int pagemap_fd; /* /proc/self/pagemap, opened while that is allowed */
 };
 
 /* Maps what the /memory@ nodes say. Nothing is touched: untouched pages cost nothing. */
 int memory_init(struct memory *m, const struct tree *t, struct err *e);
 void memory_free(struct memory *m);
 
-/* Tells KVM of the blocks: slot numbers are the block numbers. */
-int memory_attach(struct memory *m, struct kvm *kvm, struct err *e);
+/* Tells KVM of the blocks, as slots of their numbers; again, to change whether it logs writes to
+ * them (dirty_log.h). */
+int memory_attach(struct memory *m, struct kvm *kvm, bool logged, struct err *e);
 
 uint64_t memory_bytes(const struct memory *m);
 
@@ -65,24 +61,13 @@ int memory_touched(const struct memory *m, const struct memory_block *b, uint64_
 		   uint64_t *touched, struct err *e);
 
 /*
- * The dirty log: which pages were written since they were last cleared, by the guest (KVM's log)
- * or by godwit (the marks). Starting it makes every page dirty; KVM write-protects a page only when
- * it is cleared, so clear just ahead of reading it:
- *
- *     fetch the bits --> clear those of a chunk --> read its pages
- *
- * One thread. Fetch adds to `bits`, one for each page of the block; those of clear begin at page
- * `first`. Clearing takes whole multiples of 64 pages (but at the block's end). Without KVM's
- * manual protection a fetch clears by itself, and clear does nothing. With dirty rings a fetch
- * clears as well, and clear forgets what was dirtied since, up to the moment at which the page was
- * last protected.
+ * The marks that memory_mark leaves while they are wanted: start forgets older ones, take adds
+ * those of a block to `bits` (one for each page) and clears them. One thread, which is the dirty
+ * log's.
  */
-int memory_log_start(struct memory *m, struct kvm *kvm, struct err *e);
-int memory_log_fetch(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t *bits,
-		     struct err *e);
-int memory_log_clear(struct memory *m, struct kvm *kvm, unsigned int block, uint64_t first,
-		     uint64_t n, const uint64_t *bits, struct err *e);
-void memory_log_stop(struct memory *m, struct kvm *kvm);
+void memory_marks_start(struct memory *m);
+void memory_marks_take(struct memory *m, unsigned int block, uint64_t *bits);
+void memory_marks_stop(struct memory *m);
 
 /*
  * Gives the host back what whole pages [gpa, gpa + len) of one block hold: they read as zero then,

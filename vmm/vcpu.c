@@ -18,7 +18,7 @@
 #include "vmm/base/err.h"
 #include "vmm/base/log.h"
 #include "vmm/bus.h"
-#include "vmm/dirty_ring.h"
+#include "vmm/dirty_log.h"
 #include "vmm/kvm.h"
 #include "vmm/memory.h"
 
@@ -138,7 +138,7 @@ static void ring_full(struct vcpu *v)
 {
 	struct err e;
 
-	if (dirty_rings_harvest(v->env->memory->rings, v->index, &e) == 0) {
+	if (dirty_log_harvest(v->env->log, v->index, &e) == 0) {
 		v->slice_end_ns = 0; /* a good moment to ask for its quota */
 		return;
 	}
@@ -267,7 +267,7 @@ static uint64_t dirtied_pages(struct vcpu *v)
 
 	if (!v->quota.bytes_per_s)
 		return 0;
-	v->dirty_pages = dirty_rings_count(v->env->memory->rings, v->index);
+	v->dirty_pages = dirty_log_dirtied(v->env->log, v->index);
 	return v->dirty_pages - before;
 }
 
