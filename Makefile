@@ -62,7 +62,6 @@ one_thread := \
 	cpuid \
 	devices \
 	disk \
-	encoded \
 	framing \
 	gate \
 	hosts \
@@ -82,11 +81,9 @@ one_thread := \
 	quota \
 	schedule \
 	slots \
-	snapshot \
 	socket \
 	state \
 	states \
-	stream \
 	target \
 	throttle \
 	tree \

@@ -289,7 +289,7 @@ void *migration_in_thread(void *arg)
 		owner = OWNER_DESTINATION;
 	else if (d->undecided)
 		owner = OWNER_NOBODY;
-	mig->arrived_runs = d->run && !mig->paused;
+	mig->arrived_runs = d->in.run && !mig->paused;
 	destination_free(d);
 	/* Last of all: the owner may begin anew as soon as it hears of the end, and joins this
 	 * thread then. */

@@ -10,9 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "migrate/destination/ahead.h"
-#include "migrate/destination/intake.h"
 #include "migrate/destination/place.h"
+#include "migrate/destination/receive.h"
 #include "migrate/guest.h"
 #include "migrate/stats.h"
 #include "migrate/stream/hello.h"
@@ -23,18 +22,6 @@ struct destination;
 struct door;
 struct teller;
 
-struct destination_lane {
-	struct destination *all;
-	struct reader reader;
-	struct intake intake;
-	pthread_t thread;
-	bool started;
-	bool in_round;	/* own thread: pages came after the last ROUND */
-	bool ended;	/* own thread: not a byte of another record, between two rounds */
-	uint32_t round; /* under lock: how far it is */
-	bool gone;	/* under lock: the same */
-};
-
 struct destination {
 	/* Set by destination_accept or destination_open. */
 	struct hello hello;
@@ -44,8 +31,7 @@ struct destination {
 	/* How long to wait for further connections; how old GO may be (handover.h). Tests make them
 	 * shorter. */
 	int lanes_ms, go_ms;
-	struct destination_lane lane[LANES_MAX];
-	unsigned int n_lanes;
+	struct receive in;    /* its connections, and what comes on them */
 	struct writer writer; /* to the source */
 	uint64_t heard_us;    /* when MACHINE was here */
 	bool costs_known;     /* destination_set_costs */
@@ -64,22 +50,10 @@ struct destination {
 
 	struct guest *guest;
 	struct stats *stats;
-	struct ahead ahead;
-	struct tree states;
-	uint64_t advance_ns, states_at_us;
 	uint64_t ready_ns; /* CLOCK_BOOTTIME, which goes on while the host sleeps: READY was said */
-	bool run;	   /* the guest ran when it was parked */
-	bool tell; /* its agent heard before_migration: when it runs here, after_migration */
-
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool failed;
-	bool complete; /* the states are here: no more pages may come */
-	bool told;     /* main thread: the source has said why it gave up */
 	/* The source has handed the guest over and then closed the connection: whether it runs
 	 * there is not known here, and the source does not know whether it runs here. */
 	bool undecided;
-	struct err error; /* of the first lane that failed */
 };
 
 /*
