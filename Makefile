@@ -183,6 +183,9 @@ install: $(BUILD)/godwit
 	install -D -m 0755 $(BUILD)/godwit $(DESTDIR)$(PREFIX)/bin/godwit
 	install -D -m 0644 README.md $(DESTDIR)$(PREFIX)/share/doc/godwit/README.md
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/godwit/LICENSE
+	for page in man/*.[1-8]; do \
+		install -D -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \
+	done
 
 clean:
 	rm -rf $(BUILD_ROOT)
