@@ -62,10 +62,10 @@ static void arm_timeout(struct migration *mig, bool wanted)
 	timerfd_settime(mig->timeout.fd, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
-void migration_decided(struct migration *mig, const char *action, const char *reason)
+void migration_decided(struct migration *mig, enum decision d, const char *reason)
 {
 	if (mig->events.decision)
-		mig->events.decision(mig->events.arg, action, reason);
+		mig->events.decision(mig->events.arg, d, reason);
 }
 
 /* By force only what has begun can be finished. */
@@ -77,11 +77,11 @@ static void time_is_over(struct migration *mig, const char *why)
 		return;
 	if (mig->parameters.timeout_action == TIMEOUT_FORCE && now == PHASE_PRECOPY) {
 		__atomic_store_n(&mig->limits.force, true, __ATOMIC_RELAXED);
-		migration_decided(mig, "force", why);
+		migration_decided(mig, DECISION_FORCE, why);
 		return;
 	}
 	if (migration_cancel(mig, why))
-		migration_decided(mig, "abort", why);
+		migration_decided(mig, DECISION_ABORT, why);
 }
 
 static void on_timeout(void *arg, uint32_t events)
@@ -165,8 +165,7 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 		return -1;
 	}
 	mig->teller.guest = &mig->guest.guest;
-	mig->teller.decision = migration_tell_decision;
-	mig->teller.arg = mig;
+	mig->teller.decisions = (struct decisions){ migration_tell_decision, mig };
 	parameters_preset(&mig->parameters);
 	mig->limits.downtime_us = mig->parameters.downtime_ms * 1000;
 	mig->slots = (struct slots){ .fd = -1, .held = -1 };

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "migrate/check/check.h"
+#include "migrate/decisions.h"
 #include "migrate/phase.h"
 #include "migrate/parameters.h"
 #include "migrate/stats.h"
@@ -24,7 +25,7 @@ struct migration;
 struct migration_events {
 	void (*status)(void *arg, enum phase s);
 	void (*pass)(void *arg, uint64_t round);
-	void (*decision)(void *arg, const char *action, const char *reason);
+	void (*decision)(void *arg, enum decision d, const char *reason);
 	/* The guest is no longer here: `where` names the place. */
 	void (*moved)(void *arg, const char *where);
 	/* A guest has arrived and is about to run: whatever has asked for the end of this VM, and

@@ -80,7 +80,7 @@ int migration_start_thread(struct migration *mig, void *(*thread)(void *), struc
 void migration_enter(struct migration *mig, enum phase s);
 /* The guest is no longer here. */
 void migration_left(void *mig);
-void migration_decided(struct migration *mig, const char *action, const char *reason);
+void migration_decided(struct migration *mig, enum decision d, const char *reason);
 
 /* -- run.c: its own thread -- */
 
@@ -90,7 +90,7 @@ void *migration_in_thread(void *mig);
 void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *arg);
 /* migration_decided, from any thread; as teller and source call it. A source waits for its owner,
  * one that receives does not. */
-void migration_tell_decision(void *mig, const char *action, const char *reason);
+void migration_tell_decision(void *mig, enum decision d, const char *reason);
 /* Owner's thread: what a receiving migration has posted. */
 void migration_take_news(void *mig, const struct news_item *item);
 /* NULL when it cannot be had. `bind`: a local address, "": any. */

@@ -43,11 +43,10 @@ void news_post_status(struct news *n, enum phase s)
 	post(n, &(struct news_item){ .is_status = true, .status = s }, NEWS_MAX);
 }
 
-void news_post_decision(struct news *n, const char *action, const char *reason)
+void news_post_decision(struct news *n, enum decision d, const char *reason)
 {
-	struct news_item item = { .is_status = false };
+	struct news_item item = { .decision = d };
 
-	snprintf(item.action, sizeof(item.action), "%s", action);
 	snprintf(item.reason, sizeof(item.reason), "%s", reason);
 	post(n, &item, NEWS_MAX - NEWS_STATUSES);
 }

@@ -24,7 +24,8 @@ struct err;
 struct news_item {
 	bool is_status; /* else a decision */
 	enum phase status;
-	char action[32], reason[480];
+	enum decision decision;
+	char reason[480];
 };
 
 struct news {
@@ -44,7 +45,7 @@ int news_init(struct news *n, struct loop *loop,
 
 /* Any thread. They copy, and wait for nobody. A decision is lost if too many wait already. */
 void news_post_status(struct news *n, enum phase s);
-void news_post_decision(struct news *n, const char *action, const char *reason);
+void news_post_decision(struct news *n, enum decision d, const char *reason);
 
 /* Owner's thread: delivers now whatever was posted before. */
 void news_deliver(struct news *n);

@@ -21,7 +21,8 @@ struct told {
 	struct migration *mig;
 	enum phase status;
 	uint64_t round;
-	const char *action, *reason;
+	enum decision decision;
+	const char *reason;
 };
 
 static void tell_status(void *arg)
@@ -42,7 +43,7 @@ static void tell_decision(void *arg)
 {
 	struct told *n = arg;
 
-	migration_decided(n->mig, n->action, n->reason);
+	migration_decided(n->mig, n->decision, n->reason);
 }
 
 void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *arg)
@@ -76,13 +77,13 @@ static void on_round(void *arg, uint64_t round)
 	migration_call_owner(mig, tell_pass, &n);
 }
 
-void migration_tell_decision(void *arg, const char *action, const char *reason)
+void migration_tell_decision(void *arg, enum decision d, const char *reason)
 {
 	struct migration *mig = arg;
-	struct told n = { .mig = mig, .action = action, .reason = reason };
+	struct told n = { .mig = mig, .decision = d, .reason = reason };
 
 	if (__atomic_load_n(&mig->receives, __ATOMIC_RELAXED))
-		news_post_decision(&mig->news, action, reason);
+		news_post_decision(&mig->news, d, reason);
 	else
 		migration_call_owner(mig, tell_decision, &n);
 }
@@ -94,7 +95,7 @@ void migration_take_news(void *arg, const struct news_item *item)
 	if (item->is_status)
 		migration_enter(mig, item->status);
 	else
-		migration_decided(mig, item->action, item->reason);
+		migration_decided(mig, item->decision, item->reason);
 }
 
 /* From here on no cancel is taken. */
@@ -191,7 +192,7 @@ static int await_turn(struct migration *mig, struct err *e)
 				 p->name, p->max_migrations, p->max_migrations == 1 ? "" : "s",
 				 others);
 			tell_waiting(mig, why);
-			migration_tell_decision(mig, "wait", why);
+			migration_tell_decision(mig, DECISION_WAIT, why);
 		}
 		rc = wake_nap(mig->stop_fd, TURN_MS * 1000, e);
 		if (rc)
@@ -199,7 +200,7 @@ static int await_turn(struct migration *mig, struct err *e)
 	}
 	tell_waiting(mig, "");
 	if (rc > 0 && told[0])
-		migration_tell_decision(mig, "wait", "its turn has come");
+		migration_tell_decision(mig, DECISION_WAIT, "its turn has come");
 	return rc > 0 || !p ? 0 : -1;
 }
 
@@ -219,8 +220,8 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.teller = &mig->teller,
 		.guest_events = p && p->guest_events && mig->uri.kind != URI_FILE,
 		.stats = &mig->stats,
-		.events = { on_phase, on_round, migration_tell_decision, on_commit, open_connection,
-			    on_explain, mig },
+		.decisions = { migration_tell_decision, mig },
+		.events = { on_phase, on_round, on_commit, open_connection, on_explain, mig },
 	};
 	if (s->cold) {
 		rc = file_channel_create(&s->channel, mig->uri.path, e);

@@ -236,7 +236,7 @@ static void on_pass(void *arg, uint64_t round)
 	log_verbose("migration: round %" PRIu64, round);
 }
 
-static void on_decision(void *arg, const char *action, const char *reason)
+static void on_decision(void *arg, enum decision d, const char *reason)
 {
 	struct migration_report r;
 	struct vm *vm = arg;
@@ -244,9 +244,9 @@ static void on_decision(void *arg, const char *action, const char *reason)
 	migration_query(vm->migration, &r);
 	/* Since the migration began, in ms. */
 	control_event(vm->control, "GODWIT_DECISION",
-		      json_pack("{s:I,s:s,s:o}", "time", (json_int_t)r.total_ms, "action", action,
-				"reason", dispatch_text(reason)));
-	log_verbose("decision: %s: %s", action, reason);
+		      json_pack("{s:I,s:s,s:o}", "time", (json_int_t)r.total_ms, "action",
+				decision_name(d), "reason", dispatch_text(reason)));
+	log_verbose("decision: %s: %s", decision_name(d), reason);
 }
 
 static void on_last_words(void *arg, uint32_t events)

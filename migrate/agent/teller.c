@@ -1,6 +1,6 @@
 /*
  * The teller: see teller.h. Its thread lives as long as there is something to tell. It calls
- * `decision` without the lock, so whoever waits for the thread must not be who `decision` waits
+ * `decisions` without the lock, so whoever waits for the thread must not be who `decisions` waits
  * for.
  */
 #include "migrate/agent/teller.h"
@@ -160,7 +160,6 @@ static bool tell(struct teller *t, enum guest_event event, bool quiet)
 {
 	const struct guest_ops *ops = t->guest->ops;
 	uint32_t id = (uint32_t)clock_us();
-	char sentence[sizeof(struct err) + 32];
 	struct agent a;
 	int fd = -1;
 
@@ -174,9 +173,9 @@ static bool tell(struct teller *t, enum guest_event event, bool quiet)
 		converse(t, &a, fd);
 		close(fd);
 	}
-	snprintf(sentence, sizeof(sentence), "%s: %s", guest_event_name(event), a.said.text);
 	if (a.started || !quiet)
-		t->decision(t->arg, "guest-event", sentence);
+		decision_tell(&t->decisions, DECISION_GUEST_EVENT, "%s: %s",
+			      guest_event_name(event), a.said.text);
 	agent_free(&a);
 	return a.started;
 }
@@ -266,7 +265,8 @@ void teller_want(struct teller *t, enum guest_event event)
 	}
 	t->running = false;
 	wake_signal(t->idle_fd);
-	t->decision(t->arg, "guest-event", "the guest is told nothing: cannot start a thread");
+	decision_tell(&t->decisions, DECISION_GUEST_EVENT,
+		      "the guest is told nothing: cannot start a thread");
 }
 
 bool teller_busy(struct teller *t)

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "migrate/decisions.h"
 #include "migrate/agent/agent.h"
 
 struct guest;
@@ -30,9 +31,7 @@ struct guest;
 struct teller {
 	/* Set by teller_init, and before the first teller_want; then constant. */
 	struct guest *guest;
-	void (*decision)(void *arg, const char *action,
-			 const char *reason); /* the thread "agent" */
-	void *arg;
+	struct decisions decisions;	  /* told on the thread "agent" */
 	int answer_ms, hook_ms, retry_ms; /* tests make them shorter */
 	int halt_fd, idle_fd; /* eventfds: readable when told to stop; when the thread is done */
 

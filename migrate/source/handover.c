@@ -106,7 +106,8 @@ static struct states_head states_head_now(struct source *s)
 	uint64_t parked_us = clock_us() - s->parked_at_us - stats_get(&s->stats->park_us);
 
 	if (told && !ran)
-		source_decide(s, "guest-event", "after_migration: the guest is paused");
+		decision_tell(&s->decisions, DECISION_GUEST_EVENT,
+			      "after_migration: the guest is paused");
 	return (struct states_head){ .pause_ns = s->cold ? 0 : parked_us * 1000,
 				     .ran = ran,
 				     .tell = ran && told };

@@ -216,22 +216,32 @@ static uint64_t link_byte_ps(const struct lane *lane)
 	return seen > allowed ? seen : allowed;
 }
 
-static void say_choice(struct lanes *l, const char *name, enum choice_change change,
+static enum decision choice_decision(enum pages_codec codec, bool on)
+{
+	switch (codec) {
+	case CODEC_ZLIB:
+		return on ? DECISION_ZLIB_ON : DECISION_ZLIB_OFF;
+	case CODEC_ZSTD:
+		return on ? DECISION_ZSTD_ON : DECISION_ZSTD_OFF;
+	default:
+		return on ? DECISION_XBZRLE_ON : DECISION_XBZRLE_OFF;
+	}
+}
+
+static void say_choice(struct lanes *l, enum pages_codec codec, enum choice_change change,
 		       const struct choice *c)
 {
-	char action[32], reason[256];
+	bool on = change == CHOICE_SWITCHED_ON;
+	const char *name = pages_codec_name(codec);
 
-	if (change == CHOICE_AS_BEFORE || !l->codecs.decision)
+	if (change == CHOICE_AS_BEFORE)
 		return;
-	snprintf(action, sizeof(action), "%s-%s", name,
-		 change == CHOICE_SWITCHED_ON ? "on" : "off");
-	snprintf(reason, sizeof(reason),
-		 "a page becomes %" PRIu64 " bytes and takes %" PRIu64 ".%" PRIu64
-		 " us with %s, %" PRIu64 ".%" PRIu64 " us without%s",
-		 c->page_bytes, c->with_ns / 1000, c->with_ns % 1000 / 100, name,
-		 c->without_ns / 1000, c->without_ns % 1000 / 100,
-		 change == CHOICE_SWITCHED_ON ? "" : ": it is left out, and tried again later");
-	l->codecs.decision(l->codecs.arg, action, reason);
+	decision_tell(&l->codecs.decisions, choice_decision(codec, on),
+		      "a page becomes %" PRIu64 " bytes and takes %" PRIu64 ".%" PRIu64
+		      " us with %s, %" PRIu64 ".%" PRIu64 " us without%s",
+		      c->page_bytes, c->with_ns / 1000, c->with_ns % 1000 / 100, name,
+		      c->without_ns / 1000, c->without_ns % 1000 / 100,
+		      on ? "" : ": it is left out, and tried again later");
 }
 
 /* What a set of pages became says whether the codecs gain. */
@@ -252,8 +262,8 @@ static void judge(struct lane *lane, const struct encode_how *how, uint64_t rest
 	delta_now = l->delta;
 	rest_now = l->rest;
 	pthread_mutex_unlock(&l->lock);
-	say_choice(l, pages_codec_name(CODEC_XBZRLE), delta, &delta_now);
-	say_choice(l, pages_codec_name(how->rest), rest, &rest_now);
+	say_choice(l, CODEC_XBZRLE, delta, &delta_now);
+	say_choice(l, how->rest, rest, &rest_now);
 }
 
 static int write_encoded(struct lane *lane, const struct page_set *set, struct encoded *out,

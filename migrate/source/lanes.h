@@ -16,6 +16,7 @@
 #include "migrate/channel/pace.h"
 #include "migrate/codec/choice.h"
 #include "migrate/codec/encoder.h"
+#include "migrate/decisions.h"
 #include "migrate/guest.h"
 #include "migrate/stats.h"
 #include "migrate/stream/body.h"
@@ -42,9 +43,8 @@ struct lanes_codecs {
 	struct page_cache *cache; /* for XBZRLE; NULL: none. Not owned. */
 	enum pages_codec rest;	  /* CODEC_PLAIN, or a compression */
 	int level;
-	/* A codec was left out, or comes back, and why. Any thread. */
-	void (*decision)(void *arg, const char *action, const char *reason);
-	void *arg;
+	/* Told when a codec was left out, or comes back; any thread. */
+	struct decisions decisions;
 };
 
 struct lanes;

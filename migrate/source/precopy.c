@@ -41,16 +41,14 @@ static void say_switchover(struct source *s, const struct course_verdict *v,
 {
 	/* Nobody has seen how fast the link is without the bandwidth limit. */
 	bool faster = f->forced && __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
-	char reason[256];
 
 	stats_set(&s->stats->expected_us, v->expected_us);
-	snprintf(reason, sizeof(reason),
-		 "%s: %" PRIu64 " KiB remain and %" PRIu64 " MiB/s are sent, a pause of %s %" PRIu64
-		 " ms; %" PRIu64 " ms are allowed",
-		 v->reason, f->remaining_bytes >> 10, f->rate_bytes >> 20,
-		 faster ? "at most (the bandwidth is no limit any more)" : "about",
-		 (v->expected_us + 999) / 1000, v->limit_us / 1000);
-	source_decide(s, "switchover", reason);
+	decision_tell(&s->decisions, DECISION_SWITCHOVER,
+		      "%s: %" PRIu64 " KiB remain and %" PRIu64
+		      " MiB/s are sent, a pause of %s %" PRIu64 " ms; %" PRIu64 " ms are allowed",
+		      v->reason, f->remaining_bytes >> 10, f->rate_bytes >> 20,
+		      faster ? "at most (the bandwidth is no limit any more)" : "about",
+		      (v->expected_us + 999) / 1000, v->limit_us / 1000);
 }
 
 /* Rounds until the guest can be parked. */

@@ -32,12 +32,6 @@
 /* How long the destination may take to say why it failed; the guest runs again by then. */
 #define LAST_WORDS_MS 200
 
-void source_decide(struct source *s, const char *action, const char *reason)
-{
-	if (s->events.decision)
-		s->events.decision(s->events.arg, action, reason);
-}
-
 void source_enter(struct source *s, enum phase p)
 {
 	if (s->events.phase)
@@ -138,8 +132,7 @@ static int open_lanes(struct source *s, struct err *e)
 	const struct migration_parameters *p = &s->parameters;
 	struct lanes_codecs codecs = { .rest = p->compression ? p->compression : CODEC_PLAIN,
 				       .level = parameters_level(p),
-				       .decision = s->events.decision,
-				       .arg = s->events.arg };
+				       .decisions = s->decisions };
 	unsigned int i;
 	int rc;
 

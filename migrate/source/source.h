@@ -11,6 +11,7 @@
 #include "migrate/source/answers.h"
 #include "migrate/source/brake.h"
 #include "migrate/policy/expect.h"
+#include "migrate/decisions.h"
 #include "migrate/guest.h"
 #include "migrate/parameters.h"
 #include "migrate/phase.h"
@@ -37,8 +38,6 @@ struct source_limits {
 struct source_events {
 	void (*phase)(void *arg, enum phase p);
 	void (*round)(void *arg, uint64_t round);
-	/* Something was decided: what, and why. */
-	void (*decision)(void *arg, const char *action, const char *reason);
 	/* The last moment to say no (-1 with "cancelled"): GO is sent next. */
 	int (*commit)(void *arg, struct err *e);
 	/* One more connection like the main one; NULL and an error where it cannot be had. */
@@ -62,6 +61,7 @@ struct source {
 	bool guest_events;     /* it is told of this migration */
 	struct stats *stats;
 	struct source_events events;
+	struct decisions decisions; /* told on any of its threads */
 
 	/* For tests; 0 and NULL: what is usual. How long to wait for CHECKED, for ROUND while the
 	 * guest runs, for RUNNING; and the spare time of the switchover timeout (handover.h). */

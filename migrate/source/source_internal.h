@@ -15,7 +15,6 @@ struct record;
 
 /* -- source.c -- */
 
-void source_decide(struct source *s, const char *action, const char *reason);
 void source_enter(struct source *s, enum phase p);
 void source_set_owner(struct source *s, enum owner o);
 

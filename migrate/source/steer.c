@@ -44,22 +44,20 @@ void steer_say_unkeepable(struct source *s)
 		then = "the timeout decides what is done about it";
 	if (expect_unkeepable(&s->expect, link_rate(&s->link, clock_us()), limit_us(s),
 			      s->guest->n_vcpus, then, reason, sizeof(reason)))
-		source_decide(s, "downtime-limit", reason);
+		decision_tell(&s->decisions, DECISION_DOWNTIME_LIMIT, "%s", reason);
 }
 
 void steer_begin(struct source *s, const struct policy *p)
 {
 	uint64_t limit = limit_us(s);
-	char reason[POLICY_NAME_BYTES + 64];
 
 	s->steer = (struct steer){ 0 };
 	course_begin(&s->steer.course, p, &limit);
 	if (!p || !p->n_initial)
 		return;
 	set_limit(s, limit);
-	snprintf(reason, sizeof(reason), "the policy '%s' begins with %" PRIu64 " ms", p->name,
-		 limit / 1000);
-	source_decide(s, "downtime", reason);
+	decision_tell(&s->decisions, DECISION_DOWNTIME,
+		      "the policy '%s' begins with %" PRIu64 " ms", p->name, limit / 1000);
 }
 
 struct course_figures steer_figures(const struct source *s, uint64_t remaining_pages)
@@ -114,7 +112,7 @@ static void say_forecast(struct source *s, const struct course_figures *f, uint6
 		in.dirty_bytes = in.send_bytes;
 	forecast_make(&in, &out);
 	if (out.converges == FORECAST_NO && !s->steer.told) {
-		source_decide(s, "forecast", out.sentence);
+		decision_tell(&s->decisions, DECISION_FORECAST, "%s", out.sentence);
 		s->steer.told = true;
 	}
 }
@@ -123,13 +121,13 @@ static void say_forecast(struct source *s, const struct course_figures *f, uint6
 static int follow_policy(struct source *s, const struct course_figures *f,
 			 const struct course_verdict *v, struct err *e)
 {
+	static const enum decision decisions[] = { [POLICY_SET_DOWNTIME] = DECISION_DOWNTIME,
+						   [POLICY_ABORT] = DECISION_ABORT,
+						   [POLICY_POSTCOPY] = DECISION_POSTCOPY };
 	const struct schedule_step *step = &v->policy_step;
 	const char *name = s->steer.course.policy->name;
 
-	source_decide(s,
-		      step->action == POLICY_SET_DOWNTIME ? "downtime"
-							  : policy_action_name(step->action),
-		      step->reason);
+	decision_tell(&s->decisions, decisions[step->action], "%s", step->reason);
 	if (v->action == COURSE_GIVE_UP)
 		return err_set(e, "policy '%s': %s", name, step->reason);
 	if (v->action == COURSE_POSTCOPY)

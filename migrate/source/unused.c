@@ -67,18 +67,15 @@ void unused_leave_out(struct source *s, unsigned int block, uint64_t first, uint
 
 void unused_stop(struct source *s)
 {
-	char reason[96];
-
 	if (!s->unused.listening)
 		return;
 	s->unused.listening = false;
 	s->guest->ops->free_pages_stop(s->guest);
-	if (!s->unused.pages || !s->events.decision)
+	if (!s->unused.pages)
 		return;
-	snprintf(reason, sizeof(reason),
-		 "the guest does not use %llu MiB: they are left out of the first round",
-		 (unsigned long long)(s->unused.pages * PAGE_SIZE >> 20));
-	s->events.decision(s->events.arg, "free-pages", reason);
+	decision_tell(&s->decisions, DECISION_FREE_PAGES,
+		      "the guest does not use %llu MiB: they are left out of the first round",
+		      (unsigned long long)(s->unused.pages * PAGE_SIZE >> 20));
 }
 
 void unused_done(struct source *s)

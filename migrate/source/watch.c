@@ -190,9 +190,9 @@ static void slow_down(struct source *s, uint64_t left, uint64_t pending, uint64_
 	if (!converge_add(&w->converge, &sample, reason, sizeof(reason)))
 		return;
 	brake_set(s, w->converge.permille, w->converge.limit_bytes);
-	if (s->events.decision)
-		s->events.decision(s->events.arg, w->converge.by_limit ? "dirty-limit" : "throttle",
-				   reason);
+	decision_tell(&s->decisions,
+		      w->converge.by_limit ? DECISION_DIRTY_LIMIT : DECISION_THROTTLE, "%s",
+		      reason);
 }
 
 static uint64_t look_every(uint64_t took)

@@ -217,11 +217,11 @@ END_TEST
 static char forecast[400];
 static unsigned int forecasts;
 
-static void remember(void *arg, const char *action, const char *reason)
+static void remember(void *arg, enum decision d, const char *reason)
 {
 	struct rig *r = arg;
 
-	if (strcmp(action, "forecast"))
+	if (d != DECISION_FORECAST)
 		return;
 	snprintf(forecast, sizeof(forecast), "%s", reason);
 	if (++forecasts == 1)
@@ -233,7 +233,7 @@ START_TEST(migration_that_will_not_converge_says_so_once)
 	struct rig r;
 
 	init_endless(&r);
-	r.source.events.decision = remember;
+	r.source.decisions.tell = remember;
 	r.limits.downtime_us = 50000;
 	rig_run(&r);
 	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);

@@ -146,10 +146,10 @@ static void on_status(void *arg, enum phase s)
 	(void)s;
 }
 
-static void on_decision(void *arg, const char *action, const char *reason)
+static void on_decision(void *arg, enum decision d, const char *reason)
 {
 	(void)arg;
-	if (strcmp(action, "wait"))
+	if (d != DECISION_WAIT)
 		return;
 	if (!owner.waits)
 		snprintf(owner.wait, sizeof(owner.wait), "%s", reason);

@@ -29,8 +29,7 @@ static void begin(enum fake_agent_kind kind)
 	fake_agent_init(&agent, kind);
 	ck_assert_int_eq(teller_init(&t, NULL), 0);
 	t.guest = &guest;
-	t.decision = fake_agent_decision;
-	t.arg = &agent;
+	t.decisions = (struct decisions){ fake_agent_decision, &agent };
 }
 
 static void await_idle(void)

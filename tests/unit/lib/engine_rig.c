@@ -33,11 +33,11 @@ static void on_round(void *arg, uint64_t round)
 		r->on_round(r, round);
 }
 
-static void on_decision(void *arg, const char *action, const char *reason)
+static void on_decision(void *arg, enum decision d, const char *reason)
 {
 	struct rig *r = arg;
 
-	if (!strcmp(action, "downtime-limit")) {
+	if (d == DECISION_DOWNTIME_LIMIT) {
 		snprintf(r->limit_reason, sizeof(r->limit_reason), "%s", reason);
 		r->limit_in_time = !r->src->parks;
 		return;
@@ -182,9 +182,9 @@ void rig_init_sized(struct rig *r, enum rig_link link, uint64_t first_pages)
 		.stop_fd = r->source_stop,
 		.limits = &r->limits,
 		.stats = &r->source_stats,
+		.decisions = { on_decision, r },
 		.events = { .phase = on_phase,
 			    .round = on_round,
-			    .decision = on_decision,
 			    .commit = on_commit,
 			    .connect = connect_one,
 			    .arg = r },
@@ -195,8 +195,7 @@ static void init_teller(struct teller *t, struct fake *f, struct fake_agent *a)
 {
 	ck_assert_int_eq(teller_init(t, NULL), 0);
 	t->guest = &f->guest;
-	t->decision = fake_agent_decision;
-	t->arg = a;
+	t->decisions = (struct decisions){ fake_agent_decision, a };
 	f->agent = a;
 }
 

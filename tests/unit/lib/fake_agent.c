@@ -43,11 +43,11 @@ bool fake_agent_noted(struct fake_agent *a, const char *word)
 	return yes;
 }
 
-void fake_agent_decision(void *arg, const char *action, const char *reason)
+void fake_agent_decision(void *arg, enum decision d, const char *reason)
 {
 	struct fake_agent *a = arg;
 
-	ck_assert_str_eq(action, "guest-event");
+	ck_assert_int_eq(d, DECISION_GUEST_EVENT);
 	append(a, a->decisions, sizeof(a->decisions), reason, '\n');
 }
 

@@ -9,6 +9,8 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "migrate/decisions.h"
+
 struct err;
 
 enum fake_agent_kind {
@@ -48,7 +50,7 @@ void fake_agent_note(struct fake_agent *a, const char *word);
 /* Whether a word was written down. */
 bool fake_agent_noted(struct fake_agent *a, const char *word);
 
-/* A teller's `decision`; `arg` is the agent. */
-void fake_agent_decision(void *arg, const char *action, const char *reason);
+/* Of a teller's `decisions`; `arg` is the agent. */
+void fake_agent_decision(void *arg, enum decision d, const char *reason);
 
 #endif
