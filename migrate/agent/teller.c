@@ -158,17 +158,13 @@ static void converse(struct teller *t, struct agent *a, int fd)
 /* Whether the hook was started; a failure is not spoken of if `quiet`. */
 static bool tell(struct teller *t, enum guest_event event, bool quiet)
 {
-	const struct guest_ops *ops = t->guest->ops;
 	uint32_t id = (uint32_t)clock_us();
 	struct agent a;
-	int fd = -1;
+	int fd;
 
 	(void)!getrandom(&id, sizeof(id), 0);
 	agent_begin(&a, event, id);
-	if (ops->agent_open)
-		fd = ops->agent_open(t->guest, &a.said);
-	else
-		err_set(&a.said, "the VM has no channel " AGENT_CHANNEL);
+	fd = t->guest->ops->agent_open(t->guest, &a.said);
 	if (fd >= 0) {
 		converse(t, &a, fd);
 		close(fd);

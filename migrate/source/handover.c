@@ -161,8 +161,7 @@ static int send_go(struct source *s, struct err *e)
 {
 	uint64_t before = s->channel->bytes;
 
-	if (s->guest->ops->release)
-		s->guest->ops->release(s->guest);
+	s->guest->ops->release(s->guest);
 	source_set_owner(s, OWNER_NOBODY);
 	s->answers.stop_fd = -1;
 	channel_set_stop(s->channel, -1);

@@ -60,8 +60,7 @@ int precopy_run(struct source *s, struct err *e)
 
 	steer_say_unkeepable(s);
 	for (round = 1;; round++) {
-		if (s->guest->ops->settle)
-			s->guest->ops->settle(s->guest);
+		s->guest->ops->settle(s->guest);
 		start = clock_us();
 		if (lanes_check(&s->lanes, e) || rounds_send(s, round, e))
 			return -1;

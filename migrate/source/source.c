@@ -162,7 +162,7 @@ static void rehearse(struct source *s)
 {
 	struct guest_costs here;
 
-	if (!s->cold && s->guest->ops->rehearse && !s->guest->ops->rehearse(s->guest, &here, NULL))
+	if (!s->cold && !s->guest->ops->rehearse(s->guest, &here, NULL))
 		expect_rehearsed(&s->expect, &here);
 }
 
@@ -215,7 +215,7 @@ static int live(struct source *s, struct err *e)
 /* Whether the destination may prepare to take over what only one side may hold. */
 static void share(struct source *s, bool on)
 {
-	if (!s->cold && s->guest->ops->share)
+	if (!s->cold)
 		s->guest->ops->share(s->guest, on);
 }
 

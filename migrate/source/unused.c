@@ -41,7 +41,7 @@ int unused_ask(struct source *s, struct err *e)
 {
 	unsigned int i;
 
-	if (!s->guest->ops->names_free_pages || !s->guest->ops->names_free_pages(s->guest))
+	if (!s->guest->ops->names_free_pages(s->guest))
 		return 0;
 	for (i = 0; i < s->guest->n_blocks; i++) {
 		s->unused.named[i] = calloc(BITMAP_WORDS(s->guest->blocks[i].pages),

@@ -90,8 +90,21 @@ void machine_log_stop(struct machine *m)
 	(void)m;
 }
 
-/* Nothing that it must have is asked of a guest before the destination has answered. */
-static const struct guest_ops no_ops;
+/* Nothing else is asked of a guest before the destination has answered. */
+static int no_rehearsal(struct guest *g, struct guest_costs *out, struct err *e)
+{
+	(void)g;
+	(void)out;
+	return err_set(e, "nothing is known");
+}
+
+static void do_not_share(struct guest *g, bool on)
+{
+	(void)g;
+	(void)on;
+}
+
+static const struct guest_ops no_ops = { .rehearse = no_rehearsal, .share = do_not_share };
 
 void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop *owner_loop)
 {

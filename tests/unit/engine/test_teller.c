@@ -20,7 +20,14 @@ static int open_agent(struct guest *g, struct err *e)
 	return fake_agent_open(&agent, e);
 }
 
-static const struct guest_ops ops = { .agent_open = open_agent }, none = { .agent_open = NULL };
+static int open_nothing(struct guest *g, struct err *e)
+{
+	(void)g;
+	return err_set(e, "the VM has no channel " AGENT_CHANNEL);
+}
+
+static const struct guest_ops ops = { .agent_open = open_agent };
+static const struct guest_ops none = { .agent_open = open_nothing };
 static struct guest guest;
 
 static void begin(enum fake_agent_kind kind)

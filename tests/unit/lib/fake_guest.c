@@ -439,6 +439,11 @@ static int fake_start(struct guest *g, bool run, const struct guest_last *last, 
 	return 0;
 }
 
+static void fake_settle(struct guest *g)
+{
+	fake_of(g)->settles++;
+}
+
 static const struct guest_ops ops = {
 	.log_start = fake_log_start,
 	.log_fetch = fake_log_fetch,
@@ -456,6 +461,7 @@ static const struct guest_ops ops = {
 	.ran = fake_ran,
 	.rehearse = fake_rehearse,
 	.share = fake_share,
+	.settle = fake_settle,
 	.dirty_limit = fake_dirty_limit,
 	.vcpu_dirty_pages = fake_vcpu_dirty_pages,
 	.sync_begin = fake_sync_begin,

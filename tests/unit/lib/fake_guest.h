@@ -84,7 +84,7 @@ struct fake {
 	bool done_parked; /* it was parked when it was told that names are done with */
 
 	/* What happened. */
-	unsigned int parks, unparks, saves, syncs, loads, starts, releases;
+	unsigned int parks, unparks, saves, syncs, loads, starts, releases, settles;
 	uint64_t dirty_limit,
 		dirty_limits; /* atomic: as it was set last; how often there was one */
 	bool shared;	      /* as the engine said last */
