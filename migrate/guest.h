@@ -29,6 +29,11 @@ struct guest_costs {
 	uint64_t start_us;     /* destination: vCPUs start */
 };
 
+/* How a guest that has arrived is announced; the times in ms. */
+struct guest_announce {
+	unsigned int rounds, initial_ms, step_ms, max_ms;
+};
+
 /* Pages [first, first + n) of a block. */
 typedef void guest_found_fn(void *arg, unsigned int block, uint64_t first, uint64_t n);
 
@@ -138,6 +143,25 @@ struct guest_ops {
 	 * has run, and cannot go on.
 	 */
 	int (*start)(struct guest *g, bool run, const struct guest_last *last, struct err *e);
+
+	/* -- on the thread that owns the machine, while no migration runs -- */
+
+	/* -1: the guest cannot leave in its present status. */
+	int (*may_leave)(struct guest *g, struct err *e);
+	/* -1: the host's side of the machine is not what its tree says. */
+	int (*check_host)(struct guest *g, struct err *e);
+	/* The guest now runs elsewhere, or lies in a file. */
+	void (*left)(struct guest *g);
+	/* How a guest that is about to arrive will be announced to the network. */
+	void (*set_announce)(struct guest *g, const struct guest_announce *a);
+	/*
+	 * Source, after a hand-over of which nobody knows the end: the guest is here again, as it
+	 * was before park. 0, or -1 and nothing has changed: the other side holds what only one may
+	 * have. 1: it is here again and nobody else's, but it cannot run, and is paused.
+	 */
+	int (*take_back)(struct guest *g, struct err *e);
+	/* The same at the destination: lets it run, or leaves it paused. 0, or -1: as before. */
+	int (*take_over)(struct guest *g, bool run, struct err *e);
 };
 
 /* Embedded first in each kind's own struct; set up before the migration, then constant. */

@@ -49,7 +49,7 @@ static void give_back(void *arg)
 }
 
 /* It could not go on: parked; and given back if nothing of it has run here. */
-static void take_back(void *arg)
+static void end_start(void *arg)
 {
 	struct call *c = arg;
 
@@ -308,8 +308,71 @@ static int guest_start(struct guest *g, bool run, const struct guest_last *last,
 		return -1;
 	if (!c.run || machine_await_entry(c.machine, ENTRY_MS, e) == 0)
 		return 0;
-	loop_call(((struct guest_machine *)g)->owner_loop, take_back, &c);
+	loop_call(((struct guest_machine *)g)->owner_loop, end_start, &c);
 	return c.run ? 1 : -1;
+}
+
+/* -- on the owner's thread -- */
+
+static int guest_may_leave(struct guest *g, struct err *e)
+{
+	enum machine_status s = machine_status(machine_of(g));
+
+	if (s == MACHINE_RUNNING || s == MACHINE_PAUSED || s == MACHINE_PRELAUNCH ||
+	    s == MACHINE_IO_ERROR)
+		return 0;
+	return err_set(e, "the VM cannot be migrated: its status is '%s'", machine_status_name(s));
+}
+
+static int guest_check_host(struct guest *g, struct err *e)
+{
+	return machine_check_host(machine_of(g), e);
+}
+
+static void guest_left(struct guest *g)
+{
+	machine_set_status(machine_of(g), MACHINE_POSTMIGRATE);
+}
+
+static void guest_set_announce(struct guest *g, const struct guest_announce *a)
+{
+	const struct announce announce = { .rounds = a->rounds,
+					   .initial_ms = a->initial_ms,
+					   .step_ms = a->step_ms,
+					   .max_ms = a->max_ms };
+
+	machine_set_announce(machine_of(g), &announce);
+}
+
+/* What only one side may hold; -1: the other side has it, and nothing has changed here. */
+static int acquire(struct machine *m, struct err *e)
+{
+	if (machine_acquire(m, e) == 0)
+		return 0;
+	machine_release(m);
+	return -1;
+}
+
+static int guest_take_back(struct guest *g, struct err *e)
+{
+	if (acquire(machine_of(g), e))
+		return -1;
+	machine_log_stop(machine_of(g));
+	return machine_unhold(machine_of(g), e) ? 1 : 0;
+}
+
+static int guest_take_over(struct guest *g, bool run, struct err *e)
+{
+	struct machine *m = machine_of(g);
+
+	if (acquire(m, e))
+		return -1;
+	machine_set_status(m, MACHINE_PAUSED);
+	if (!run || machine_resume(m, e) == 0)
+		return 0;
+	machine_set_status(m, MACHINE_INMIGRATE);
+	machine_release(m);
+	return -1;
 }
 
 static const struct guest_ops ops = {
@@ -338,6 +401,12 @@ static const struct guest_ops ops = {
 	.agent_open = guest_agent_open,
 	.states_load = guest_states_load,
 	.start = guest_start,
+	.may_leave = guest_may_leave,
+	.check_host = guest_check_host,
+	.left = guest_left,
+	.set_announce = guest_set_announce,
+	.take_back = guest_take_back,
+	.take_over = guest_take_over,
 };
 
 void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop *owner_loop)

@@ -15,8 +15,6 @@
 #include "migrate/migration_internal.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/wake.h"
-#include "vmm/device.h"
-#include "vmm/machine.h"
 #include "vmm/memory.h"
 
 /* How often one looks for progress; a few times in a second, as that is the least to wait for. */
@@ -123,7 +121,7 @@ void migration_left(void *arg)
 {
 	struct migration *mig = arg;
 
-	machine_set_status(mig->machine, MACHINE_POSTMIGRATE);
+	mig->guest.guest.ops->left(&mig->guest.guest);
 	mig->events.moved(mig->events.arg,
 			  mig->uri.kind == URI_FILE ? mig->uri.path : mig->uri.text);
 }
@@ -180,7 +178,6 @@ int migration_new(struct migration **out, struct machine *m, struct loop *owner_
 
 void migration_set_machine(struct migration *mig, struct machine *m)
 {
-	mig->machine = m;
 	guest_machine_init(&mig->guest, m, mig->owner_loop);
 }
 
@@ -284,14 +281,11 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 /* Whether this VM could be migrated now, and nothing is under way. */
 int migration_check_free(struct migration *mig, struct err *e)
 {
-	enum phase now;
-	enum machine_status s;
+	enum phase now = phase_now(mig);
 
-	if (!mig->machine)
+	if (!mig->guest.machine)
 		return err_set(e, "the VM cannot be migrated: its guest has not arrived yet "
 				  "(inmigrate)");
-	s = machine_status(mig->machine);
-	now = phase_now(mig);
 	if (phase_under_way(now))
 		return err_set(e, "a migration of this VM is under way already");
 	if (migration_is_checking(mig))
@@ -300,16 +294,14 @@ int migration_check_free(struct migration *mig, struct err *e)
 	if (now == PHASE_UNDECIDED)
 		return err_set(e, "it is undecided where the guest of this VM runs: see godwit "
 				  "resume --force");
-	if (s != MACHINE_RUNNING && s != MACHINE_PAUSED && s != MACHINE_PRELAUNCH &&
-	    s != MACHINE_IO_ERROR)
-		return err_set(e, "the VM cannot be migrated: its status is '%s'",
-			       machine_status_name(s));
-	return 0;
+	return mig->guest.guest.ops->may_leave(&mig->guest.guest, e);
 }
 
 int migration_check_machine(struct migration *mig, struct err *e)
 {
-	return migration_check_free(mig, e) || machine_check_host(mig->machine, e) ? -1 : 0;
+	struct guest *g = &mig->guest.guest;
+
+	return migration_check_free(mig, e) || g->ops->check_host(g, e) ? -1 : 0;
 }
 
 int migration_check_parameters(struct migration *mig, struct err *e)
@@ -350,12 +342,12 @@ int migration_start(struct migration *mig, const char *uri, struct err *e)
 int migration_receive(struct migration *mig, struct destination *d, bool paused, struct err *e)
 {
 	const struct migration_parameters *p = &mig->parameters;
-	const struct announce announce = { .rounds = (unsigned int)p->announce_rounds,
-					   .initial_ms = (unsigned int)p->announce_initial,
-					   .step_ms = (unsigned int)p->announce_step,
-					   .max_ms = (unsigned int)p->announce_max };
+	const struct guest_announce announce = { .rounds = (unsigned int)p->announce_rounds,
+						 .initial_ms = (unsigned int)p->announce_initial,
+						 .step_ms = (unsigned int)p->announce_step,
+						 .max_ms = (unsigned int)p->announce_max };
 
-	machine_set_announce(mig->machine, &announce);
+	mig->guest.guest.ops->set_announce(&mig->guest.guest, &announce);
 	mig->destination = d;
 	__atomic_store_n(&mig->receives, true, __ATOMIC_RELAXED);
 	d->teller = &mig->teller;
@@ -385,49 +377,35 @@ bool migration_cancel(struct migration *mig, const char *why)
 	return true;
 }
 
-/* A person has decided. */
-static void hand(struct migration *mig, enum owner owner)
+/* A person has decided that the guest is here. */
+static void decided_here(struct migration *mig, enum owner owner)
 {
 	pthread_mutex_lock(&mig->lock);
 	phase_hand(&mig->owner, owner);
 	pthread_mutex_unlock(&mig->lock);
-}
-
-/* The same for a guest that has arrived. */
-static int force_arrived(struct migration *mig, struct err *e)
-{
-	machine_set_status(mig->machine, MACHINE_PAUSED);
-	if (mig->arrived_runs && machine_resume(mig->machine, e)) {
-		machine_set_status(mig->machine, MACHINE_INMIGRATE);
-		machine_release(mig->machine);
-		return -1;
-	}
-	hand(mig, OWNER_DESTINATION);
-	migration_enter(mig, PHASE_COMPLETED);
-	return 0;
+	migration_enter(mig, phase_of_end(owner, false));
 }
 
 int migration_force_resume(struct migration *mig, struct err *e)
 {
+	struct guest *g = &mig->guest.guest;
+	int rc;
+
 	if (phase_now(mig) != PHASE_UNDECIDED)
 		return err_set(e, "there is nothing to force: it is known where the guest runs");
-	/* While the other side holds what only one may have, nothing changes here. */
-	if (machine_acquire(mig->machine, e)) {
-		machine_release(mig->machine);
+	if (mig->destination) {
+		if (g->ops->take_over(g, mig->arrived_runs, e))
+			return -1;
+		decided_here(mig, OWNER_DESTINATION);
+		return 0;
+	}
+	rc = g->ops->take_back(g, e);
+	if (rc < 0)
 		return -1;
-	}
-	if (mig->destination)
-		return force_arrived(mig, e);
-	hand(mig, OWNER_SOURCE);
-	machine_log_stop(mig->machine);
-	/* If it cannot run it is here all the same, paused, and nobody else's any more. */
-	if (machine_unhold(mig->machine, e)) {
-		migration_enter(mig, PHASE_FAILED);
-		return err_context(e, "the guest is here again, and paused");
-	}
-	teller_want(&mig->teller, GUEST_AFTER_MIGRATION);
-	migration_enter(mig, PHASE_FAILED);
-	return 0;
+	if (rc == 0)
+		teller_want(&mig->teller, GUEST_AFTER_MIGRATION);
+	decided_here(mig, OWNER_SOURCE);
+	return rc ? err_context(e, "the guest is here again, and paused") : 0;
 }
 
 void migration_query(struct migration *mig, struct migration_report *out)

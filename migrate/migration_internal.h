@@ -20,11 +20,10 @@
 
 struct migration {
 	/* Set by migration_new. */
-	struct machine *machine;
 	struct loop *owner_loop;
 	struct migration_events events;
-	struct guest_machine guest;
-	int stop_fd; /* eventfd: readable when cancelled */
+	struct guest_machine guest; /* without a machine until migration_set_machine */
+	int stop_fd;		    /* eventfd: readable when cancelled */
 	struct inherited *inherited;
 
 	/* Owner's thread. */

@@ -32,6 +32,19 @@ static void write_many(struct fake *f, unsigned int block)
 		fake_write(f, 0, page, 3, page + 1);
 }
 
+START_TEST(every_op_of_a_guest_is_there)
+{
+	struct fake *f = fake_new(NULL, 1, (const uint64_t[]){ 1 });
+	void (*op[sizeof(struct guest_ops) / sizeof(void (*)(void))])(void);
+	unsigned int i;
+
+	memcpy(op, f->guest.ops, sizeof(op));
+	for (i = 0; i < sizeof(op) / sizeof(op[0]); i++)
+		ck_assert_msg(op[i] != NULL, "op %u", i);
+	fake_free(f);
+}
+END_TEST
+
 START_TEST(memory_of_a_writing_guest_arrives_identical)
 {
 	static const enum rig_link links[] = { RIG_TCP, RIG_UNIX, RIG_PROXY };
@@ -348,6 +361,7 @@ int main(void)
 	int failed;
 
 	tcase_set_timeout(c, 120);
+	tcase_add_test(c, every_op_of_a_guest_is_there);
 	tcase_add_loop_test(c, memory_of_a_writing_guest_arrives_identical, 0, 9);
 	tcase_add_test(c, one_connection_that_is_open_already_is_enough);
 	tcase_add_test(c, guest_goes_on_writing_at_the_destination);

@@ -21,7 +21,6 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
-#include "vmm/machine.h"
 #include "vmm/memory.h"
 
 /* -- in place of the machine -- */
@@ -29,65 +28,11 @@
 static struct tree tree;
 static uint8_t page[PAGE_SIZE];
 
-enum machine_status machine_status(const struct machine *m)
+static int yes(struct guest *g, struct err *e)
 {
-	(void)m;
-	return MACHINE_RUNNING;
-}
-
-const char *machine_status_name(enum machine_status s)
-{
-	(void)s;
-	return "running";
-}
-
-void machine_set_status(struct machine *m, enum machine_status s)
-{
-	(void)m;
-	(void)s;
-	ck_abort_msg("a guest that was not moved must stay as it is");
-}
-
-void machine_set_announce(struct machine *m, const struct announce *a)
-{
-	(void)m;
-	(void)a;
-	ck_abort_msg("nobody comes in");
-}
-
-int machine_unhold(struct machine *m, struct err *e)
-{
-	(void)m;
-	return err_set(e, "not held");
-}
-
-int machine_resume(struct machine *m, struct err *e)
-{
-	(void)m;
-	return err_set(e, "nobody has arrived");
-}
-
-int machine_acquire(struct machine *m, struct err *e)
-{
-	(void)m;
-	return err_set(e, "not held");
-}
-
-void machine_release(struct machine *m)
-{
-	(void)m;
-}
-
-int machine_check_host(struct machine *m, struct err *e)
-{
-	(void)m;
+	(void)g;
 	(void)e;
 	return 0;
-}
-
-void machine_log_stop(struct machine *m)
-{
-	(void)m;
 }
 
 /* Nothing else is asked of a guest before the destination has answered. */
@@ -104,7 +49,9 @@ static void do_not_share(struct guest *g, bool on)
 	(void)on;
 }
 
-static const struct guest_ops no_ops = { .rehearse = no_rehearsal, .share = do_not_share };
+static const struct guest_ops no_ops = {
+	.may_leave = yes, .check_host = yes, .rehearse = no_rehearsal, .share = do_not_share
+};
 
 void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop *owner_loop)
 {

@@ -16,7 +16,6 @@
 #include "tests/unit/lib/stream_maker.h"
 #include "vmm/base/err.h"
 #include "vmm/loop.h"
-#include "vmm/machine.h"
 #include "vmm/memory.h"
 
 /* -- in place of the machine -- */
@@ -35,63 +34,10 @@ static struct {
 	enum phase events[8];
 } vm;
 
-const char *machine_status_name(enum machine_status s)
+static void set_announce(struct guest *g, const struct guest_announce *a)
 {
-	(void)s;
-	return "inmigrate";
-}
-
-enum machine_status machine_status(const struct machine *m)
-{
-	(void)m;
-	return MACHINE_INMIGRATE;
-}
-
-void machine_set_status(struct machine *m, enum machine_status s)
-{
-	(void)m;
-	(void)s;
-}
-
-void machine_set_announce(struct machine *m, const struct announce *a)
-{
-	(void)m;
+	(void)g;
 	(void)a;
-}
-
-int machine_unhold(struct machine *m, struct err *e)
-{
-	(void)m;
-	return err_set(e, "not held");
-}
-
-int machine_resume(struct machine *m, struct err *e)
-{
-	(void)m;
-	return err_set(e, "not parked");
-}
-
-int machine_acquire(struct machine *m, struct err *e)
-{
-	(void)m;
-	return err_set(e, "not released");
-}
-
-void machine_release(struct machine *m)
-{
-	(void)m;
-}
-
-int machine_check_host(struct machine *m, struct err *e)
-{
-	(void)m;
-	(void)e;
-	return 0;
-}
-
-void machine_log_stop(struct machine *m)
-{
-	(void)m;
 }
 
 static int load(struct guest *g, const struct tree *states, uint64_t advance_ns, struct err *e)
@@ -124,7 +70,9 @@ static int start(struct guest *g, bool run, const struct guest_last *last, struc
 	return s.rc;
 }
 
-static const struct guest_ops ops = { .states_load = load, .start = start };
+static const struct guest_ops ops = { .set_announce = set_announce,
+				      .states_load = load,
+				      .start = start };
 
 void guest_machine_init(struct guest_machine *g, struct machine *m, struct loop *owner_loop)
 {

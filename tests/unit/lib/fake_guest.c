@@ -444,6 +444,31 @@ static void fake_settle(struct guest *g)
 	fake_of(g)->settles++;
 }
 
+/* -- what the owner of a machine asks -- */
+
+static int fake_agree(struct guest *g, struct err *e)
+{
+	(void)g;
+	(void)e;
+	return 0;
+}
+
+static void fake_left(struct guest *g)
+{
+	(void)g;
+}
+
+static void fake_set_announce(struct guest *g, const struct guest_announce *a)
+{
+	(void)g;
+	(void)a;
+}
+
+static int fake_take_over(struct guest *g, bool run, struct err *e)
+{
+	return fake_start(g, run, NULL, e);
+}
+
 static const struct guest_ops ops = {
 	.log_start = fake_log_start,
 	.log_fetch = fake_log_fetch,
@@ -470,6 +495,12 @@ static const struct guest_ops ops = {
 	.agent_open = fake_open_agent,
 	.states_load = fake_states_load,
 	.start = fake_start,
+	.may_leave = fake_agree,
+	.check_host = fake_agree,
+	.left = fake_left,
+	.set_announce = fake_set_announce,
+	.take_back = fake_unpark,
+	.take_over = fake_take_over,
 };
 
 /* -- making and looking -- */
