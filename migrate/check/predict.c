@@ -19,8 +19,6 @@
 /* A region is written and sent in parts. */
 #define PARTS 128
 
-/* The interval of looks at the dirty log, as in watch.c. */
-#define LOOK_US 100000.0
 /* Rounds that cannot make the pause fit are simulated as one of this length. */
 #define UNKEEPABLE_US 1000000.0
 
@@ -295,7 +293,7 @@ static void look(struct sim *c)
 {
 	double again;
 
-	if (c->now - c->looked < LOOK_US)
+	if (c->now - c->looked < CONVERGE_LOOK_US)
 		return;
 	c->looked = c->now;
 	again = count_again(c);
@@ -477,7 +475,7 @@ static struct forecast_input rates(const struct predict_input *in, const struct 
 
 	if (!in->n_looks)
 		return f;
-	while (at < last && (double)at->us < LOOK_US)
+	while (at < last && at->us < CONVERGE_LOOK_US)
 		at++;
 	f.dirty_bytes = (uint64_t)((double)at->bytes * 1e6 / (double)at->us);
 	f.working_set_bytes = is_flat(in) ? last->bytes : 0;

@@ -15,6 +15,9 @@
 #define CONVERGE_CERTAIN_US 250000u
 #define CONVERGE_WINDOW_US  90000u
 
+/* Samples are taken at this interval: at each look at the dirty log within a round. */
+#define CONVERGE_LOOK_US 100000u
+
 /* Bounds that users set. */
 struct converge_bounds {
 	/* In permille of the vCPUs' time: the first throttle, the largest step up, and the highest

@@ -12,9 +12,8 @@
 #include "vmm/base/math.h"
 #include "vmm/memory.h"
 
-/* How often to look; where that takes more than a part of the time (1 / n), less often, but at
- * least every so often, unless that takes a larger part. */
-#define LOOK_US		 100000u
+/* Looks are CONVERGE_LOOK_US apart. If a look costs over 1/LOOK_SHARE of that, they get rarer, up
+ * to LOOK_MAX_US; beyond it only to stay below 1/LOOK_LARGE_SHARE. */
 #define LOOK_SHARE	 20u
 #define LOOK_MAX_US	 200000u
 #define LOOK_LARGE_SHARE 5u
@@ -200,7 +199,7 @@ static uint64_t look_every(uint64_t took)
 	uint64_t us = took * LOOK_SHARE < LOOK_MAX_US ? took * LOOK_SHARE : LOOK_MAX_US;
 
 	us = us > took * LOOK_LARGE_SHARE ? us : took * LOOK_LARGE_SHARE;
-	return us > LOOK_US ? us : LOOK_US;
+	return max_u64(us, CONVERGE_LOOK_US);
 }
 
 int watch_look(struct source *s, struct err *e)
