@@ -416,6 +416,7 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	*out = (struct migration_report){ 0 };
 	pthread_mutex_lock(&mig->lock);
 	out->status = mig->phase;
+	out->owner = mig->owner;
 	memcpy(out->error, mig->error.text, sizeof(out->error));
 	memcpy(out->waiting, mig->waiting, sizeof(out->waiting));
 	if (mig->phase != PHASE_NONE) {

@@ -78,7 +78,8 @@ int migration_force_resume(struct migration *mig, struct err *e);
 /* What query-migrate tells. Times in ms, since the start. */
 struct migration_report {
 	enum phase status;
-	char error[512]; /* of a failed one, else "" */
+	enum owner owner; /* of the guest, as the migration has left it */
+	char error[512];  /* of a failed one, else "" */
 	char uri[512];
 	char waiting[512]; /* why it has not begun yet, else "" */
 	uint64_t total_ms;

@@ -26,7 +26,7 @@ void vm_end(struct vm *vm, int exit_code)
 	vm->ended = true;
 	vm->again = false;
 	/* A guest that has not arrived stays where it is: from here on it cannot be let run. */
-	if (vm->receiving)
+	if (vm->guest == VM_GUEST_COMING)
 		migration_cancel(vm->migration, "the VM that waited for the guest was ended");
 	loop_stop(&vm->loop);
 }
@@ -78,8 +78,8 @@ static void on_request(void *arg, enum machine_request r)
 		break;
 	case REQUEST_FAILED:
 		/* Of a guest that is about to arrive: its migration's end tells whether it has. */
-		vm->failed = vm->receiving;
-		if (vm->receiving)
+		vm->failed = vm->guest != VM_GUEST_HERE;
+		if (vm->failed)
 			break;
 		migration_cancel(vm->migration, "the guest met what KVM cannot run");
 		machine_park(vm->machine);
@@ -192,40 +192,58 @@ void vm_warn_of_root(struct vm *vm)
 	vm->stays_root = false;
 }
 
+static void on_arrival_undecided(struct vm *vm, const char *why)
+{
+	vm->guest = VM_GUEST_UNDECIDED;
+	if (vm->ended)
+		return;
+	log_warn(
+		"%s: it is undecided where it runs, and it stays here, parked. Look at the source; "
+		"only if it does not run there: godwit resume %s --force",
+		why, machine_name(vm->machine));
+	/* It may be the only one: nobody takes its place. */
+	stop_listening(vm);
+}
+
+static void on_arrival(struct vm *vm)
+{
+	vm->guest = VM_GUEST_HERE;
+	tell_arrival(vm);
+	vm_warn_of_root(vm);
+	for (unsigned int i = 0; i < vm->notes.n; i++)
+		log_warn("%s", vm->notes.text[i].text);
+	stop_listening(vm);
+	if (vm->failed)
+		on_request(vm, REQUEST_FAILED);
+}
+
+/* What a guest's arrival came to. This process ends without a guest only if the source has it. */
+static void on_arrival_status(struct vm *vm, enum phase s)
+{
+	struct migration_report r;
+
+	migration_query(vm->migration, &r);
+	if (s == PHASE_COMPLETED)
+		on_arrival(vm);
+	else if (s == PHASE_UNDECIDED)
+		on_arrival_undecided(vm, r.error);
+	else if ((s == PHASE_FAILED || s == PHASE_CANCELLED) && r.owner == OWNER_SOURCE)
+		not_arrived(vm);
+}
+
 static void on_migration_status(void *arg, enum phase s)
 {
 	struct vm *vm = arg;
 
 	control_event(vm->control, "MIGRATION", json_pack("{s:s}", "status", phase_name(s)));
 	log_verbose("migration: %s", phase_name(s));
-	if (vm->receiving && (s == PHASE_FAILED || s == PHASE_CANCELLED))
-		not_arrived(vm);
 	if (vm->ended && s == PHASE_UNDECIDED) {
 		log_warn("the VM was ended while it was handed over, and nobody has said whether "
 			 "the guest runs at the destination: this copy of it is gone");
 		vm->exit_code = 1;
 	}
-	if (vm->receiving && s == PHASE_UNDECIDED && !vm->ended) {
-		struct migration_report r;
-
-		migration_query(vm->migration, &r);
-		log_warn(
-			"%s: it is undecided where it runs, and it stays here, parked. Look at the "
-			"source; only if it does not run there: godwit resume %s --force",
-			r.error, machine_name(vm->machine));
-		/* It may be the only one: nobody takes its place. */
-		stop_listening(vm);
-	}
-	if (vm->receiving && s == PHASE_COMPLETED) {
-		tell_arrival(vm);
-		vm_warn_of_root(vm);
-		for (unsigned int i = 0; i < vm->notes.n; i++)
-			log_warn("%s", vm->notes.text[i].text);
-		vm->receiving = false;
-		stop_listening(vm);
-		if (vm->failed)
-			on_request(vm, REQUEST_FAILED);
-	}
+	if (vm->guest != VM_GUEST_HERE)
+		on_arrival_status(vm, s);
 }
 
 static void on_pass(void *arg, uint64_t round)

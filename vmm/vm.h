@@ -47,6 +47,13 @@ struct receiver {
 	} * shared;	       /* memory */
 };
 
+/* Whose the guest of this process is. */
+enum vm_guest {
+	VM_GUEST_HERE,	    /* ours: booted here, or arrived */
+	VM_GUEST_COMING,    /* its source's, until its migration's end says otherwise */
+	VM_GUEST_UNDECIDED, /* kept here, parked: a person decides */
+};
+
 struct vm {
 	struct loop loop; /* the main thread's */
 	struct machine *machine;
@@ -56,7 +63,7 @@ struct vm {
 	struct control_table tables[3];
 	struct loop_watch signals, last_words;
 	struct process_log log;
-	bool receiving;			/* the guest is not here yet */
+	enum vm_guest guest;
 	bool stays_root;		/* and that was not said yet */
 	bool ended;			/* somebody wants it to end */
 	bool failed;			/* while it was received, a vCPU met what KVM cannot run */

@@ -212,7 +212,7 @@ static int make_arriving(struct vm *vm, const struct config *c, bool own, struct
 	if (!d->cold && machine_rehearse(vm->machine, &costs, NULL) == 0)
 		destination_set_costs(d, costs.load_us, costs.start_us);
 	if (destination_answer(d, NULL, e) == 0) {
-		vm->receiving = true;
+		vm->guest = VM_GUEST_COMING;
 		/* Its thread asks this one from its first moment on. */
 		loop_adopt(&vm->loop);
 		return migration_receive(vm->migration, d, c->paused, e);
