@@ -130,6 +130,13 @@ $(BUILD)/unit/%: tests/unit/%.c $(unit_support) $(library)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d $(LDFLAGS) -o $@ $< $(unit_support) $(library) \
 		$(LDLIBS) $(shell $(PKG_CONFIG) --libs check)
 
+# In this one the program's allocations, and nobody else's, fail when the test says so.
+short_memory := malloc calloc realloc aligned_alloc strdup
+$(BUILD)/libgodwit-short.a: $(library)
+	$(Q)objcopy $(foreach f,$(short_memory),--redefine-sym $(f)=short_$(f)) $< $@
+$(BUILD)/unit/engine/test_no_memory: $(BUILD)/libgodwit-short.a
+$(BUILD)/unit/engine/test_no_memory: library = $(BUILD)/libgodwit-short.a
+
 # What works in a Linux guest: static, as there is no C library in it. pattern also runs on the host.
 $(BUILD)/guest/pattern $(BUILD)/guest/rewrite: $(BUILD)/guest/%: tests/linux/%.c
 	$(call say,CC)
