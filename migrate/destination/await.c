@@ -40,7 +40,7 @@ int await_source(struct destination *d, struct door *door, struct loop *loop, st
 
 	if (rc)
 		return err_errno(e, rc, "cannot start a thread");
-	pthread_setname_np(thread, "migrate");
+	pthread_setname_np(thread, "migrate-await");
 	loop_run(loop);
 	/* Not after it has ended by itself: the door may be used on. */
 	if (!__atomic_load_n(&w.over, __ATOMIC_ACQUIRE))
