@@ -1,6 +1,6 @@
 /*
- * What a migration counts. Written by its threads, read by anybody: atomic, each by itself; the
- * identities hold once it is over (transferred = page data + the rest, all channels together).
+ * What a migration counts. Its threads write, any thread reads. Each counter is atomic by itself,
+ * so sums agree only once the migration is over (transferred = page data + the rest, all channels).
  */
 #ifndef GODWIT_MIGRATE_STATS_H
 #define GODWIT_MIGRATE_STATS_H
@@ -11,10 +11,10 @@
 
 struct stats {
 	uint64_t total_pages;	  /* of the guest's RAM */
-	uint64_t remaining_pages; /* still to be sent in this round, or left by it for the next */
+	uint64_t remaining_pages; /* still to be sent in this round; at its end: in the next */
 	uint64_t normal_pages;	  /* sent whole, over all rounds */
 	uint64_t zero_pages;	  /* found zero, over all rounds */
-	/* Sent as what changed in them, or not at all because nothing had; and the data of that. */
+	/* Sent as XBZRLE, or not sent because nothing had changed; and the bytes of that. */
 	uint64_t xbzrle_pages, xbzrle_bytes;
 	uint64_t xbzrle_misses, xbzrle_overflows; /* pages not in the cache; that did not shrink */
 	uint64_t compressed_pages, compressed_bytes; /* of normal_pages */
@@ -23,11 +23,11 @@ struct stats {
 	uint64_t precopy_bytes;	    /* both, when the guest was parked; 0: it is not */
 	uint64_t round;		    /* 1 is the first */
 	uint64_t dirty_pages;	    /* found dirty at the end of the last round */
-	uint64_t dirty_rate;	    /* pages a second, over the last round */
-	uint64_t send_rate;	    /* bytes a second, over the last round */
-	uint64_t throttle_permille; /* taken from the vCPUs' time */
-	uint64_t vcpu_limit_bytes;  /* that each vCPU may dirty in a second; 0: no limit */
-	uint64_t vcpu_dirty_bytes[STATS_VCPUS_MAX]; /* a second, where that is known */
+	uint64_t dirty_rate;	    /* pages a second (dirty_rate.h) */
+	uint64_t send_rate;	    /* bytes a second, as last measured (link.h) */
+	uint64_t throttle_permille; /* the share of the vCPUs' time that is taken */
+	uint64_t vcpu_limit_bytes;  /* each vCPU's dirty limit, bytes a second; 0: none */
+	uint64_t vcpu_dirty_bytes[STATS_VCPUS_MAX]; /* a second; only with dirty rings */
 	uint64_t expected_us;			    /* the pause if the guest were parked now */
 	/* The parts of the pause, in us. */
 	uint64_t park_us;     /* vCPUs and devices stop */
@@ -38,11 +38,11 @@ struct stats {
 	uint64_t start_us;    /* GO until RUNNING */
 	uint64_t downtime_us; /* park to RUNNING */
 	uint64_t setup_us;    /* start to the first page */
-	/* The round under way: when it began (0: none yet), and data_bytes then. */
+	/* When the round under way began (0: none has), and data_bytes then. */
 	uint64_t round_at_us, round_from_bytes;
 };
 
-/* A round must have lasted so long to say more of the rate than the one before it. */
+/* After this time the round under way tells the send rate better than the one before it. */
 #define STATS_RATE_US 20000u
 
 static inline void stats_add(uint64_t *counter, uint64_t n)
@@ -60,7 +60,7 @@ static inline uint64_t stats_get(const uint64_t *value)
 	return __atomic_load_n(value, __ATOMIC_RELAXED);
 }
 
-/* Pages that went over with what they hold, encoded or not. */
+/* Pages whose contents were sent, encoded or not. */
 static inline uint64_t stats_data_pages(const struct stats *st)
 {
 	return stats_get(&st->normal_pages) + stats_get(&st->xbzrle_pages);
@@ -73,7 +73,7 @@ static inline void stats_begin_round(struct stats *st, uint64_t round, uint64_t 
 	stats_set(&st->round, round);
 }
 
-/* Bytes a second in the round under way, of a copy. Pure. */
+/* The send rate in the round under way, from a copy of the stats: what users are shown. Pure. */
 static inline uint64_t stats_rate(const struct stats *st, uint64_t now_us)
 {
 	uint64_t us = now_us > st->round_at_us ? now_us - st->round_at_us : 0;
