@@ -13,7 +13,7 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/channel/listeners.h"
-#include "migrate/source/lanes.h"
+#include "migrate/stream/hello.h"
 #include "migrate/destination/refusals.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/io.h"

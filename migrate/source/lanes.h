@@ -1,10 +1,11 @@
 /*
- * The lanes of a migration: one connection each, with one stream's guarantees. Pages are handed
- * over in chunks; a lane finds the zero pages, keeps the rate, and sends straight from guest
- * memory. At the end of a round all lanes say so, and the destination lets none of them go on
- * before all have arrived there: a page goes out at most once in a round, so its newest copy wins.
+ * The lanes of a migration: one connection each, with one stream's guarantees. Each chunk goes by
+ * one of them. With one lane all is sent on the caller's thread; with several each lane has a
+ * thread, "migrate0"..., which takes chunks from a common queue.
  *
- * With one lane everything runs on the caller's thread; else each has a thread, "migrate0"...
+ * A page goes at most once in a round, so its newest copy wins: at the end of a round all lanes say
+ * so, and the destination lets none of them go on before all have arrived there. Urgent chunks keep
+ * this rule. They overtake those in turn, and a page that was queued leaves its place in the queue.
  */
 #ifndef GODWIT_MIGRATE_LANES_H
 #define GODWIT_MIGRATE_LANES_H
@@ -13,39 +14,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "migrate/channel/pace.h"
-#include "migrate/codec/choice.h"
-#include "migrate/codec/encoder.h"
-#include "migrate/decisions.h"
-#include "migrate/guest.h"
+#include "migrate/source/part.h"
 #include "migrate/stats.h"
-#include "migrate/stream/body.h"
 #include "migrate/stream/hello.h"
+#include "migrate/stream/record.h"
 #include "vmm/base/err.h"
 
-#define CHUNK_PAGES 512u
-#define CHUNK_WORDS (CHUNK_PAGES / 64)
+struct limiter;
 
-/* Chunks that wait for a lane, at most, for each of them: enough for none to wait, and few, as what
- * waits is written to meanwhile. */
+/* Queued chunks per lane: enough to keep lanes busy, few because queued pages get dirty again. */
 #define LANES_QUEUE_EACH 2
-#define LANES_QUEUE	 (LANES_QUEUE_EACH * LANES_MAX)
 
-/* Pages of one block, whose dirty bits have been cleared: they may be read now. */
-struct chunk {
-	unsigned int block;
-	uint64_t first; /* a multiple of CHUNK_PAGES */
-	uint64_t pages[CHUNK_WORDS];
-};
+/* Urgent chunks that may wait beside those. */
+#define LANES_URGENT_MAX 16
 
-/* How pages may be encoded; they are where that gains. */
-struct lanes_codecs {
-	struct page_cache *cache; /* for XBZRLE; NULL: none. Not owned. */
-	enum pages_codec rest;	  /* CODEC_PLAIN, or a compression */
-	int level;
-	/* Told when a codec was left out, or comes back; any thread. */
-	struct decisions decisions;
-};
+#define LANES_QUEUE (LANES_QUEUE_EACH * LANES_MAX + LANES_URGENT_MAX)
 
 struct lanes;
 
@@ -54,53 +37,52 @@ struct lane {
 	struct writer writer;
 	pthread_t thread;
 	bool started;
-	bool busy;	     /* under lock: it has a chunk */
-	struct batch *batch; /* what goes into one record */
-	struct encoder encoder;
-	/* Of what was sent lately. */
-	uint64_t link_bytes, link_ns;
+	/* Under lock: it sends `chunk`, whose pages belong to the lane's thread meanwhile. */
+	bool busy;
+	struct chunk chunk;
 };
 
 struct lanes {
-	/* Set before the first chunk. */
-	struct guest *guest;
+	/* Set by lanes_init. */
 	struct stats *stats;
-	const uint64_t *rate;		  /* atomic: bytes a second over all lanes, 0 = no limit */
-	const bool *force;		  /* atomic: the limit does not hold any more; or NULL */
-	int stop_fd;			  /* readable: give up; -1: none */
-	bool checksums;			  /* of page data: files */
-	uint64_t *sent[GUEST_BLOCKS_MAX]; /* pages that the destination has as other than zero */
+	struct limiter *limiter; /* ended as soon as a lane has failed */
+	unsigned int n;		 /* 0: there are none */
 	struct lane lane[LANES_MAX];
-	unsigned int n;
-	struct lanes_codecs codecs;
-	uint32_t round; /* from 1; changes only while no chunk is under way */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	struct chunk queue[LANES_QUEUE];
-	unsigned int queue_at, queue_n;
-	unsigned int busy; /* lanes that have a chunk */
+	/* Under lock. */
+	struct chunk queue[LANES_QUEUE]; /* in the order in which they go: the urgent ones first */
+	unsigned int n_queued, n_urgent;
+	unsigned int busy; /* lanes that send a chunk */
 	bool end, failed;
 	struct err error; /* of the first that failed */
-	struct pace pace;
-	struct choice delta, rest; /* whether the codecs gain */
 };
 
-/* Lane 0's channel is the main one, owned by the caller like the others. */
-int lanes_init(struct lanes *l, struct guest *g, struct stats *stats, const uint64_t *rate,
-	       int stop_fd, struct channel **channels, unsigned int n,
-	       const struct lanes_codecs *codecs, struct err *e);
+/* Lane 0 is the main connection. The channels of the writers stay the caller's. */
+int lanes_init(struct lanes *l, const struct writer *writers, unsigned int n, struct stats *stats,
+	       struct limiter *limiter, struct err *e);
+
+/* Waits for chunks under way, and forgets those in the queue. Does nothing if there are none. */
 void lanes_free(struct lanes *l);
 
-/* Ends what the lanes are doing, however long the other side would let them wait; after that
- * nothing can be sent but what lanes_main still takes. */
+/* Ends what the lanes are doing, however long the peer would let them wait. After it only
+ * lanes_main can send. Does nothing if there are none. */
 void lanes_abort(struct lanes *l);
 
-/* -1 with "cancelled" when stopped: for whoever works for long without sending. */
-int lanes_check(struct lanes *l, struct err *e);
-
-/* Sends or queues a chunk. */
+/*
+ * Sends a chunk, or queues it; waits if the queue is full. Its pages must not have been handed over
+ * in this round before. The caller's thread: one at a time, except for urgent chunks when there are
+ * several lanes.
+ */
 int lanes_send(struct lanes *l, const struct chunk *c, struct err *e);
+
+/*
+ * Makes those pages of `c` urgent that wait in the queue in their turn; waits if too many are
+ * urgent. Returns how many they are: the others are urgent, sent or on their way already, or were
+ * never handed over. Any thread.
+ */
+unsigned int lanes_hurry(struct lanes *l, const struct chunk *c);
 
 /* Waits until everything is on the way; then a ROUND record with that number on every lane. */
 int lanes_drain(struct lanes *l, struct err *e);

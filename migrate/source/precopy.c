@@ -11,6 +11,7 @@
 #include "migrate/source/rounds.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/wake.h"
 
 /* Poll interval while waiting for the guest's agent: is the guest to be parked by force? */
 #define AGENT_LOOK_MS 100
@@ -62,7 +63,7 @@ int precopy_run(struct source *s, struct err *e)
 	for (round = 1;; round++) {
 		s->guest->ops->settle(s->guest);
 		start = clock_us();
-		if (lanes_check(&s->lanes, e) || rounds_send(s, round, e))
+		if (wake_nap(s->stop_fd, 0, e) || rounds_send(s, round, e))
 			return -1;
 		if (s->parked)
 			return 0;

@@ -18,6 +18,7 @@
 #include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
+#include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
 /* Dirty bits are cleared in steps of so many pages, just ahead of the lanes. */
@@ -85,9 +86,9 @@ static int send_step(struct source *s, unsigned int block, uint64_t first, uint6
 		     bool first_round, struct err *e)
 {
 	uint64_t *bits = s->pending[block] + first / 64, at, any = 0, deferred[DEFERRED_WORDS];
-	struct chunk c = { .block = block };
+	struct chunk c = { .part = &s->pages.part, .block = block };
 
-	if (lanes_check(&s->lanes, e) || answers_poll(&s->answers, -1, 0, e))
+	if (wake_nap(s->stop_fd, 0, e) || answers_poll(&s->answers, -1, 0, e))
 		return -1;
 	if (precopy_park_within_round(s, e))
 		return -1;
@@ -262,7 +263,7 @@ int rounds_send(struct source *s, uint64_t round, struct err *e)
 
 	link_round_begin(&s->link, round, clock_us());
 	watch_round(s);
-	s->lanes.round = (uint32_t)round;
+	s->pages.round = (uint32_t)round;
 	if (s->events.round)
 		s->events.round(s->events.arg, round);
 	if (round == 1 ? send_all(s, e) : send_pending(s, e))

@@ -127,33 +127,28 @@ static int make_cache(struct source *s, struct err *e)
 /* Each says HELLO as soon as it is there: who comes and says nothing is sent away over there. */
 static int open_lanes(struct source *s, struct err *e)
 {
-	struct writer writers[LANES_MAX] = { s->lanes.lane[0].writer };
-	struct channel *channels[LANES_MAX] = { s->channel };
+	struct writer writers[LANES_MAX] = { *lanes_main(&s->lanes) };
 	const struct migration_parameters *p = &s->parameters;
-	struct lanes_codecs codecs = { .rest = p->compression ? p->compression : CODEC_PLAIN,
+	struct pages_codecs codecs = { .rest = p->compression && !s->cold ? p->compression
+									  : CODEC_PLAIN,
 				       .level = parameters_level(p),
 				       .decisions = s->decisions };
 	unsigned int i;
-	int rc;
 
 	for (i = 1; i < s->n_lanes; i++) {
-		channels[i] = s->extra[i] = s->events.connect(s->events.arg, e);
+		writers[i].channel = s->extra[i] = s->events.connect(s->events.arg, e);
 		if (!s->extra[i])
 			return -1;
-		writers[i].channel = channels[i];
 		if (send_hello(s, &writers[i], ROLE_PAGES, e))
 			return -1;
 	}
 	if (make_cache(s, e))
 		return -1;
 	codecs.cache = s->cache;
-	rc = lanes_init(&s->lanes, s->guest, s->stats, &s->limits->bandwidth, s->stop_fd, channels,
-			s->n_lanes, &codecs, e);
-	for (i = 0; i < s->n_lanes; i++)
-		s->lanes.lane[i].writer = writers[i];
-	s->lanes.checksums = s->cold;
-	s->lanes.force = &s->limits->force;
-	return rc;
+	if (pages_init(&s->pages, s->guest, s->stats, &s->limiter, s->n_lanes, &codecs, e))
+		return -1;
+	s->pages.checksums = s->cold;
+	return lanes_init(&s->lanes, writers, s->n_lanes, s->stats, &s->limiter, e);
 }
 
 /* What the pause costs here; the guest runs. If that is not known nothing is lost but the figure.
@@ -289,6 +284,7 @@ int source_run(struct source *s, struct err *e)
 	s->running_ms = s->running_ms ? s->running_ms : HANDOVER_RUNNING_MS;
 	source_set_owner(s, OWNER_SOURCE);
 	source_enter(s, PHASE_SETUP);
+	limiter_init(&s->limiter, &s->limits->bandwidth, &s->limits->force, s->stop_fd);
 	link_init(&s->link, s->stats, &s->limits->bandwidth);
 	dirty_rate_init(&s->dirty_rate, s->stats);
 	share(s, true);
@@ -299,6 +295,8 @@ int source_run(struct source *s, struct err *e)
 	if (rc)
 		lanes_abort(&s->lanes);
 	lanes_free(&s->lanes);
+	pages_free(&s->pages);
+	limiter_free(&s->limiter);
 	if (rc && s->owner == OWNER_SOURCE)
 		undo(s, e);
 	else if (s->logging && s->owner == OWNER_DESTINATION)

@@ -17,7 +17,9 @@
 #include "migrate/phase.h"
 #include "migrate/source/dirty_rate.h"
 #include "migrate/source/lanes.h"
+#include "migrate/source/limiter.h"
 #include "migrate/source/link.h"
+#include "migrate/source/pages.h"
 #include "migrate/stats.h"
 #include "migrate/source/steer.h"
 #include "migrate/source/unused.h"
@@ -76,7 +78,9 @@ struct source {
 	struct answers answers;
 	struct expect expect;
 	struct steer steer; /* steer_begin before source_run; zero: no policy */
+	struct limiter limiter;
 	struct lanes lanes;
+	struct pages_part pages;
 	struct watch watch;
 	struct brake brake;
 	struct unused unused;

@@ -10,6 +10,7 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/math.h"
+#include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
 /* Looks are CONVERGE_LOOK_US apart. If a look costs over 1/LOOK_SHARE of that, they get rarer, up
@@ -119,7 +120,7 @@ int watch_sample(struct source *s, unsigned int block, uint64_t first, uint64_t 
 
 	for (; first < end; first += n) {
 		n = end - first < SAMPLE_STEP_PAGES ? end - first : SAMPLE_STEP_PAGES;
-		if (lanes_check(&s->lanes, e) || sample_step(s, block, first, n, e))
+		if (wake_nap(s->stop_fd, 0, e) || sample_step(s, block, first, n, e))
 			return -1;
 	}
 	return 0;

@@ -1,0 +1,76 @@
+/*
+ * From a chunk of RAM to PAGES records. Finds the zero pages, sends the others encoded if that
+ * gains, else straight from guest memory, and keeps to the bandwidth. Knows a writer and a limiter,
+ * and nothing of lanes: several threads may send at a time, each as a worker with buffers of its
+ * own.
+ */
+#ifndef GODWIT_MIGRATE_SOURCE_PAGES_H
+#define GODWIT_MIGRATE_SOURCE_PAGES_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "migrate/codec/choice.h"
+#include "migrate/codec/encoder.h"
+#include "migrate/decisions.h"
+#include "migrate/guest.h"
+#include "migrate/source/part.h"
+#include "migrate/stats.h"
+#include "migrate/stream/hello.h"
+
+struct err;
+struct limiter;
+
+/* How pages may be encoded. */
+struct pages_codecs {
+	struct page_cache *cache; /* for XBZRLE; NULL: none. Not owned. */
+	enum pages_codec rest;	  /* CODEC_PLAIN, or a compression */
+	int level;
+	/* Told when a codec was left out, or comes back; any thread. */
+	struct decisions decisions;
+};
+
+struct pages_part;
+
+/* Of one lane; on its thread. */
+struct pages_worker {
+	struct pages_part *all;
+	struct writer *writer; /* of the chunk under way */
+	struct batch *batch;   /* what goes into one record */
+	struct encoder encoder;
+	/* Of the page data sent lately: how long the link took for it. */
+	uint64_t link_bytes, link_ns;
+};
+
+/* RAM as lanes send it. */
+struct pages_part {
+	struct part part; /* first */
+
+	/* Set by pages_init. */
+	const struct guest *guest;
+	struct stats *stats;
+	struct limiter *limiter;
+	struct pages_codecs codecs;
+	bool checksums; /* of page data; may be set before the first chunk */
+	unsigned int n;
+
+	uint32_t round; /* from 1; changes only while no chunk is under way */
+	/* Pages that the destination has as other than zero. The words of a chunk belong to the
+	 * worker that sends it. */
+	uint64_t *sent[GUEST_BLOCKS_MAX];
+	struct pages_worker worker[LANES_MAX];
+
+	pthread_mutex_t lock;
+	struct choice delta, rest; /* under lock: whether the codecs gain */
+};
+
+/* For `n` workers. After a failure nothing may be called but pages_free. */
+int pages_init(struct pages_part *p, const struct guest *g, struct stats *stats,
+	       struct limiter *limiter, unsigned int n, const struct pages_codecs *codecs,
+	       struct err *e);
+
+/* Does nothing if *p is zero. */
+void pages_free(struct pages_part *p);
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * What lanes carry: chunks of a part. RAM is a part (pages.h); each disk can be another.
+ */
+#ifndef GODWIT_MIGRATE_SOURCE_PART_H
+#define GODWIT_MIGRATE_SOURCE_PART_H
+
+#include <stdint.h>
+
+#define CHUNK_PAGES 512u
+#define CHUNK_WORDS (CHUNK_PAGES / 64)
+
+struct err;
+struct part;
+struct writer;
+
+enum chunk_priority {
+	CHUNK_IN_TURN,
+	CHUNK_URGENT, /* goes before all chunks in turn that wait */
+};
+
+/* Pages of one block, whose dirty bits have been cleared: they may be read now. */
+struct chunk {
+	struct part *part;
+	enum chunk_priority priority;
+	unsigned int block;
+	uint64_t first; /* a multiple of CHUNK_PAGES */
+	uint64_t pages[CHUNK_WORDS];
+};
+
+/* Embedded first in each kind's own struct. */
+struct part {
+	/*
+	 * Sends a chunk as records by `w`, the writer of lane `lane`; may change c->pages. Called
+	 * on the lane's thread. No two calls at a time have the same lane, or chunks of the same
+	 * part, block and `first`.
+	 */
+	int (*send)(struct part *p, unsigned int lane, struct writer *w, struct chunk *c,
+		    struct err *e);
+};
+
+#endif
