@@ -95,6 +95,9 @@ struct config_notes {
 	unsigned int n;
 };
 
+/* Refuses an --allow-path that is no directory here: it would allow nothing, in silence. */
+int config_check_allowed(const struct config *c, struct err *e);
+
 /*
  * The gate. A tree that came from elsewhere says under /host what a source had open on its own
  * host. Here that is a suggestion, by whoever was able to connect or to write the file: it stays in

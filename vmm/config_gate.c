@@ -242,6 +242,21 @@ static bool is_written_below(const char *path, const char *dir)
 	return n == 1 || path[n] == '/';
 }
 
+int config_check_allowed(const struct config *c, struct err *e)
+{
+	struct stat st;
+
+	for (unsigned int i = 0; i < c->n_allow_paths && !c->help; i++) {
+		const char *dir = c->allow_paths[i];
+
+		if (stat(dir, &st))
+			return err_errno(e, errno, "--allow-path: cannot look at '%.200s'", dir);
+		if (!S_ISDIR(st.st_mode))
+			return err_set(e, "--allow-path: '%.200s' is no directory", dir);
+	}
+	return 0;
+}
+
 /*
  * Whether it lies below a directory of --allow-path; `out` is where it really is. Where it lies is
  * looked at only if it is written so: merely to look may mount what an automounter finds there, or

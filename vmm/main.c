@@ -36,7 +36,8 @@ static int make_vm(enum config_verb verb, int argc, char **argv)
 	int code;
 
 	inherited_find(&s.inherited);
-	if (config_parse(&c, verb, argc, argv, &e) || check_listen(&c, &e))
+	if (config_parse(&c, verb, argc, argv, &e) || check_listen(&c, &e) ||
+	    config_check_allowed(&c, &e))
 		code = verb_fail(&e, VERB_USAGE);
 	else if (c.help)
 		code = help_print(verb == CONFIG_RUN	   ? "run"

@@ -273,12 +273,13 @@ static void on_last_words(void *arg, uint32_t events)
 	vm_end(arg, 0);
 }
 
+/* `where`: a URI, or the path of the file that it was saved to. */
 static void on_moved(void *arg, const char *where)
 {
 	struct itimerspec soon = { .it_value.tv_sec = LAST_WORDS_S };
 	struct vm *vm = arg;
 
-	log_warn("the guest has moved to %s", where);
+	log_warn(where[0] == '/' ? "the guest is saved to %s" : "the guest has moved to %s", where);
 	machine_depart(vm->machine);
 	vm->last_words = (struct loop_watch){ .fn = on_last_words, .arg = vm };
 	vm->last_words.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

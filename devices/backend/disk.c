@@ -215,6 +215,14 @@ static void warn_if_lockless(struct disk *d)
 	d->lockless_told = true;
 }
 
+/* Whether those who hold locks only read: then one more reader may come. */
+static bool others_only_read(const struct disk *d)
+{
+	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+
+	return fcntl(d->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+}
+
 static int refuse(const struct disk *d, struct err *e)
 {
 	if (is_open_twice(d))
@@ -226,10 +234,8 @@ static int refuse(const struct disk *d, struct err *e)
 		return err_set(e,
 			       "%s: %s is being written by another process (locked); stop that VM",
 			       d->name, d->path);
-	return err_set(e,
-		       "%s: %s is in use by another process (locked); stop that VM, or open it "
-		       "with readonly",
-		       d->name, d->path);
+	return err_set(e, "%s: %s is in use by another process (locked); stop that VM%s", d->name,
+		       d->path, others_only_read(d) ? ", or open it with readonly" : "");
 }
 
 int disk_lock(struct disk *d, struct err *e)

@@ -173,6 +173,27 @@ START_TEST(line_tells_percent_bytes_rate_round_and_time_left)
 }
 END_TEST
 
+/* In setting up nothing is sent, and the first fractions of a second say little. */
+START_TEST(time_left_is_told_once_the_rate_is_known)
+{
+	struct progress p = { 0 };
+	struct figures f = at(0, 1024, 0);
+	char line[256];
+
+	add(&p, &f, 1000, line);
+	add(&p, &f, 9000, line);
+	f = at(1, 1023, 1);
+	add(&p, &f, 9400, line);
+	LACKS(" s left", line);
+	f = at(100, 924, 1);
+	add(&p, &f, 10000, line);
+	LACKS(" s left", line);
+	f = at(201, 823, 1);
+	add(&p, &f, 10400, line);
+	HAS("200.0 MiB/s, round 1, 5 s left", line);
+}
+END_TEST
+
 START_TEST(percentage_never_falls)
 {
 	struct progress p = { 0 };
@@ -634,6 +655,7 @@ int main(void)
 	tcase_add_test(figures, times_are_readable);
 	suite_add_tcase(s, figures);
 	tcase_add_test(progress, line_tells_percent_bytes_rate_round_and_time_left);
+	tcase_add_test(progress, time_left_is_told_once_the_rate_is_known);
 	tcase_add_test(progress, percentage_never_falls);
 	tcase_add_test(progress, rate_is_that_of_the_last_second);
 	tcase_add_test(progress, guest_that_outruns_the_link_is_said_after_a_while);

@@ -48,7 +48,8 @@ void progress_add(struct progress *p, const struct figures *f, uint64_t ms)
 {
 	unsigned int percent = figures_percent(f);
 
-	if (f->sent_bytes < p->now.sent_bytes) /* it is another migration */
+	/* It is another migration, or until now there was nothing to send. */
+	if (f->sent_bytes < p->now.sent_bytes || !p->now.round)
 		p->n = 0;
 	p->now = *f;
 	if (percent > p->percent)

@@ -14,8 +14,8 @@
 #define PROGRESS_WINDOW_MS 1000
 #define PROGRESS_WINDOW	   48
 
-/* From less than this no time that is left is told. */
-#define PROGRESS_SURE_MS 300
+/* Less than this says too little about the rate to tell the time that is left. */
+#define PROGRESS_SURE_MS PROGRESS_WINDOW_MS
 
 /* The guest must outrun the link for so long before that is called hopeless. */
 #define PROGRESS_HOPELESS_MS 2000
