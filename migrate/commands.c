@@ -315,8 +315,7 @@ static int set_parameters(void *context, json_t *arguments, json_t **result, str
 	} else if (json_object_get(arguments, "x-godwit-policy")) {
 		p.downtime_chosen = false;
 	}
-	migration_set_parameters(context, &p);
-	return 0;
+	return migration_set_parameters(context, &p, e);
 }
 
 static int query_parameters(void *context, json_t *arguments, json_t **result, struct err *e)
@@ -349,8 +348,7 @@ static int set_capabilities(void *context, json_t *arguments, json_t **result, s
 	migration_get_parameters(context, &p);
 	if (take_capabilities(context, json_object_get(arguments, "capabilities"), &p, e))
 		return -1;
-	migration_set_parameters(context, &p);
-	return 0;
+	return migration_set_parameters(context, &p, e);
 }
 
 static int query_capabilities(void *context, json_t *arguments, json_t **result, struct err *e)

@@ -226,8 +226,22 @@ void migration_get_parameters(struct migration *mig, struct migration_parameters
 	*out = mig->parameters;
 }
 
-void migration_set_parameters(struct migration *mig, const struct migration_parameters *p)
+/* Which vCPU dirties how much is known only by dirty rings. */
+static int check_dirty_limit(struct migration *mig, struct err *e)
 {
+	if (mig->guest.guest.vcpu_dirty_known)
+		return 0;
+	return err_set(e, "the capability 'dirty-limit' needs to know which vCPU dirties how much: "
+			  "run the VM with --dirty-ring");
+}
+
+int migration_set_parameters(struct migration *mig, const struct migration_parameters *p,
+			     struct err *e)
+{
+	/* A guest that has not arrived yet may bring it. */
+	if (p->dirty_limit && !mig->parameters.dirty_limit && mig->guest.machine &&
+	    check_dirty_limit(mig, e))
+		return -1;
 	/* A policy's limit stays when something else is set. */
 	if (p->downtime_sets != mig->parameters.downtime_sets || !mig->used.has_policy)
 		__atomic_store_n(&mig->limits.downtime_us, p->downtime_ms * 1000, __ATOMIC_RELAXED);
@@ -235,6 +249,7 @@ void migration_set_parameters(struct migration *mig, const struct migration_para
 	__atomic_store_n(&mig->limits.bandwidth, p->bandwidth, __ATOMIC_RELAXED);
 	__atomic_store_n(&mig->limits.switchover_us, p->switchover_ms * 1000, __ATOMIC_RELAXED);
 	arm_timeout(mig, migration_under_way(mig) && !mig->destination);
+	return 0;
 }
 
 bool migration_under_way(struct migration *mig)
@@ -309,10 +324,7 @@ int migration_check_parameters(struct migration *mig, struct err *e)
 	if (mig->parameters.has_policy && mig->slots.fd < 0)
 		return err_set(e, "the policy's maxMigrations cannot be kept to: %.300s",
 			       mig->why_slots.text);
-	if (mig->parameters.dirty_limit && !mig->guest.guest.vcpu_dirty_known)
-		return err_set(e, "the capability 'dirty-limit' needs to know who dirties how "
-				  "much: run the VM with --dirty-ring");
-	return 0;
+	return mig->parameters.dirty_limit ? check_dirty_limit(mig, e) : 0;
 }
 
 int migration_start(struct migration *mig, const char *uri, struct err *e)

@@ -53,10 +53,13 @@ void migration_free(struct migration *mig);
  */
 void migration_open_slots(struct migration *mig, const char *dir, const char *vm);
 
-/* The owner's thread. What may change while a migration runs holds at once, the rest for the next.
+/*
+ * The owner's thread. What may change while a migration runs holds at once, the rest for the next.
+ * -1, without effect: this VM cannot do it.
  */
 void migration_get_parameters(struct migration *mig, struct migration_parameters *out);
-void migration_set_parameters(struct migration *mig, const struct migration_parameters *p);
+int migration_set_parameters(struct migration *mig, const struct migration_parameters *p,
+			     struct err *e);
 
 /* Whether one is between its start and its end. */
 bool migration_under_way(struct migration *mig);

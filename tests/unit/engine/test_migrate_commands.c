@@ -29,10 +29,13 @@ void migration_get_parameters(struct migration *m, struct migration_parameters *
 	*out = m->parameters;
 }
 
-void migration_set_parameters(struct migration *m, const struct migration_parameters *p)
+int migration_set_parameters(struct migration *m, const struct migration_parameters *p,
+			     struct err *e)
 {
+	(void)e;
 	m->parameters = *p;
 	m->sets++;
+	return 0;
 }
 
 bool migration_under_way(struct migration *m)

@@ -137,7 +137,9 @@ static void do_cancel(void *arg)
 
 static void do_set(void *arg)
 {
-	migration_set_parameters(owner.migration, &((struct call *)arg)->parameters);
+	struct call *c = arg;
+
+	c->rc = migration_set_parameters(owner.migration, &c->parameters, &c->e);
 }
 
 static void do_query(void *arg)
@@ -180,6 +182,16 @@ static void set_policy(const char *name, struct migration_parameters more)
 	ck_assert_int_eq(policy_from_text(name, &c.parameters.policy, NULL), 0);
 	loop_call(&owner.loop, do_set, &c);
 }
+
+START_TEST(dirty_limit_without_dirty_rings_is_refused_when_it_is_set)
+{
+	struct call c = { .parameters = { .downtime_ms = 9, .dirty_limit = true } };
+
+	loop_call(&owner.loop, do_set, &c);
+	ck_assert_int_eq(c.rc, -1);
+	ck_assert_ptr_nonnull(strstr(c.e.text, "run the VM with --dirty-ring"));
+}
+END_TEST
 
 static struct migration_report query(void)
 {
@@ -629,6 +641,7 @@ int main(void)
 
 	tcase_set_timeout(all, 30);
 	tcase_add_checked_fixture(all, set_up, tear_down);
+	tcase_add_test(all, dirty_limit_without_dirty_rings_is_refused_when_it_is_set);
 	tcase_add_test(all, timeout_fails_the_migration_with_a_sentence);
 	tcase_add_test(all, timeout_may_be_set_while_it_runs);
 	tcase_add_test(all, timeout_that_was_taken_back_does_nothing);
