@@ -52,20 +52,15 @@ static int i8042_create(const struct device_env *env, const struct tree *t, cons
 			struct device **out, struct err *e)
 {
 	struct i8042 *d = calloc(1, sizeof(*d));
-	uint32_t port, ports;
+	struct device_window window;
 
 	if (!d)
 		return err_set(e, "%s: out of memory", path);
 	if (device_init(&d->dev, &i8042_model, env, t, path, e) ||
-	    tree_u32_pair(t, path, "port", &port, &ports, e))
+	    device_find_window(env, t, path, I8042_PORTS, &window, e))
 		goto fail;
-	if (ports != I8042_PORTS || port > 0x10000 - I8042_PORTS) {
-		err_set(e, "%s: 'port' is <0x%x %u>, expected %u ports below 0x10000", path, port,
-			ports, I8042_PORTS);
-		goto fail;
-	}
-	if (bus_add(env->port_bus, port + I8042_DATA, 1, data_access, d, e) ||
-	    bus_add(env->port_bus, port + I8042_STATUS, 1, status_access, d, e)) {
+	if (bus_add(window.bus, window.base + I8042_DATA, 1, data_access, d, e) ||
+	    bus_add(window.bus, window.base + I8042_STATUS, 1, status_access, d, e)) {
 		err_context(e, "%s", path);
 		goto fail;
 	}

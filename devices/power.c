@@ -89,22 +89,18 @@ static int power_create(const struct device_env *env, const struct tree *t, cons
 			struct device **out, struct err *e)
 {
 	struct power *d = calloc(1, sizeof(*d));
-	uint32_t port, ports, gsi;
+	struct device_window window;
+	uint32_t gsi;
 
 	if (!d)
 		return err_set(e, "%s: out of memory", path);
 	d->irq.fd = -1;
 	if (device_init(&d->dev, &power_model, env, t, path, e) ||
-	    tree_u32_pair(t, path, "port", &port, &ports, e) ||
+	    device_find_window(env, t, path, POWER_PORTS, &window, e) ||
 	    tree_u32(t, path, "interrupts", &gsi, e))
 		goto fail;
-	if (ports != POWER_PORTS || port > 0x10000 - POWER_PORTS) {
-		err_set(e, "%s: 'port' is <0x%x %u>, expected %u ports below 0x10000", path, port,
-			ports, POWER_PORTS);
-		goto fail;
-	}
 	if (irq_init(&d->irq, env->kvm, gsi, e) ||
-	    bus_add(env->port_bus, port, ports, power_access, d, e)) {
+	    bus_add(window.bus, window.base, POWER_PORTS, power_access, d, e)) {
 		err_context(e, "%s", path);
 		goto fail;
 	}

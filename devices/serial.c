@@ -399,7 +399,8 @@ static int serial_create(const struct device_env *env, const struct tree *t, con
 	struct serial *d = calloc(1, sizeof(*d));
 	char host[TREE_PATH_MAX];
 	const char *console;
-	uint32_t port, ports, gsi;
+	struct device_window window;
+	uint32_t gsi;
 
 	if (!d)
 		return err_set(e, "%s: out of memory", path);
@@ -407,14 +408,9 @@ static int serial_create(const struct device_env *env, const struct tree *t, con
 	d->st.divisor = 12; /* 9600 baud; what a chip has after power-on is undefined */
 	pthread_mutex_init(&d->lock, NULL);
 	if (device_init(&d->dev, &serial_model, env, t, path, e) ||
-	    tree_u32_pair(t, path, "port", &port, &ports, e) ||
+	    device_find_window(env, t, path, SERIAL_PORTS, &window, e) ||
 	    tree_u32(t, path, "interrupts", &gsi, e))
 		goto fail;
-	if (ports != SERIAL_PORTS || port > 0x10000 - SERIAL_PORTS) {
-		err_set(e, "%s: 'port' is <0x%x %u>, expected %u ports below 0x10000", path, port,
-			ports, SERIAL_PORTS);
-		goto fail;
-	}
 	device_host_path(&d->dev, host);
 	if (tree_str(t, host, "console", &console, e))
 		goto fail;
@@ -423,7 +419,7 @@ static int serial_create(const struct device_env *env, const struct tree *t, con
 		goto fail;
 	}
 	if (irq_init(&d->irq, env->kvm, gsi, e) ||
-	    bus_add(env->port_bus, port, ports, serial_access, d, e)) {
+	    bus_add(window.bus, window.base, SERIAL_PORTS, serial_access, d, e)) {
 		err_context(e, "%s", path);
 		goto fail;
 	}

@@ -211,6 +211,17 @@ struct device_model {
 int device_init(struct device *d, const struct device_model *model, const struct device_env *env,
 		const struct tree *t, const char *path, struct err *e);
 
+/*
+ * Where the registers of a device are that has `bytes` of them, as its node says: `reg` is a range
+ * of memory, `port` one of ports.
+ */
+struct device_window {
+	struct bus *bus;
+	uint64_t base;
+};
+int device_find_window(const struct device_env *env, const struct tree *t, const char *path,
+		       uint32_t bytes, struct device_window *w, struct err *e);
+
 /* The path "/host/ID" of the device's host side. */
 void device_host_path(const struct device *d, char path[TREE_PATH_MAX]);
 

@@ -391,6 +391,28 @@ START_TEST(nodes_that_cannot_be_are_refused)
 	tree_set_str(&tree, "/host/serial0", "console", "nonsense", &e);
 	ck_assert_int_eq(serial_model.create(&env, &tree, NODE, &none, &e), -1);
 	ck_assert_msg(strstr(e.text, "serial0: 'nonsense' is not a console"), "%s", e.text);
+	tree_remove(&tree, NODE, "port", &e);
+	tree_set_u64_pair(&tree, NODE, "reg", 0x9000000, 0x1000, &e);
+	ck_assert_int_eq(serial_model.create(&env, &tree, NODE, &none, &e), -1);
+	ck_assert_msg(strstr(e.text, "'reg' has 4096 bytes, expected 8"), "%s", e.text);
+}
+END_TEST
+
+/* As on machines that have no ports. */
+START_TEST(registers_are_in_memory_if_the_node_says_so)
+{
+	struct bus memory = { .n_ranges = 0 };
+	uint8_t value = 0x5a;
+
+	tree_remove(&tree, NODE, "port", &e);
+	tree_set_u64_pair(&tree, NODE, "reg", 0x9000000, 8, &e);
+	env.mmio_bus = &memory;
+	make("null");
+	bus_access(&memory, 0x9000000 + SCR, &value, 1, true);
+	value = 0;
+	bus_access(&memory, 0x9000000 + SCR, &value, 1, false);
+	ck_assert_uint_eq(value, 0x5a);
+	ck_assert_uint_eq(in(SCR), 0xff); /* nobody is there */
 }
 END_TEST
 
@@ -415,6 +437,7 @@ int main(void)
 	tcase_add_test(t, bytes_kept_for_a_slow_reader_are_state);
 	tcase_add_test(t, pending_interrupt_is_repeated_after_a_load);
 	tcase_add_test(t, nodes_that_cannot_be_are_refused);
+	tcase_add_test(t, registers_are_in_memory_if_the_node_says_so);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);
