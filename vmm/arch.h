@@ -13,6 +13,7 @@
 struct err;
 struct kvm;
 struct memory;
+struct probe_result;
 struct tree;
 struct vcpu;
 
@@ -20,6 +21,9 @@ struct vcpu;
 
 /* "godwit,x86_64": the machine tree's `compatible`. */
 extern const char arch_compatible[];
+
+/* The kernel command line of a VM that was given none. */
+extern const char arch_default_cmdline[];
 
 /* The /memory@ nodes for so many bytes of RAM. */
 int arch_tree_memory(struct tree *t, uint64_t bytes, struct err *e);
@@ -40,6 +44,10 @@ uint32_t arch_max_vcpus(const struct kvm *kvm);
 
 /* After KVM_CREATE_VCPU: makes it the CPU that the tree says. */
 int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e);
+
+/* All vCPUs are made, and no device is yet: completes what devices connect to. (An interrupt
+ * controller that needs to know its vCPUs takes no irqfd before this.) */
+int arch_ready(struct arch *a, struct err *e);
 
 /*
  * The states. A snapshot is of one moment: arch_moment_now() before saving or loading the vCPUs,
@@ -75,11 +83,31 @@ struct arch_boot {
 int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcpu *boot_cpu,
 	      const struct arch_boot *b, struct err *e);
 
+/* KVM left the guest for a reason that vcpu.c does not know: handles it. vCPU's thread. */
+enum arch_exit {
+	ARCH_EXIT_DONE,
+	ARCH_EXIT_RESET,   /* the guest is to be reset */
+	ARCH_EXIT_UNKNOWN, /* nobody knows that reason */
+};
+enum arch_exit arch_vcpu_exit(struct vcpu *v);
+
 /* The vCPU is about to run, maybe after it stood or came from elsewhere: tell the guest's
  * watchdogs; vCPU's thread. */
 void arch_vcpu_was_parked(struct vcpu *v);
 
 /* Where a vCPU stands, for the message that it cannot go on; vCPU's thread. */
 void arch_vcpu_describe(struct vcpu *v, char *text, unsigned int size);
+
+/* For `godwit doctor`: what KVM needs to have, or should have, on this architecture. */
+struct arch_capability {
+	int number;
+	const char *name, *use; /* a NULL name ends the list */
+	bool needed;
+};
+extern const struct arch_capability arch_capabilities[];
+
+/* Measures how kernel and user mode are run (probe.h). Takes some ten milliseconds, on a slow host
+ * half a second. -1: the guest did not run to its end. */
+int arch_probe_modes(struct probe_result *out, struct err *e);
 
 #endif

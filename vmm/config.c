@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "vmm/arch.h"
 #include "vmm/base/err.h"
 #include "vmm/base/io.h"
 #include "vmm/base/options.h"
@@ -19,7 +20,6 @@
 #include "vmm/dirty_ring.h"
 
 #define DEFAULT_MEMORY_BYTES (256ull << 20)
-#define DEFAULT_CMDLINE	     "console=ttyS0 panic=-1"
 
 #define MEMORY_MIN_BYTES (2ull << 20)
 #define MEMORY_MAX_BYTES (16ull << 40)
@@ -255,7 +255,7 @@ int config_parse(struct config *c, enum config_verb verb, int argc, char **argv,
 
 	*c = (struct config){ .cpus = 1,
 			      .memory_bytes = DEFAULT_MEMORY_BYTES,
-			      .cmdline = DEFAULT_CMDLINE,
+			      .cmdline = arch_default_cmdline,
 			      .silence_s = DEFAULT_SILENCE_S,
 			      .console = verb == CONFIG_RUN ? "stdio" : NULL };
 	snprintf(c->name, sizeof(c->name), "vm-%d", (int)getpid());

@@ -175,7 +175,11 @@ static int build(struct machine *m, enum machine_origin origin,
 		.announce = ANNOUNCE_DEFAULT,
 	};
 	m->announce = origin != ORIGIN_FRESH; /* a restored one may have been elsewhere */
-	return build_devices(m, models, e) || build_vcpus(m, e) ? -1 : 0;
+	/* In this order: an interrupt controller may need to know its vCPUs before a device
+	 * connects an interrupt line to it. */
+	if (build_vcpus(m, e) || arch_ready(m->arch, e) || build_devices(m, models, e))
+		return -1;
+	return 0;
 }
 
 int machine_launch(struct machine *m, struct err *e)

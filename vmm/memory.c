@@ -85,10 +85,16 @@ static int add_block(struct memory *m, const struct tree *t, const char *path, s
 
 int memory_init(struct memory *m, const struct tree *t, struct err *e)
 {
+	const long host_page = sysconf(_SC_PAGESIZE);
 	char path[TREE_PATH_MAX];
 	unsigned int it = 0;
 
 	memset(m, 0, sizeof(*m));
+	if (host_page != PAGE_SIZE)
+		return err_set(e,
+			       "this host's pages have %ld bytes; godwit runs only on hosts whose "
+			       "pages have %u",
+			       host_page, PAGE_SIZE);
 	m->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (m->pagemap_fd < 0)
 		return err_errno(e, errno, "cannot open /proc/self/pagemap");

@@ -17,6 +17,7 @@ struct err;
 struct kvm;
 struct tree;
 
+/* Of the host and of the guest: memory_init refuses hosts with other pages. */
 #define PAGE_SIZE 4096u
 
 #define MEMORY_BLOCKS_MAX 4

@@ -1,15 +1,13 @@
 /*
  * What a processor with KVM really does: a tiny guest without any kernel runs a loop in kernel mode
  * and in user mode. Nested hypervisors exist that run one of the two by interpreting it. Measuring
- * is architecture-specific (vmm/<arch>/probe.c); the verdict is a pure function of the figures.
+ * depends on the architecture (arch_probe_modes); the verdict is a pure function of the figures.
  */
 #ifndef GODWIT_PROBE_H
 #define GODWIT_PROBE_H
 
 #include <stdbool.h>
 #include <stdint.h>
-
-struct err;
 
 /*
  * One ring. A run ends by an exit to the host, which may cost more than thousands of turns of the
@@ -32,10 +30,6 @@ enum probe_verdict {
 	PROBE_HARDWARE,
 	PROBE_INTERPRETED,
 };
-
-/* Takes some ten milliseconds, on a slow host half a second. -1: the guest did not run to its end.
- */
-int probe_modes(struct probe_result *out, struct err *e);
 
 /* How kernel mode is run. */
 enum probe_verdict probe_verdict(const struct probe_result *r);

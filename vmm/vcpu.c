@@ -108,17 +108,6 @@ static void cannot_go_on(struct vcpu *v, const char *why)
 	request(v, REQUEST_FAILED);
 }
 
-static void port_exit(struct vcpu *v)
-{
-	struct kvm_run *run = v->run;
-	uint8_t *value = (uint8_t *)run + run->io.data_offset;
-	uint32_t i;
-
-	for (i = 0; i < run->io.count; i++, value += run->io.size)
-		bus_access(v->env->port_bus, run->io.port, value, run->io.size,
-			   run->io.direction == KVM_EXIT_IO_OUT);
-}
-
 static void system_event(struct vcpu *v)
 {
 	switch (v->run->system_event.type) {
@@ -162,15 +151,29 @@ static void internal_error(struct vcpu *v)
 	cannot_go_on(v, why);
 }
 
+static void arch_exit(struct vcpu *v)
+{
+	char why[64];
+
+	switch (arch_vcpu_exit(v)) {
+	case ARCH_EXIT_DONE:
+		break;
+	case ARCH_EXIT_RESET:
+		request(v, REQUEST_RESET);
+		break;
+	case ARCH_EXIT_UNKNOWN:
+		snprintf(why, sizeof(why), "unknown exit %u from KVM", v->run->exit_reason);
+		cannot_go_on(v, why);
+		break;
+	}
+}
+
 static void handle_exit(struct vcpu *v)
 {
 	struct kvm_run *run = v->run;
-	char why[64], where[160];
+	char why[64];
 
 	switch (run->exit_reason) {
-	case KVM_EXIT_IO:
-		port_exit(v);
-		break;
 	case KVM_EXIT_MMIO:
 		bus_access(v->env->mmio_bus, run->mmio.phys_addr, run->mmio.data, run->mmio.len,
 			   run->mmio.is_write);
@@ -179,12 +182,6 @@ static void handle_exit(struct vcpu *v)
 		ring_full(v);
 		break;
 	case KVM_EXIT_INTR:
-	case KVM_EXIT_IRQ_WINDOW_OPEN:
-		break;
-	case KVM_EXIT_SHUTDOWN: /* a triple fault: what resets a PC */
-		arch_vcpu_describe(v, where, sizeof(where));
-		log_verbose("vcpu%u: a triple fault resets the machine; %s", v->index, where);
-		request(v, REQUEST_RESET);
 		break;
 	case KVM_EXIT_SYSTEM_EVENT:
 		system_event(v);
@@ -198,8 +195,7 @@ static void handle_exit(struct vcpu *v)
 		cannot_go_on(v, why);
 		break;
 	default:
-		snprintf(why, sizeof(why), "unknown exit %u from KVM", run->exit_reason);
-		cannot_go_on(v, why);
+		arch_exit(v);
 		break;
 	}
 }

@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "vmm/arch.h"
 #include "vmm/base/err.h"
 #include "vmm/base/options.h"
 #include "vmm/base/print.h"
@@ -22,25 +23,17 @@
 #include "vmm/kvm.h"
 #include "vmm/probe.h"
 
-static const struct {
-	int number;
-	const char *name, *use;
-	bool needed;
-} capabilities[] = {
-	{ KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP", "interrupt controllers in the kernel", true },
+/* On every architecture. */
+static const struct arch_capability capabilities[] = {
 	{ KVM_CAP_IRQFD, "KVM_CAP_IRQFD", "interrupts from any thread", true },
 	{ KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD", "doorbells without leaving the guest", true },
 	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT", "parking vCPUs", true },
 	{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE", "saving vCPUs", true },
-	{ KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK", "carrying the guest's clock on", true },
-	{ KVM_CAP_PIT2, "KVM_CAP_PIT2", "the timer of a PC", true },
-	{ KVM_CAP_XSAVE2, "KVM_CAP_XSAVE2", "large vector registers", false },
-	{ KVM_CAP_TSC_CONTROL, "KVM_CAP_TSC_CONTROL",
-	  "guests born on hosts with another TSC frequency", false },
 	{ KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
 	  "cheap tracking of written pages", false },
 	{ KVM_CAP_DIRTY_LOG_RING, "KVM_CAP_DIRTY_LOG_RING",
 	  "--dirty-ring: dirty limits for each vCPU", false },
+	{ .name = NULL },
 };
 
 struct findings {
@@ -60,20 +53,25 @@ static const char *mark(bool present, bool needed)
 	return present ? "ok" : needed ? "MISS" : "-";
 }
 
+static void check_list(struct findings *f, const struct kvm *k, const struct arch_capability *c,
+		       json_t *list)
+{
+	for (; c->name; c++) {
+		int value = kvm_has(k, c->number);
+
+		json_object_set_new(list, c->name, json_integer(value));
+		say(f, mark(value, c->needed), c->name, c->use);
+		if (!value && c->needed)
+			f->ok = false;
+	}
+}
+
 static void check_capabilities(struct findings *f, const struct kvm *k)
 {
 	json_t *list = json_object();
-	unsigned int i;
 
-	for (i = 0; i < sizeof(capabilities) / sizeof(capabilities[0]); i++) {
-		int value = kvm_has(k, capabilities[i].number);
-
-		json_object_set_new(list, capabilities[i].name, json_integer(value));
-		say(f, mark(value, capabilities[i].needed), capabilities[i].name,
-		    capabilities[i].use);
-		if (!value && capabilities[i].needed)
-			f->ok = false;
-	}
+	check_list(f, k, capabilities, list);
+	check_list(f, k, arch_capabilities, list);
 	json_object_set_new(f->json, "kvm_capabilities", list);
 }
 
@@ -93,7 +91,7 @@ static void check_speed(struct findings *f)
 	char text[192];
 	struct err e;
 
-	if (probe_modes(&r, &e)) {
+	if (arch_probe_modes(&r, &e)) {
 		snprintf(text, sizeof(text), "could not be told: %.80s", e.text);
 	} else {
 		double kernel_ns = (double)probe_turn_ps(&r.kernel) / 1000,

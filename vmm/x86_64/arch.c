@@ -9,6 +9,9 @@
 #include <string.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/log.h"
+#include "vmm/bus.h"
+#include "vmm/device.h"
 #include "vmm/kvm.h"
 #include "vmm/memory.h"
 #include "vmm/power_ports.h"
@@ -20,6 +23,18 @@
 #include "vmm/x86_64/layout.h"
 
 const char arch_compatible[] = "godwit,x86_64";
+
+const char arch_default_cmdline[] = "console=ttyS0 panic=-1";
+
+const struct arch_capability arch_capabilities[] = {
+	{ KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP", "interrupt controllers in the kernel", true },
+	{ KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK", "carrying the guest's clock on", true },
+	{ KVM_CAP_PIT2, "KVM_CAP_PIT2", "the timer of a PC", true },
+	{ KVM_CAP_XSAVE2, "KVM_CAP_XSAVE2", "large vector registers", false },
+	{ KVM_CAP_TSC_CONTROL, "KVM_CAP_TSC_CONTROL",
+	  "guests born on hosts with another TSC frequency", false },
+	{ .name = NULL },
+};
 
 static int add_memory(struct tree *t, uint64_t gpa, uint64_t bytes, struct err *e)
 {
@@ -277,6 +292,14 @@ int arch_vcpu_init(struct arch *a, struct vcpu *v, struct err *e)
 	return x86_msrs_find(a, v, e) || x86_msrs_check(a, v, e) ? -1 : 0;
 }
 
+int arch_ready(struct arch *a, struct err *e)
+{
+	/* KVM's irqchip is complete before the vCPUs. */
+	(void)a;
+	(void)e;
+	return 0;
+}
+
 static int find_power_port(const struct tree *t, uint32_t *port, struct err *e)
 {
 	char path[TREE_PATH_MAX];
@@ -345,6 +368,36 @@ int arch_boot(struct arch *a, struct memory *m, const struct tree *t, struct vcp
 	if (boot_load(m, &source, &entry, e))
 		return -1;
 	return x86_set_entry(boot_cpu, &entry, e);
+}
+
+static void port_exit(struct vcpu *v)
+{
+	struct kvm_run *run = v->run;
+	uint8_t *value = (uint8_t *)run + run->io.data_offset;
+	uint32_t i;
+
+	for (i = 0; i < run->io.count; i++, value += run->io.size)
+		bus_access(v->env->port_bus, run->io.port, value, run->io.size,
+			   run->io.direction == KVM_EXIT_IO_OUT);
+}
+
+enum arch_exit arch_vcpu_exit(struct vcpu *v)
+{
+	char where[160];
+
+	switch (v->run->exit_reason) {
+	case KVM_EXIT_IO:
+		port_exit(v);
+		return ARCH_EXIT_DONE;
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		return ARCH_EXIT_DONE;
+	case KVM_EXIT_SHUTDOWN: /* a triple fault: what resets a PC */
+		arch_vcpu_describe(v, where, sizeof(where));
+		log_verbose("vcpu%u: a triple fault resets the machine; %s", v->index, where);
+		return ARCH_EXIT_RESET;
+	default:
+		return ARCH_EXIT_UNKNOWN;
+	}
 }
 
 void arch_vcpu_was_parked(struct vcpu *v)

@@ -1,5 +1,5 @@
 /*
- * The two-ring probe: see probe.h. A page of code, page tables that map it for both rings, no
+ * The two-ring probe on x86-64. A page of code, page tables that map it for both rings, no
  * interrupts. The vCPU is put straight into 64-bit mode, at CPL 0 and then at CPL 3 with IOPL 3,
  * where the same code may do its port write too.
  */
@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "vmm/arch.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/kvm.h"
@@ -211,7 +212,7 @@ static int set_up(struct probe *p, struct err *e)
 	return 0;
 }
 
-int probe_modes(struct probe_result *out, struct err *e)
+int arch_probe_modes(struct probe_result *out, struct err *e)
 {
 	struct probe p = { .vcpu_fd = -1 };
 	int rc;
