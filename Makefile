@@ -92,6 +92,8 @@ one_thread := \
 	words
 one_thread_tests := $(foreach name,$(one_thread),$(filter %/test_$(name),$(unit_tests)))
 $(one_thread_tests): LDFLAGS += -Wl,--wrap=pthread_create
+# It counts the locks that a thread holds.
+$(BUILD)/unit/engine/test_receive: LDFLAGS += -Wl,--wrap=pthread_mutex_lock,--wrap=pthread_mutex_unlock
 fuzz_targets := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .PHONY: all check soak unit bench lint install fuzz clean

@@ -141,6 +141,7 @@ static void *destination_thread(void *arg)
 	tree_free(&machine);
 	r->destination.teller = r->agent ? &r->destination_teller : NULL;
 	r->destination.lanes_ms = r->lanes_ms;
+	r->destination.place = r->place;
 	r->destination.commit = on_arrived;
 	r->destination.commit_arg = r;
 	if (r->load_us)

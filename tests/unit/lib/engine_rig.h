@@ -33,6 +33,7 @@ struct rig {
 	bool paused;	     /* the destination is told not to let it run */
 	bool idle;	     /* the guest is paused already */
 	int lanes_ms;
+	struct place *place;	    /* of the destination's pages; NULL: its memory as it is */
 	uint64_t load_us, start_us; /* that the destination says it takes; 0: it says nothing */
 	void (*on_round)(struct rig *r, uint64_t round);
 	int (*on_commit)(struct rig *r, struct err *e);
