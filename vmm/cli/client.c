@@ -17,6 +17,7 @@
 
 #include "vmm/base/err.h"
 #include "vmm/base/words.h"
+#include "vmm/cli/verb.h"
 
 /* The longest line that is taken from a VM. */
 #define LINE_MAX_BYTES (16u << 20)
@@ -329,6 +330,13 @@ enum client_wait client_event(struct client *c, int timeout_ms, json_t **event, 
 		/* An answer that was given up on. */
 		json_decref(*event);
 	}
+}
+
+int client_cancel_if_interrupted(struct client *c, struct err *e)
+{
+	if (!verb_take_interrupt(&c->interrupt_fd))
+		return 0;
+	return client_execute(c, "migrate_cancel", NULL, NULL, e);
 }
 
 const char *client_event_name(const json_t *event)

@@ -60,6 +60,12 @@ enum client_wait {
  */
 enum client_wait client_event(struct client *c, int timeout_ms, json_t **event, struct err *e);
 
+/*
+ * If there was an interrupt: takes it (verb_take_interrupt) and asks for the end of the migration,
+ * save or check. -1 if the VM does not take that.
+ */
+int client_cancel_if_interrupted(struct client *c, struct err *e);
+
 /* The name of an event; "" for one without. */
 const char *client_event_name(const json_t *event);
 

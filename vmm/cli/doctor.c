@@ -245,8 +245,7 @@ int verb_doctor(int argc, char **argv)
 	check_memory(&f);
 	json_object_set_new(f.json, "ok", json_boolean(f.ok));
 	if (args.json) {
-		json_dumpf(f.json, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		putchar('\n');
+		verb_print_json(f.json);
 	} else {
 		print_line(stdout, "%s",
 			   !f.ok    ? "This host cannot run VMs: see MISS."

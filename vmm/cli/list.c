@@ -107,8 +107,7 @@ int verb_list(int argc, char **argv)
 	list = json_array();
 	rc = collect(list, &e);
 	if (rc == 0 && args.json) {
-		json_dumpf(list, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		putchar('\n');
+		verb_print_json(list);
 	} else if (rc == 0) {
 		print_table(list);
 	}

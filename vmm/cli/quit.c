@@ -8,10 +8,9 @@
 
 #define QUIT_TIMEOUT_MS 30000
 
-static int quit_vm(struct client *c, const char *vm, struct err *e)
+static int quit_vm(struct client *c, const struct verb_args *args, struct err *e)
 {
-	if (client_open(c, vm, CLIENT_TIMEOUT_MS, e))
-		return -1;
+	(void)args;
 	/* A VM that ends before its answer is out has done what was asked. */
 	if (client_execute(c, "quit", NULL, NULL, e) && !c->closed)
 		return -1;
@@ -21,13 +20,6 @@ static int quit_vm(struct client *c, const char *vm, struct err *e)
 int verb_quit(int argc, char **argv)
 {
 	struct verb_args args = { 0 };
-	int rc = verb_parse("quit", 0, 1, argc, argv, &args);
-	struct client c;
-	struct err e;
 
-	if (rc >= 0)
-		return rc;
-	rc = quit_vm(&c, args.vm, &e);
-	client_close(&c);
-	return rc ? verb_fail(&e, VERB_FAILED) : VERB_DONE;
+	return verb_ask("quit", 0, argc, argv, &args, quit_vm);
 }

@@ -10,13 +10,13 @@
 
 #define RESET_TIMEOUT_MS 30000
 
-static int reset_vm(struct client *c, const char *vm, struct err *e)
+static int reset_vm(struct client *c, const struct verb_args *args, struct err *e)
 {
 	bool done = false;
 	json_t *event;
 
-	if (client_open(c, vm, CLIENT_TIMEOUT_MS, e) ||
-	    client_execute(c, "system_reset", NULL, NULL, e))
+	(void)args;
+	if (client_execute(c, "system_reset", NULL, NULL, e))
 		return -1;
 	while (!done) {
 		switch (client_event(c, RESET_TIMEOUT_MS, &event, e)) {
@@ -39,13 +39,6 @@ static int reset_vm(struct client *c, const char *vm, struct err *e)
 int verb_reset(int argc, char **argv)
 {
 	struct verb_args args = { 0 };
-	int rc = verb_parse("reset", 0, 1, argc, argv, &args);
-	struct client c;
-	struct err e;
 
-	if (rc >= 0)
-		return rc;
-	rc = reset_vm(&c, args.vm, &e);
-	client_close(&c);
-	return rc ? verb_fail(&e, VERB_FAILED) : VERB_DONE;
+	return verb_ask("reset", 0, argc, argv, &args, reset_vm);
 }

@@ -56,8 +56,6 @@ static int resume_vm(struct client *c, const struct verb_args *args, struct err 
 {
 	struct resumed r;
 
-	if (client_open(c, args->vm, CLIENT_TIMEOUT_MS, e))
-		return -1;
 	/* Forced: a guest of which nobody knows whether it runs at a destination. */
 	if (client_execute(c, args->force ? "x-godwit-force-resume" : "cont", NULL, NULL, e) ||
 	    client_status(c, r.status, &r.running, e))
@@ -84,13 +82,6 @@ static int resume_vm(struct client *c, const struct verb_args *args, struct err 
 int verb_resume(int argc, char **argv)
 {
 	struct verb_args args = { 0 };
-	int rc = verb_parse("resume", VERB_FORCE, 1, argc, argv, &args);
-	struct client c;
-	struct err e;
 
-	if (rc >= 0)
-		return rc;
-	rc = resume_vm(&c, &args, &e);
-	client_close(&c);
-	return rc ? verb_fail(&e, VERB_FAILED) : VERB_DONE;
+	return verb_ask("resume", VERB_FORCE, argc, argv, &args, resume_vm);
 }

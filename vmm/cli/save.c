@@ -51,14 +51,6 @@ static enum save_end look(struct client *c, struct err *e)
 	return end;
 }
 
-/* Takes the signal, and asks for the end of the save. */
-static int cancel(struct client *c, struct err *e)
-{
-	if (!verb_take_interrupt(&c->interrupt_fd))
-		return 0;
-	return client_execute(c, "migrate_cancel", NULL, NULL, e);
-}
-
 static enum save_end follow(struct client *c, struct err *e)
 {
 	enum save_end end = look(c, e);
@@ -81,7 +73,7 @@ static enum save_end follow(struct client *c, struct err *e)
 			end = look(c, e);
 			break;
 		case CLIENT_STOPPED:
-			if (cancel(c, e) && !c->closed)
+			if (client_cancel_if_interrupted(c, e) && !c->closed)
 				end = SAVE_FAILED;
 			break;
 		case CLIENT_CLOSED:

@@ -111,8 +111,7 @@ static int list(struct client *c, bool json, struct err *e)
 	if (!now)
 		return -1;
 	if (json) {
-		json_dumpf(now, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		putchar('\n');
+		verb_print_json(now);
 	} else {
 		print_table(now);
 	}

@@ -15,7 +15,7 @@ static int shutdown_vm(struct client *c, const struct verb_args *args, struct er
 	char status[32];
 	bool running;
 
-	if (client_open(c, args->vm, CLIENT_TIMEOUT_MS, e) || client_status(c, status, &running, e))
+	if (client_status(c, status, &running, e))
 		return -1;
 	if (!running)
 		return err_set(
@@ -38,13 +38,6 @@ static int shutdown_vm(struct client *c, const struct verb_args *args, struct er
 int verb_shutdown(int argc, char **argv)
 {
 	struct verb_args args = { .timeout_s = SHUTDOWN_TIMEOUT_S };
-	int rc = verb_parse("shutdown", VERB_TIMEOUT, 1, argc, argv, &args);
-	struct client c;
-	struct err e;
 
-	if (rc >= 0)
-		return rc;
-	rc = shutdown_vm(&c, &args, &e);
-	client_close(&c);
-	return rc ? verb_fail(&e, VERB_FAILED) : VERB_DONE;
+	return verb_ask("shutdown", VERB_TIMEOUT, argc, argv, &args, shutdown_vm);
 }

@@ -59,8 +59,7 @@ static void print_json(const struct client *c, const struct vm_status *s)
 		json_object_set(o, "migration", s->answer);
 
 	if (o)
-		json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-	putchar('\n');
+		verb_print_json(o);
 	json_decref(o);
 }
 

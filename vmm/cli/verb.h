@@ -6,10 +6,12 @@
 #ifndef GODWIT_CLI_VERB_H
 #define GODWIT_CLI_VERB_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+struct client;
 struct err;
 
 enum verb_exit {
@@ -42,6 +44,9 @@ int verb_fail(const struct err *e, int code);
  */
 bool verb_output_lost(const char *verb);
 
+/* Prints an answer for scripts, in ASCII; NULL prints an empty line. */
+void verb_print_json(const json_t *o);
+
 /* What was typed after a client verb; a verb names the options that it has. */
 struct verb_args {
 	const char *vm;	  /* first operand, or NULL */
@@ -60,6 +65,13 @@ struct verb_args {
 #define VERB_TIMEOUT 4u
 int verb_parse(const char *verb, unsigned int groups, unsigned int operands, int argc, char **argv,
 	       struct verb_args *args);
+
+/*
+ * Runs a verb that takes a VM and asks it one thing: parses the words as verb_parse, connects,
+ * calls `ask`, and says why if it returns -1. Returns the exit code.
+ */
+int verb_ask(const char *verb, unsigned int groups, int argc, char **argv, struct verb_args *args,
+	     int (*ask)(struct client *c, const struct verb_args *args, struct err *e));
 
 /* A file's name that means the same in another process; -1 with a sentence. */
 int verb_absolute_path(const char *file, char *path, size_t size, struct err *e);

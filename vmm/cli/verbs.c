@@ -16,6 +16,7 @@
 #include "vmm/base/io.h"
 #include "vmm/base/options.h"
 #include "vmm/base/print.h"
+#include "vmm/cli/client.h"
 
 const struct verb cli_verbs[] = {
 	{ "list", verb_list },	       { "status", verb_status },
@@ -39,6 +40,13 @@ int verb_fail(const struct err *e, int code)
 {
 	print_line(stderr, "godwit: %s", e->text);
 	return code;
+}
+
+void verb_print_json(const json_t *o)
+{
+	if (o)
+		json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+	putchar('\n');
 }
 
 bool verb_output_lost(const char *verb)
@@ -169,4 +177,18 @@ int verb_parse(const char *verb, unsigned int groups, unsigned int operands, int
 			return verb_fail(&e, VERB_USAGE);
 		}
 	}
+}
+
+int verb_ask(const char *verb, unsigned int groups, int argc, char **argv, struct verb_args *args,
+	     int (*ask)(struct client *c, const struct verb_args *args, struct err *e))
+{
+	int rc = verb_parse(verb, groups, 1, argc, argv, args);
+	struct client c;
+	struct err e;
+
+	if (rc >= 0)
+		return rc;
+	rc = client_open(&c, args->vm, CLIENT_TIMEOUT_MS, &e) || ask(&c, args, &e);
+	client_close(&c);
+	return rc ? verb_fail(&e, VERB_FAILED) : VERB_DONE;
 }

@@ -122,14 +122,6 @@ void check_print(const json_t *answer, FILE *out)
 
 /* -- following -- */
 
-/* Ctrl-C: asks for the end, once. */
-static int cancel(struct client *c, struct err *e)
-{
-	if (!verb_take_interrupt(&c->interrupt_fd))
-		return 0;
-	return client_execute(c, "migrate_cancel", NULL, NULL, e);
-}
-
 /* Until the next look. */
 static int wait_a_little(struct client *c, struct err *e)
 {
@@ -140,7 +132,7 @@ static int wait_a_little(struct client *c, struct err *e)
 		json_decref(event);
 		return 0;
 	case CLIENT_STOPPED:
-		return cancel(c, e);
+		return client_cancel_if_interrupted(c, e);
 	case CLIENT_CLOSED:
 		return err_set(e, "'%s' has ended while it was checked", c->name);
 	case CLIENT_FAILED:
@@ -205,8 +197,7 @@ int check_follow(struct client *c, const char *uri, bool json, struct err *e)
 		return VERB_FAILED;
 	code = conclude(c, uri, answer, e);
 	if (json) {
-		json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-		putchar('\n');
+		verb_print_json(answer);
 	} else if (!strcmp(text(answer, "status"), "completed")) {
 		if (code == VERB_DONE) {
 			print_line(stdout, "'%s' can be moved to %s: %s", c->name, uri,

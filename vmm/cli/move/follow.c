@@ -175,16 +175,6 @@ static bool hear(struct follow *f, const json_t *event)
 	return false;
 }
 
-/* Takes the signal, and asks for the end. */
-static void interrupted(struct follow *f)
-{
-	struct err e;
-
-	if (!verb_take_interrupt(&f->client->interrupt_fd))
-		return;
-	client_execute(f->client, "migrate_cancel", NULL, NULL, &e);
-}
-
 /* What came before the last answer and was not heard yet. */
 static void hear_the_rest(struct follow *f)
 {
@@ -222,9 +212,10 @@ static int turn(struct follow *f, struct err *e)
 {
 	uint64_t now = now_ms(), at = look_again_at(f);
 	bool due = now >= at;
+	struct err unwanted;
 	json_t *event;
 
-	interrupted(f);
+	client_cancel_if_interrupted(f->client, &unwanted);
 	if (!due) {
 		switch (client_event(f->client, (int)(at - now), &event, e)) {
 		case CLIENT_EVENT:

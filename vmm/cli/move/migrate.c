@@ -202,8 +202,7 @@ static void print_json(const struct migrate *m, const char *result)
 						     : json_object();
 
 	json_object_set_new(o, "result", json_string(result));
-	json_dumpf(o, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-	putchar('\n');
+	verb_print_json(o);
 	json_decref(o);
 }
 
