@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import godwit  # noqa: E402
 import devices  # noqa: E402,F401
 import images  # noqa: E402,F401
+import manual  # noqa: E402,F401
 import rights  # noqa: E402,F401
 import scripts  # noqa: E402,F401
 import wire  # noqa: E402,F401
