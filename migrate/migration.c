@@ -1,5 +1,6 @@
 /*
- * One migration after the other, as their owner sees it: see migration.h and migration_internal.h.
+ * The owner's side: parameters, start, cancel, the time limit, questions. Owner's thread, unless a
+ * function says otherwise.
  */
 #include "migrate/migration.h"
 
@@ -17,7 +18,7 @@
 #include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
-/* How often one looks for progress; a few times in a second, as that is the least to wait for. */
+/* Interval of looks for progress: the shortest progress timeout is a second. */
 #define PROGRESS_LOOK_US 300000u
 
 static enum phase phase_now(struct migration *mig)
@@ -41,8 +42,7 @@ static uint64_t ram_bytes(const struct migration *mig)
 	return pages * PAGE_SIZE;
 }
 
-/* When to look at the clock again: at the end of the time, and often where progress is asked for.
- */
+/* Sets the timer to the end of the time limit; if there is a progress timeout, to the next look. */
 static void arm_timeout(struct migration *mig, bool wanted)
 {
 	uint64_t total = timeout_total_us(&mig->parameters.timeout, ram_bytes(mig));
@@ -60,13 +60,7 @@ static void arm_timeout(struct migration *mig, bool wanted)
 	timerfd_settime(mig->timeout.fd, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
-void migration_decided(struct migration *mig, enum decision d, const char *reason)
-{
-	if (mig->events.decision)
-		mig->events.decision(mig->events.arg, d, reason);
-}
-
-/* By force only what has begun can be finished. */
+/* Force ends a migration that sends pages already; an earlier one is cancelled. */
 static void time_is_over(struct migration *mig, const char *why)
 {
 	enum phase now = phase_now(mig);
@@ -94,7 +88,7 @@ static void on_timeout(void *arg, uint32_t events)
 
 	(void)events;
 	if (read(mig->timeout.fd, &n, sizeof(n)) != sizeof(n))
-		return; /* disarmed meanwhile */
+		return; /* it was disarmed meanwhile */
 	s.round_bytes = stats_get(&mig->stats.dirty_pages) * PAGE_SIZE;
 	s.remaining_bytes = stats_get(&mig->stats.remaining_pages) * PAGE_SIZE;
 	if (timeout_check(&mig->progress, &mig->parameters.timeout, &s, why, sizeof(why)))
@@ -103,32 +97,8 @@ static void on_timeout(void *arg, uint32_t events)
 		arm_timeout(mig, migration_under_way(mig) && !mig->destination);
 }
 
-void migration_enter(struct migration *mig, enum phase s)
-{
-	bool changed;
-
-	pthread_mutex_lock(&mig->lock);
-	changed = phase_step(&mig->phase, s);
-	pthread_mutex_unlock(&mig->lock);
-	if (!changed)
-		return;
-	if (!phase_under_way(s))
-		arm_timeout(mig, false);
-	mig->events.status(mig->events.arg, s);
-}
-
-void migration_left(void *arg)
-{
-	struct migration *mig = arg;
-
-	mig->guest.guest.ops->left(&mig->guest.guest);
-	mig->events.moved(mig->events.arg,
-			  mig->uri.kind == URI_FILE ? mig->uri.path : mig->uri.text);
-}
-
 /* -- the owner's side -- */
 
-/* All that it waits for. */
 static int open_fds(struct migration *mig, struct err *e)
 {
 	mig->timeout = (struct loop_watch){ .fn = on_timeout, .arg = mig };
@@ -206,7 +176,7 @@ void migration_free(struct migration *mig)
 	migration_cancel(mig, "the VM was ended");
 	pthread_mutex_unlock(&mig->calling);
 	join(mig);
-	/* How it ended is told even if its loop has ended before. */
+	/* The owner hears of the end even if its loop has ended before. */
 	pthread_mutex_lock(&mig->calling);
 	news_deliver(&mig->news);
 	pthread_mutex_unlock(&mig->calling);
@@ -242,7 +212,7 @@ int migration_set_parameters(struct migration *mig, const struct migration_param
 	if (p->dirty_limit && !mig->parameters.dirty_limit && mig->guest.machine &&
 	    check_dirty_limit(mig, e))
 		return -1;
-	/* A policy's limit stays when something else is set. */
+	/* A limit that the policy has raised stays, unless the limit itself is set. */
 	if (p->downtime_sets != mig->parameters.downtime_sets || !mig->used.has_policy)
 		__atomic_store_n(&mig->limits.downtime_us, p->downtime_ms * 1000, __ATOMIC_RELAXED);
 	mig->parameters = *p;
@@ -268,14 +238,13 @@ int migration_start_thread(struct migration *mig, void *(*thread)(void *), struc
 	return 0;
 }
 
-/* Nothing is left of the one before. */
 void migration_end_before(struct migration *mig)
 {
 	join(mig);
-	wake_drain(mig->stop_fd); /* of an old cancel */
+	wake_drain(mig->stop_fd); /* set by an old cancel */
 }
 
-/* A new thread for a new migration. */
+/* Starts the thread of a new migration. */
 static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 {
 	migration_end_before(mig);
@@ -293,7 +262,16 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 	return -1;
 }
 
-/* Whether this VM could be migrated now, and nothing is under way. */
+static bool is_checking(struct migration *mig)
+{
+	bool yes;
+
+	pthread_mutex_lock(&mig->lock);
+	yes = mig->check_status == CHECK_ACTIVE;
+	pthread_mutex_unlock(&mig->lock);
+	return yes;
+}
+
 int migration_check_free(struct migration *mig, struct err *e)
 {
 	enum phase now = phase_now(mig);
@@ -303,7 +281,7 @@ int migration_check_free(struct migration *mig, struct err *e)
 				  "(inmigrate)");
 	if (phase_under_way(now))
 		return err_set(e, "a migration of this VM is under way already");
-	if (migration_is_checking(mig))
+	if (is_checking(mig))
 		return err_set(e, "a check of this VM is under way: it takes a few seconds, and a "
 				  "cancel ends it");
 	if (now == PHASE_UNDECIDED)
@@ -449,7 +427,7 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	out->vcpu_dirty_known = mig->guest.guest.vcpu_dirty_known && !mig->destination;
 	out->incoming = mig->destination;
 	out->rate_bytes = phase_under_way(out->status) ? stats_rate(st, clock_us()) : st->send_rate;
-	/* One that was too short to measure a round, or not measured here. */
+	/* No round was long enough to be measured, or this is the destination: the average. */
 	if (!phase_under_way(out->status) && !out->rate_bytes && out->total_ms)
 		out->rate_bytes = st->data_bytes * 1000 / out->total_ms;
 }

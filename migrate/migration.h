@@ -1,6 +1,6 @@
 /*
- * The migrations of one machine as its owner sees them: parameters, start, cancel, questions, the
- * end. One after the other; the work is done on a thread of its own, "migrate".
+ * The migrations of one machine, one after the other: parameters, start, cancel, questions. The
+ * work is done on a thread of its own, "migrate". phase.h draws the phases.
  */
 #ifndef GODWIT_MIGRATE_MIGRATION_H
 #define GODWIT_MIGRATE_MIGRATION_H
@@ -61,24 +61,25 @@ void migration_get_parameters(struct migration *mig, struct migration_parameters
 int migration_set_parameters(struct migration *mig, const struct migration_parameters *p,
 			     struct err *e);
 
-/* Whether one is between its start and its end. */
+/* Whether a migration is between its start and its end. */
 bool migration_under_way(struct migration *mig);
 
-/* Whether this VM could be migrated now, and nothing is under way. */
+/* -1 unless this VM could be migrated now: a migration or a check is under way, or the guest is not
+ * in a status that it can leave. */
 int migration_check_free(struct migration *mig, struct err *e);
 
-/* Starts one to a URI; -1 when another is under way or the URI cannot be used. */
+/* Starts a migration to a URI. -1: another one is under way, or the URI cannot be used. */
 int migration_start(struct migration *mig, const char *uri, struct err *e);
 
-/* Asks for the end, with the sentence that will be the error ("" when a person cancelled); false,
- * without effect, when there is none or GO was sent. */
+/* Cancels. `why` becomes the error; "": a person cancelled. False, with no effect, if no migration
+ * runs or GO was sent. Any thread. */
 bool migration_cancel(struct migration *mig, const char *why);
 
-/* Undecided only, at either end: a person says that the guest does not run at the other, so it goes
- * on here. */
+/* Undecided only, at either side: a person says that the guest does not run at the other side, so
+ * it goes on here. */
 int migration_force_resume(struct migration *mig, struct err *e);
 
-/* What query-migrate tells. Times in ms, since the start. */
+/* What query-migrate reports. Times are in ms since the start. */
 struct migration_report {
 	enum phase status;
 	enum owner owner; /* of the guest, as the migration has left it */
@@ -115,7 +116,7 @@ struct check_report {
 	struct check check; /* completed: what was found */
 };
 
-/* Of the one under way, or the last one. */
+/* Reports the check that runs, or the last one. */
 void migration_query_check(struct migration *mig, struct check_report *out);
 
 /*

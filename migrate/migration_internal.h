@@ -1,7 +1,7 @@
 /*
- * A migration from within: for migration.c, its owner's side, run.c, what runs on the
- * thread "migrate", and check/run.c. Nobody else includes this. `lock` guards what several
- * threads see; the status is changed in one place, which tells the owner.
+ * A migration from within. One object in four files, of which each calls only those before it:
+ * tell.c (what the owner is told), run.c (the thread "migrate"), migration.c (the owner's side) and
+ * check/run.c (a check on that thread). No other file includes this.
  */
 #ifndef GODWIT_MIGRATION_INTERNAL_H
 #define GODWIT_MIGRATION_INTERNAL_H
@@ -23,7 +23,7 @@ struct migration {
 	struct loop *owner_loop;
 	struct migration_events events;
 	struct guest_machine guest; /* without a machine until migration_set_machine */
-	int stop_fd;		    /* eventfd: readable when cancelled */
+	int stop_fd;		    /* wake.h: set by a cancel */
 	struct inherited *inherited;
 
 	/* Owner's thread. */
@@ -33,33 +33,37 @@ struct migration {
 	struct loop_watch timeout; /* a timerfd, armed while a migration out is under way */
 	struct timeout progress;
 	struct migration_parameters parameters;
-	struct migration_parameters used; /* by the one under way: constant for its thread */
-	struct source_limits limits;	  /* a copy of what may change: atomic */
+	struct migration_parameters used; /* by the present migration; constant for its thread */
+	struct source_limits limits;	  /* atomic: the parameters that may change meanwhile */
 	struct source source;
-	struct teller teller; /* the guest's: through all migrations */
-	struct slots slots;   /* its own: by turns the owner's and the migration's thread */
-	struct err why_slots; /* why there are none */
-	struct destination *destination;
-	bool receives;	   /* atomic: the same, for those who tell the owner something */
-	struct news news;  /* of one that receives: from its threads */
-	bool paused;	   /* receiving: do not let it run */
-	bool arrived_runs; /* receiving: the guest is to run; the thread's until it is over */
+	struct teller teller; /* of the guest, through all migrations */
+	struct slots slots;   /* used by the owner's and the migration's thread in turn */
+	struct err why_slots; /* why there are no slots */
+	struct destination *destination; /* NULL: a migration out */
+	bool receives;	   /* atomic: there is a destination; for threads that tell the owner */
+	struct news news;  /* receiving: from the migration's threads */
+	bool paused;	   /* receiving: the guest must not be let run */
+	bool arrived_runs; /* receiving: the guest is to run; the thread's until its end */
 	struct uri check_uri;
-	struct migration_parameters checked; /* by the one under way: constant for its thread */
-	struct check check;		     /* its thread's until it is over */
+	struct migration_parameters checked; /* by the present check; constant for its thread */
+	struct check check;		     /* the thread's until its end */
 
+	/* Under `lock`. */
 	pthread_mutex_t lock;
 	enum phase phase;
-	enum owner owner; /* not the source: GO is on its way, and no cancel is taken */
+	enum owner owner; /* other than the source: GO comes next, and no cancel is taken */
 	struct err error, cancel_reason;
 	uint64_t start_us, end_us;
-	char waiting[512]; /* for what, before it began; "": not */
+	char waiting[512]; /* what it waits for before it begins; "": nothing */
 	enum check_status check_status;
 	bool check_cancelled;
 	struct err check_error;
 
-	/* Held by whoever calls the owner. He runs one call after the other, but not once his loop
-	 * has ended: then each runs its own. Never taken by the owner while his loop runs. */
+	/*
+	 * Held while the owner is called. While its loop runs, the owner does one call after the
+	 * other and never takes this. Once its loop has ended, callers run their calls themselves,
+	 * and this keeps them apart.
+	 */
 	pthread_mutex_t calling;
 
 	struct stats stats; /* atomic members */
@@ -67,37 +71,44 @@ struct migration {
 
 /* -- migration.c: the owner's thread -- */
 
-/* That too, and whether the machine is as its tree says, which others will build it from. */
+/* -1 unless the VM is free to leave, and its machine is what its tree says, from which others will
+ * build it. */
 int migration_check_machine(struct migration *mig, struct err *e);
-/* Whether one with the present parameters could be: what is known before it begins. */
+/* -1 if a migration with the present parameters is known to be impossible. */
 int migration_check_parameters(struct migration *mig, struct err *e);
-/* Nothing is left of the thread before: of a migration or of a check. */
+/* Joins the thread of the last migration or check, and forgets its cancel. */
 void migration_end_before(struct migration *mig);
 int migration_start_thread(struct migration *mig, void *(*thread)(void *), struct err *e);
-/* Takes the step, if it is legal (phase.h), and tells of it: after a cancel nothing but an end is.
- */
+
+/* -- run.c: the thread "migrate" -- */
+
+void *migration_out_thread(void *mig);
+void *migration_in_thread(void *mig);
+/* Connects to `u`. `bind` is a local address; "": any. NULL, with the error, if it fails. */
+struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
+				  struct err *e);
+
+/* -- tell.c: the owner's thread -- */
+
+/* Takes the step and tells of it. Does nothing if the step is not legal (phase.h): after a cancel
+ * only an end is. */
 void migration_enter(struct migration *mig, enum phase s);
 /* The guest is no longer here. */
 void migration_left(void *mig);
 void migration_decided(struct migration *mig, enum decision d, const char *reason);
+/* What a migration that comes in has posted. */
+void migration_take_news(void *mig, const struct news_item *item);
 
-/* -- run.c: its own thread -- */
+/* -- tell.c: the migration's threads -- */
 
-void *migration_out_thread(void *mig);
-void *migration_in_thread(void *mig);
 /* Calls fn on the owner's thread and waits for it. */
 void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *arg);
-/* migration_decided, from any thread; as teller and source call it. A source waits for its owner,
- * one that receives does not. */
+/* migration_enter there, and waits for it. So the owner never sees the end before this thread has
+ * nothing more to ask: the owner may then start anew, and joins this thread. */
+void migration_tell_phase(struct migration *mig, enum phase s);
+void migration_tell_round(void *mig, uint64_t round);
+/* migration_decided there, as the engine and the teller call it. A migration out waits for it; one
+ * that comes in does not. */
 void migration_tell_decision(void *mig, enum decision d, const char *reason);
-/* Owner's thread: what a receiving migration has posted. */
-void migration_take_news(void *mig, const struct news_item *item);
-/* NULL when it cannot be had. `bind`: a local address, "": any. */
-struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
-				  struct err *e);
-
-/* -- check/run.c -- */
-
-bool migration_is_checking(struct migration *mig);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * What a migration does on its own thread, and tells its owner: see migration_internal.h.
+ * The thread "migrate": one migration, out or in, from the connection to its end.
  */
 #include <stdio.h>
 #include <string.h>
@@ -12,90 +12,14 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/wake.h"
 
-/* How often one that waits for its turn looks whether it has come. */
+/* Interval of looks for a free slot while other migrations leave this host. */
 #define TURN_MS 100
 
-/* -- telling the owner -- */
-
-struct told {
-	struct migration *mig;
-	enum phase status;
-	uint64_t round;
-	enum decision decision;
-	const char *reason;
-};
-
-static void tell_status(void *arg)
-{
-	struct told *n = arg;
-
-	migration_enter(n->mig, n->status);
-}
-
-static void tell_pass(void *arg)
-{
-	struct told *n = arg;
-
-	n->mig->events.pass(n->mig->events.arg, n->round);
-}
-
-static void tell_decision(void *arg)
-{
-	struct told *n = arg;
-
-	migration_decided(n->mig, n->decision, n->reason);
-}
-
-void migration_call_owner(struct migration *mig, void (*fn)(void *arg), void *arg)
-{
-	pthread_mutex_lock(&mig->calling);
-	loop_call(mig->owner_loop, fn, arg);
-	pthread_mutex_unlock(&mig->calling);
-}
-
-/*
- * On the owner's thread, so that the end is never seen there before the migration's thread has
- * nothing more to ask of it: whoever sees the end may start anew, and joins that thread.
- */
-static void set_status(struct migration *mig, enum phase s)
-{
-	struct told n = { .mig = mig, .status = s };
-
-	migration_call_owner(mig, tell_status, &n);
-}
+/* -- what the engine says -- */
 
 static void on_phase(void *arg, enum phase p)
 {
-	set_status(arg, p);
-}
-
-static void on_round(void *arg, uint64_t round)
-{
-	struct migration *mig = arg;
-	struct told n = { .mig = mig, .round = round };
-
-	migration_call_owner(mig, tell_pass, &n);
-}
-
-void migration_tell_decision(void *arg, enum decision d, const char *reason)
-{
-	struct migration *mig = arg;
-	struct told n = { .mig = mig, .decision = d, .reason = reason };
-
-	if (__atomic_load_n(&mig->receives, __ATOMIC_RELAXED))
-		news_post_decision(&mig->news, d, reason);
-	else
-		migration_call_owner(mig, tell_decision, &n);
-}
-
-void migration_take_news(void *arg, const struct news_item *item)
-{
-	struct migration *mig = arg;
-
-	if (item->is_status)
-		migration_enter(mig, item->status);
-	else
-		migration_decided(mig, item->decision, item->reason);
+	migration_tell_phase(arg, p);
 }
 
 /* From here on no cancel is taken. */
@@ -112,7 +36,7 @@ static int on_commit(void *arg, struct err *e)
 	return cancelled ? err_set(e, "cancelled") : 0;
 }
 
-/* "cancelled" alone would not say by whom or what. */
+/* After a cancel: puts the reason of the cancel in the place of "cancelled". */
 static void on_explain(void *arg, struct err *e)
 {
 	struct migration *mig = arg;
@@ -127,13 +51,13 @@ static void on_explain(void *arg, struct err *e)
 	pthread_mutex_unlock(&mig->lock);
 }
 
-/* The same for a guest that has arrived, on the owner's thread. What has ended this VM, but was not
- * looked at yet, counts: its owner looks now. */
+/* On the owner's thread: the guest has arrived and is about to run. The owner looks now for events
+ * that have ended this VM and that it has not handled yet. */
 static int on_arrived(void *arg, struct err *e)
 {
 	struct migration *mig = arg;
 
-	/* What was posted before the guest runs is told before that. */
+	/* The owner hears what was posted so far before the guest runs. */
 	news_deliver(&mig->news);
 	if (mig->events.arrived && mig->events.arrived(mig->events.arg, e))
 		return -1;
@@ -143,7 +67,7 @@ static int on_arrived(void *arg, struct err *e)
 	return -1;
 }
 
-/* -- the migration's thread -- */
+/* -- the work -- */
 
 struct channel *migration_connect(struct migration *mig, const struct uri *u, const char *bind,
 				  struct err *e)
@@ -175,7 +99,7 @@ static void tell_waiting(struct migration *mig, const char *why)
 	pthread_mutex_unlock(&mig->lock);
 }
 
-/* Until there is a slot for it among the migrations that leave this host. */
+/* Waits for a slot among the migrations that leave this host. */
 static int await_turn(struct migration *mig, struct err *e)
 {
 	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
@@ -221,7 +145,8 @@ static int migrate_out(struct migration *mig, struct err *e)
 		.guest_events = p && p->guest_events && mig->uri.kind != URI_FILE,
 		.stats = &mig->stats,
 		.decisions = { migration_tell_decision, mig },
-		.events = { on_phase, on_round, on_commit, open_connection, on_explain, mig },
+		.events = { on_phase, migration_tell_round, on_commit, open_connection, on_explain,
+			    mig },
 	};
 	if (s->cold) {
 		rc = file_channel_create(&s->channel, mig->uri.path, e);
@@ -241,7 +166,7 @@ static int migrate_out(struct migration *mig, struct err *e)
 	return rc;
 }
 
-/* `owner`: of the guest, as the engine has left it. */
+/* Records the end. `owner` owns the guest after the engine has ended. */
 static enum phase outcome(struct migration *mig, int rc, enum owner owner, const struct err *e)
 {
 	bool cancelled;
@@ -252,7 +177,7 @@ static enum phase outcome(struct migration *mig, int rc, enum owner owner, const
 	cancelled = mig->phase == PHASE_CANCELLING && !mig->source.stuck;
 	if (rc)
 		mig->error = cancelled ? mig->cancel_reason : *e;
-	/* A timeout is a failure with its own sentence; a person's cancel is none. */
+	/* A cancel with a reason (a timeout) counts as a failure; one by a person does not. */
 	cancelled = cancelled && !mig->error.text[0];
 	pthread_mutex_unlock(&mig->lock);
 	return phase_of_end(owner, cancelled);
@@ -266,10 +191,11 @@ void *migration_out_thread(void *arg)
 
 	enum phase s = outcome(mig, rc, mig->source.owner, &e);
 
-	/* Whoever hears of the completion may end this process: it is said before where it went. */
+	/* The owner may end this process once it hears of the end, so it hears first where the
+	 * guest went. */
 	if (!rc)
 		migration_call_owner(mig, migration_left, mig);
-	set_status(mig, s);
+	migration_tell_phase(mig, s);
 	return NULL;
 }
 
@@ -292,8 +218,8 @@ void *migration_in_thread(void *arg)
 		owner = OWNER_NOBODY;
 	mig->arrived_runs = d->in.run && !mig->paused;
 	destination_free(d);
-	/* Last of all: the owner may begin anew as soon as it hears of the end, and joins this
-	 * thread then. */
+	/* This must be last: once the owner hears of the end it may start anew, and joins this
+	 * thread. */
 	news_post_status(&mig->news, outcome(mig, rc, owner, &e));
 	return NULL;
 }

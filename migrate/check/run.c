@@ -7,16 +7,6 @@
 #include "migrate/channel/channel.h"
 #include "migrate/migration_internal.h"
 
-bool migration_is_checking(struct migration *mig)
-{
-	bool yes;
-
-	pthread_mutex_lock(&mig->lock);
-	yes = mig->check_status == CHECK_ACTIVE;
-	pthread_mutex_unlock(&mig->lock);
-	return yes;
-}
-
 struct check_news {
 	struct migration *mig;
 	enum check_status status;
