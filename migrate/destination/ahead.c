@@ -1,4 +1,7 @@
-/* Touching memory ahead of its data: see ahead.h. */
+/*
+ * Threads that touch memory ahead of its data: see ahead.h. The lock is never held while memory is
+ * touched.
+ */
 #include "migrate/destination/ahead.h"
 
 #include <inttypes.h>
@@ -6,69 +9,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "migrate/codec/zero.h"
 #include "migrate/destination/place.h"
 #include "migrate/guest.h"
-#include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
-#include "vmm/memory.h"
-
-/* Pages of a unit that are looked at: memory that is touched but zero is left alone over there. */
-#define SAMPLES 4u
 
 static uint64_t units_of(const struct guest_block *b)
 {
 	return (b->pages + AHEAD_UNIT_PAGES - 1) / AHEAD_UNIT_PAGES;
 }
 
-/* -- source -- */
-
-static bool has_data(const struct guest_block *b, const uint64_t *touched, uint64_t unit)
-{
-	uint64_t at = unit * AHEAD_UNIT_PAGES, end = at + AHEAD_UNIT_PAGES, i;
-
-	end = end < b->pages ? end : b->pages;
-	/* Few pages, not in a large one: they would cost more memory there than here. */
-	if (bitmap_count(touched + at / 64, end - at) < (end - at) / 2)
-		return false;
-	for (i = 0; i < SAMPLES; i++, at += AHEAD_UNIT_PAGES / SAMPLES) {
-		at = at < end ? bitmap_next_set(touched, end, at) : end;
-		if (at == end)
-			return false;
-		if (!zero_page(b->host + at * PAGE_SIZE))
-			return true;
-	}
-	return false;
-}
-
-size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t *touched,
-		    uint64_t *at, uint64_t end, uint8_t body[AHEAD_BODY_MAX])
-{
-	uint64_t units = end < units_of(b) ? end : units_of(b), unit = *at, from, first;
-	uint64_t pages = units * AHEAD_UNIT_PAGES < b->pages ? units * AHEAD_UNIT_PAGES : b->pages;
-	struct ahead_runs out = { .block = block };
-
-	while (unit < units && out.n < AHEAD_RUNS_MAX) {
-		first = bitmap_next_set(touched, pages, unit * AHEAD_UNIT_PAGES);
-		from = unit = first < pages ? first / AHEAD_UNIT_PAGES : units;
-		while (unit < units && has_data(b, touched, unit))
-			unit++;
-		if (unit == from) {
-			unit += unit < units;
-			continue;
-		}
-		first = unit * AHEAD_UNIT_PAGES;
-		run_encode(body + AHEAD_HEAD_BYTES, out.n++, from * AHEAD_UNIT_PAGES,
-			   (first < b->pages ? first : b->pages) - from * AHEAD_UNIT_PAGES);
-	}
-	*at = unit;
-	ahead_runs_encode(&out, body);
-	return out.n ? AHEAD_HEAD_BYTES + out.n * RUN_BYTES : 0;
-}
-
-/* -- destination -- */
-
-/* The next unit, when the data are near enough: under lock. False: nothing more to do. */
+/* The next unit, once the data are near enough; under lock. False: there is nothing more to do. */
 static bool next_unit(struct ahead *a, uint64_t *unit)
 {
 	while (!a->end) {
@@ -112,7 +62,7 @@ static void *ahead_thread(void *arg)
 	return NULL;
 }
 
-/* One is faster than a fast link with large pages; where there are cores to spare, more. */
+/* One thread is faster than a fast link if pages are large; more if there are cores to spare. */
 static unsigned int threads_wanted(void)
 {
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN) / 4;
@@ -135,7 +85,7 @@ void ahead_init(struct ahead *a, struct place *place)
 	}
 }
 
-/* Once each: whoever tells a unit again tells nothing. */
+/* Each unit once: to be told of it again changes nothing. */
 static void tell(struct ahead *a, uint64_t unit)
 {
 	if (a->turn[unit])
@@ -184,7 +134,7 @@ int ahead_take(struct ahead *a, const struct record *rec, struct err *e)
 	if (runs.block >= a->place->guest->n_blocks)
 		return err_set(e, "an AHEAD record of memory block %" PRIu32 ", the machine has %u",
 			       runs.block, a->place->guest->n_blocks);
-	/* A hint for more than there is memory for is none. */
+	/* No memory to note it: it is only a hint. */
 	if (a->units > UINT32_MAX || !make_room(a))
 		return 0;
 	pthread_mutex_lock(&a->lock);

@@ -1,12 +1,13 @@
 /*
- * First touch is the dearest step of a destination: the kernel finds and zeroes memory before the
- * data can be copied into it. So it is told where data will come, in that order (AHEAD records),
- * and threads of its own touch those places in large pages, some way ahead of the data.
+ * Touching memory ahead of its data. The first touch costs a destination most: the kernel finds and
+ * zeroes memory before data can be copied into it. So the source says where data will come, in
+ * that order (AHEAD records). Threads of its own touch that memory in large pages, a little ahead
+ * of the data.
  *
- * A hint only: what is wrong or missing in it costs time or memory, never content.
+ * All of it is a hint: an error in it costs time or memory, and never changes what memory holds.
  */
-#ifndef GODWIT_MIGRATE_AHEAD_H
-#define GODWIT_MIGRATE_AHEAD_H
+#ifndef GODWIT_MIGRATE_DESTINATION_AHEAD_H
+#define GODWIT_MIGRATE_DESTINATION_AHEAD_H
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -18,20 +19,11 @@
 struct err;
 struct place;
 
-/* How far ahead of the data: enough for the data never to wait, and little for a guest that does
- * not come in the end. */
+/* How far ahead of the data memory is touched: enough that data never wait, and little enough if
+ * the guest does not come after all. */
 #define AHEAD_WINDOW_UNITS 64u
 
 #define AHEAD_THREADS_MAX 4
-
-/*
- * Source: the runs of units in which a page other than zero was seen, for `touched` bits of the
- * block, from unit *at on and before unit `end`; at most AHEAD_RUNS_MAX. Writes a body, moves *at
- * on, returns its bytes; 0 at the end. Units of which less than half is touched do not count, and
- * of each only a few pages are looked at.
- */
-size_t ahead_encode(const struct guest_block *b, uint32_t block, const uint64_t *touched,
-		    uint64_t *at, uint64_t end, uint8_t body[AHEAD_BODY_MAX]);
 
 struct ahead {
 	struct place *place;
@@ -51,13 +43,13 @@ struct ahead {
 
 void ahead_init(struct ahead *a, struct place *place);
 
-/* An AHEAD record came; the first one starts the threads. -1 for what is no such record. */
+/* Takes an AHEAD record; the first one starts the threads. -1: it is damaged. */
 int ahead_take(struct ahead *a, const struct record *rec, struct err *e);
 
-/* Data for that page came. Any thread. */
+/* Data for that page have come. Any thread. */
 void ahead_reached(struct ahead *a, unsigned int block, uint64_t page);
 
-/* Ends the threads; also after an init alone. */
+/* Ends the threads. Also after ahead_init alone. */
 void ahead_free(struct ahead *a);
 
 #endif

@@ -17,8 +17,8 @@
 
 #include "migrate/destination/ahead.h"
 #include "migrate/destination/intake.h"
-#include "migrate/source/lanes.h"
 #include "migrate/stream/body.h"
+#include "migrate/stream/hello.h"
 #include "migrate/stream/record.h"
 #include "vmm/base/err.h"
 #include "vmm/tree.h"

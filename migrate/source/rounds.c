@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "migrate/destination/ahead.h"
 #include "migrate/channel/channel.h"
 #include "migrate/guest_log.h"
 #include "migrate/policy/rate.h"
+#include "migrate/source/ahead.h"
 #include "migrate/source/order.h"
 #include "migrate/source/source.h"
 #include "migrate/source/source_internal.h"

@@ -7,6 +7,7 @@
 
 #include "migrate/destination/ahead.h"
 #include "migrate/destination/place.h"
+#include "migrate/source/ahead.h"
 #include "migrate/stream/body.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/base/err.h"
