@@ -272,7 +272,7 @@ static bool is_checking(struct migration *mig)
 	return yes;
 }
 
-int migration_check_free(struct migration *mig, struct err *e)
+int migration_refuse_busy(struct migration *mig, struct err *e)
 {
 	enum phase now = phase_now(mig);
 
@@ -294,7 +294,7 @@ int migration_check_machine(struct migration *mig, struct err *e)
 {
 	struct guest *g = &mig->guest.guest;
 
-	return migration_check_free(mig, e) || g->ops->check_host(g, e) ? -1 : 0;
+	return migration_refuse_busy(mig, e) || g->ops->check_host(g, e) ? -1 : 0;
 }
 
 int migration_check_parameters(struct migration *mig, struct err *e)

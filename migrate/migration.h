@@ -66,7 +66,7 @@ bool migration_under_way(struct migration *mig);
 
 /* -1 unless this VM could be migrated now: a migration or a check is under way, or the guest is not
  * in a status that it can leave. */
-int migration_check_free(struct migration *mig, struct err *e);
+int migration_refuse_busy(struct migration *mig, struct err *e);
 
 /* Starts a migration to a URI. -1: another one is under way, or the URI cannot be used. */
 int migration_start(struct migration *mig, const char *uri, struct err *e);

@@ -100,7 +100,7 @@ static int stay_with_attendant(struct vm *vm, struct err *e)
 
 static int is_free(void *migration, struct err *e)
 {
-	return migration_check_free(migration, e);
+	return migration_refuse_busy(migration, e);
 }
 
 static int make_machine(struct vm *vm, const struct config *c, struct tree *t,
