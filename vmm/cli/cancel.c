@@ -1,6 +1,6 @@
 /*
- * godwit cancel VM: ends the migration that is under way; returns when it is over. Main thread of a
- * short-lived process.
+ * godwit cancel VM: cancels the migration that is under way, and returns when it has ended. Main
+ * thread of a short-lived process.
  */
 #include <string.h>
 
@@ -40,7 +40,7 @@ static int cancel(struct follow *f, const char *vm, struct err *e)
 	if (end == FIGURES_UNDECIDED)
 		err_set(e, "it was too late to cancel: %.300s (see godwit resume --help)",
 			f->figures.error);
-	/* One that failed by itself in that moment is as good. */
+	/* A migration that failed by itself meanwhile has ended as well. */
 	return end == FIGURES_MOVED ? VERB_FAILED : end == FIGURES_UNDECIDED ? VERB_UNDECIDED : 0;
 }
 

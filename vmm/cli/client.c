@@ -1,6 +1,6 @@
 /*
- * A client of a control socket: see client.h. Main thread of a short-lived process. Invariant: no
- * wait without a deadline, but those that the caller asks to be endless.
+ * Main thread of a short-lived process. Invariant: each wait has a deadline, except if the caller
+ * asks for an endless one.
  */
 #include "vmm/cli/client.h"
 
@@ -19,7 +19,7 @@
 #include "vmm/base/words.h"
 #include "vmm/cli/verb.h"
 
-/* The longest line that is taken from a VM. */
+/* A longer line from a VM is refused. */
 #define LINE_MAX_BYTES (16u << 20)
 
 static long long now_ms(void)
@@ -30,7 +30,7 @@ static long long now_ms(void)
 	return t.tv_sec * 1000ll + t.tv_nsec / 1000000;
 }
 
-/* What poll() gets for a deadline (-1: none). */
+/* The timeout of poll() for a deadline (-1: none). */
 static int left_ms(long long deadline)
 {
 	long long left;
@@ -46,7 +46,7 @@ static long long deadline_in(int timeout_ms)
 	return timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
 }
 
-/* The next line that has arrived, as an object: 1; 0 when there is none; -1. */
+/* 1: *out is the next line that has arrived; 0: no whole line has; -1: it is no object. */
 static int next_line(struct client *c, json_t **out, struct err *e)
 {
 	json_error_t why;
@@ -61,7 +61,7 @@ static int next_line(struct client *c, json_t **out, struct err *e)
 			return 0;
 		n = (size_t)(newline - (c->buf + c->start));
 		*out = NULL;
-		/* An empty line is no object and no fault. */
+		/* Empty lines are allowed, and skipped. */
 		if (n > 1 || (n == 1 && newline[-1] != '\r')) {
 			*out = json_loadb(c->buf + c->start, n, 0, &why);
 			c->start += n + 1;
@@ -75,7 +75,7 @@ static int next_line(struct client *c, json_t **out, struct err *e)
 	}
 }
 
-/* Receives once: CLIENT_EVENT when there are new bytes, CLIENT_CLOSED, CLIENT_FAILED. */
+/* Receives once. CLIENT_EVENT: there may be new bytes. CLIENT_CLOSED, CLIENT_FAILED. */
 static enum client_wait receive(struct client *c, struct err *e)
 {
 	ssize_t n;
@@ -111,7 +111,7 @@ static enum client_wait receive(struct client *c, struct err *e)
 	return CLIENT_EVENT;
 }
 
-/* The next object: CLIENT_EVENT when *out is one. */
+/* CLIENT_EVENT: *out is the next object. */
 static enum client_wait next_object(struct client *c, long long deadline, bool may_stop,
 				    json_t **out, struct err *e)
 {
@@ -172,7 +172,7 @@ static void look_at_peer(struct client *c)
 	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) || peer.pid <= 0)
 		return;
 	c->pid = peer.pid;
-	/* Held from now on, so that a later process with the same number is not taken for it. */
+	/* Opened now, so that a later process with the same number is not mistaken for the VM. */
 	c->pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
 }
 
@@ -206,7 +206,7 @@ int client_open(struct client *c, const char *vm, int timeout_ms, struct err *e)
 		const char *desc = json_string_value(
 			json_object_get(json_object_get(greeting, "error"), "desc"));
 
-		err_set(e, "'%s' does not talk to us: %s", c->name,
+		err_set(e, "'%s' refuses the connection: %s", c->name,
 			desc ? desc : "its greeting is not that of QMP");
 		json_decref(greeting);
 		return -1;
@@ -239,9 +239,9 @@ static int send_request(struct client *c, const char *command, json_t *arguments
 	text = json_dumps(request, 0);
 	json_decref(request);
 	if (!text)
-		return err_set(e, "cannot say '%s': its arguments are not UTF-8 text", command);
+		return err_set(e, "cannot send '%s': its arguments are not UTF-8 text", command);
 	len = strlen(text);
-	text[len++] = '\n'; /* in place of the zero: only bytes are sent */
+	text[len++] = '\n'; /* replaces the zero, which is not sent */
 	while (done < len) {
 		ssize_t n = send(c->fd, text + done, len - done, MSG_NOSIGNAL);
 
@@ -251,11 +251,11 @@ static int send_request(struct client *c, const char *command, json_t *arguments
 			int why = errno;
 
 			free(text);
-			/* What it said before it went is still there to be read. */
+			/* What the VM sent before it ended can still be read. */
 			if (why == EPIPE || why == ECONNRESET)
 				while (receive(c, NULL) == CLIENT_EVENT)
 					;
-			return err_errno(e, why, "cannot say '%s' to '%s'", command, c->name);
+			return err_errno(e, why, "cannot send '%s' to '%s'", command, c->name);
 		}
 		done += (size_t)n;
 	}
@@ -263,7 +263,7 @@ static int send_request(struct client *c, const char *command, json_t *arguments
 	return 0;
 }
 
-/* Keeps an event for later; of too many the oldest go. */
+/* Keeps an event for later. If there are too many, the oldest one is dropped. */
 static void keep_event(struct client *c, json_t *event)
 {
 	if (json_array_size(c->events) >= CLIENT_EVENTS_MAX)
@@ -327,7 +327,7 @@ enum client_wait client_event(struct client *c, int timeout_ms, json_t **event, 
 		got = next_object(c, deadline, true, event, e);
 		if (got != CLIENT_EVENT || json_object_get(*event, "event"))
 			return got;
-		/* An answer that was given up on. */
+		/* A late answer, for which nobody waits any more. */
 		json_decref(*event);
 	}
 }
@@ -362,7 +362,7 @@ int client_wait_end(struct client *c, int timeout_ms, struct err *e)
 		else if (got != CLIENT_CLOSED)
 			return err_set(e, "'%s' has not ended within %d ms", c->name, timeout_ms);
 	}
-	/* The socket goes first; disks and taps are free when the process is gone. */
+	/* The socket closes first; disks and taps are free only when the process has ended. */
 	if (c->pidfd < 0 || c->pid == getpid())
 		return 0;
 	while (poll(&gone, 1, left_ms(deadline)) < 0 && errno == EINTR)

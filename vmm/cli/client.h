@@ -1,6 +1,7 @@
 /*
- * A client of a VM's control socket: connect by name or path, negotiate, execute, hear events. The
- * VM is believed little: lines and waiting are bounded. One thread; blocking, with time limits.
+ * A client of a VM's control socket: connects by name or path, negotiates, executes commands and
+ * takes events. The VM is not trusted: the length of lines and the time of waits are bounded. One
+ * thread; its calls block, with time limits.
  */
 #ifndef GODWIT_CLI_CLIENT_H
 #define GODWIT_CLI_CLIENT_H
@@ -20,28 +21,28 @@ struct err;
 struct client {
 	int fd; /* -1: not connected */
 	int pidfd;
-	pid_t pid;		      /* of the VM's process, 0 when it cannot be told */
+	pid_t pid;		      /* of the VM's process; 0: not known */
 	int timeout_ms;		      /* for one answer */
 	int interrupt_fd;	      /* readable: stop waiting for events; -1: none */
 	bool closed;		      /* the VM has closed the connection */
 	enum unix_socket_found found; /* what was at the path */
 	char path[RUNTIME_PATH_MAX];
 	char name[80];	/* what messages call the VM */
-	json_t *events; /* an array: came while an answer was waited for */
-	char *buf;	/* [start, len) was received and not looked at */
+	json_t *events; /* an array: those that came before an answer */
+	char *buf;	/* [start, len) was received and not yet read */
 	size_t start, len, capacity;
 };
 
 /*
- * Connects and negotiates. -1 with a sentence; c->found says whether anybody was there.
- * client_close() in either case.
+ * Connects and negotiates. -1 with a sentence; c->found says what was at the path.
+ * Call client_close() in either case.
  */
 int client_open(struct client *c, const char *vm, int timeout_ms, struct err *e);
 void client_close(struct client *c);
 
 /*
  * Executes a command; takes the reference of `arguments` (may be NULL). *result (may be NULL) is a
- * new reference. -1: the error's text; c->closed tells that the VM has gone.
+ * new reference. -1 with the VM's sentence, or why there is no answer; c->closed: the VM has ended.
  */
 int client_execute(struct client *c, const char *command, json_t *arguments, json_t **result,
 		   struct err *e);

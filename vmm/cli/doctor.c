@@ -78,12 +78,12 @@ static void check_capabilities(struct findings *f, const struct kvm *k)
 static const struct {
 	const char *key, *text;
 } speeds[] = {
-	[PROBE_UNKNOWN] = { "unknown", "could not be told" },
+	[PROBE_UNKNOWN] = { "unknown", "unknown" },
 	[PROBE_HARDWARE] = { "hardware", "at full speed" },
-	[PROBE_INTERPRETED] = { "emulated", "interpreted, stock kernels will not get far here" },
+	[PROBE_INTERPRETED] = { "emulated", "interpreted: too slow for stock kernels" },
 };
 
-/* By running both rings. */
+/* Measured: a loop in kernel mode and one in user mode. */
 static void check_speed(struct findings *f)
 {
 	enum probe_verdict verdict = PROBE_UNKNOWN;
@@ -92,7 +92,7 @@ static void check_speed(struct findings *f)
 	struct err e;
 
 	if (arch_probe_modes(&r, &e)) {
-		snprintf(text, sizeof(text), "could not be told: %.80s", e.text);
+		snprintf(text, sizeof(text), "unknown: %.80s", e.text);
 	} else {
 		double kernel_ns = (double)probe_turn_ps(&r.kernel) / 1000,
 		       user_ns = (double)probe_turn_ps(&r.user) / 1000;
@@ -224,7 +224,7 @@ static void check_huge_pages(struct findings *f)
 	line[strcspn(line, "\n")] = 0;
 	usable = line[0] && !strstr(line, "[never]");
 	json_object_set_new(f->json, "transparent_huge_pages", json_boolean(usable));
-	say(f, mark(usable, false), "transparent huge pages", line[0] ? line : "not there");
+	say(f, mark(usable, false), "transparent huge pages", line[0] ? line : "not supported");
 }
 
 int verb_doctor(int argc, char **argv)

@@ -1,6 +1,6 @@
 /*
  * godwit inspect FILE [--tree|--states|--pages]: what a saved machine holds. Main thread of a
- * short-lived process; only reads.
+ * short-lived process. It changes nothing.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* godwit inspect; main.c's, since it knows of migration. */
+/* godwit inspect: not in cli_verbs, as it needs no running VM. */
 #ifndef GODWIT_CLI_INSPECT_H
 #define GODWIT_CLI_INSPECT_H
 

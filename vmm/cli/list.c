@@ -1,6 +1,6 @@
 /*
  * godwit list [--json]: the VMs whose sockets are in the runtime directory. Stale sockets are
- * removed on the way. Main thread of a short-lived process.
+ * removed. Main thread of a short-lived process.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 #define LIST_TIMEOUT_MS 2000
 
-/* NAME.sock, with a NAME that a VM can have. */
+/* Whether it is NAME.sock, where NAME may be the name of a VM. */
 static int is_socket_name(const struct dirent *d)
 {
 	size_t n = strlen(d->d_name);
@@ -29,7 +29,7 @@ static int is_socket_name(const struct dirent *d)
 	return word_check_name("name", name, 64, NULL) == 0;
 }
 
-/* Adds the VM to the list, unless nobody is there. */
+/* Adds the VM to the list, unless nobody answers at its socket. */
 static void look_at(const char *name, json_t *list)
 {
 	char status[32];
@@ -47,7 +47,7 @@ static void look_at(const char *name, json_t *list)
 		snprintf(status, sizeof(status), "not-accessible");
 	else if (rc && c.found == UNIX_SOCKET_ANSWERS)
 		snprintf(status, sizeof(status), "no-answer");
-	/* One that ended while it was asked is not there any more. */
+	/* A VM that ended while it was asked is not listed. */
 	if (c.found == UNIX_SOCKET_UNKNOWN || (c.found == UNIX_SOCKET_ANSWERS && !c.closed))
 		json_array_append_new(list,
 				      json_pack("{s:s,s:s,s:i,s:s}", "name", name, "status", status,

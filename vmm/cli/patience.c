@@ -1,6 +1,6 @@
 /*
- * Output that an interrupt gets past: see verb.h. A verb that takes Ctrl-C by a descriptor has the
- * signal blocked, so a write that waits for a reader would wait for ever. Main thread.
+ * Output that Ctrl-C can end (verb_print_patiently). A verb that takes Ctrl-C by a descriptor has
+ * the signal blocked, so a write that waits for its reader would wait for ever. Main thread.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,9 +16,9 @@
 
 struct patience {
 	int fd;
-	int interrupt_fd; /* of its own: the last words come when the verb has closed its own */
+	int interrupt_fd; /* a copy: text is still printed after the verb has closed its own */
 	enum output_mode mode;
-	bool over; /* there was an interrupt: what would wait is dropped */
+	bool over; /* there was an interrupt: drop text that would have to wait */
 };
 
 static ssize_t patience_write(void *cookie, const char *text, size_t len)
@@ -38,7 +38,7 @@ static ssize_t patience_write(void *cookie, const char *text, size_t len)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno != EAGAIN)
-			return done ? (ssize_t)done : 0; /* stdio: an error, errno says which */
+			return done ? (ssize_t)done : 0; /* for stdio an error; errno is set */
 		if (p->over)
 			break;
 		if (poll(fds, 2, -1) > 0 && fds[1].revents && !fds[0].revents)
@@ -57,7 +57,7 @@ static int patience_close(void *cookie)
 	return 0;
 }
 
-/* Falls back to `stream` as it is. */
+/* Returns `stream` itself if that fails. */
 static FILE *with_patience(FILE *stream, int fd, int buffering, int interrupt_fd)
 {
 	const cookie_io_functions_t calls = { .write = patience_write, .close = patience_close };

@@ -1,5 +1,5 @@
 /*
- * godwit pause VM: returns when the guest stands. Main thread of a short-lived process.
+ * godwit pause VM: returns when the guest is paused. Main thread of a short-lived process.
  */
 #include "vmm/base/err.h"
 #include "vmm/cli/client.h"

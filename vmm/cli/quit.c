@@ -11,7 +11,7 @@
 static int quit_vm(struct client *c, const struct verb_args *args, struct err *e)
 {
 	(void)args;
-	/* A VM that ends before its answer is out has done what was asked. */
+	/* A VM that ends before it has sent its answer has done what was asked. */
 	if (client_execute(c, "quit", NULL, NULL, e) && !c->closed)
 		return -1;
 	return client_wait_end(c, QUIT_TIMEOUT_MS, e);

@@ -1,5 +1,5 @@
 /*
- * godwit reset VM: returns when the machine has been set back and its guest starts again. Main
+ * godwit reset VM: returns when the machine is reset and its guest starts again. Main
  * thread of a short-lived process.
  */
 #include <string.h>

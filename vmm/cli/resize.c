@@ -1,5 +1,5 @@
 /*
- * godwit resize VM ID [SIZE]: returns when the guest was told. Main thread of a short-lived
+ * godwit resize VM ID [SIZE]: returns when the guest has been told. Main thread of a short-lived
  * process.
  */
 #include <string.h>

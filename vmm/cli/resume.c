@@ -15,7 +15,7 @@ struct resumed {
 	bool running;
 };
 
-/* 1: the guest is being loaded, or on its way. */
+/* 1: the guest is being restored or received. */
 static int is_coming(struct client *c, struct err *e)
 {
 	struct figures f;
@@ -28,7 +28,7 @@ static int is_coming(struct client *c, struct err *e)
 	return strcmp(f.status, "none") && f.end == FIGURES_GOES_ON;
 }
 
-/* A guest that is coming runs when it is here: waits for that, if it has set out. */
+/* A guest that is being restored or received will run: waits for that. */
 static int await_guest(struct client *c, struct resumed *r, struct err *e)
 {
 	json_t *event;
@@ -56,7 +56,7 @@ static int resume_vm(struct client *c, const struct verb_args *args, struct err 
 {
 	struct resumed r;
 
-	/* Forced: a guest of which nobody knows whether it runs at a destination. */
+	/* Forced: it is undecided whether the guest runs at the destination. */
 	if (client_execute(c, args->force ? "x-godwit-force-resume" : "cont", NULL, NULL, e) ||
 	    client_status(c, r.status, &r.running, e))
 		return -1;
@@ -68,7 +68,7 @@ static int resume_vm(struct client *c, const struct verb_args *args, struct err 
 		print_line(stdout, "'%s' will run as soon as its guest is here", c->name);
 		return 0;
 	}
-	/* It is the source's again, as it was before its migration. */
+	/* The source has its guest again, paused as before the migration. */
 	if (args->force && !strcmp(r.status, "paused")) {
 		print_line(stdout,
 			   "'%s' is here again, and paused as it was before (godwit resume lets it "

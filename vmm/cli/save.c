@@ -14,7 +14,7 @@
 #include "vmm/cli/client.h"
 #include "vmm/cli/verb.h"
 
-/* Between two looks, should an event not come. */
+/* How often to ask, in case an event is lost. */
 #define LOOK_MS 250
 
 #define END_TIMEOUT_MS 30000
@@ -32,14 +32,14 @@ static enum save_end end_of(const char *status)
 	return SAVE_GOES_ON;
 }
 
-/* What query-migrate says; for a failure with the reason as sentence. */
+/* Asks query-migrate. SAVE_FAILED: with the reason as sentence. */
 static enum save_end look(struct client *c, struct err *e)
 {
 	const char *status, *why;
 	enum save_end end;
 	json_t *result;
 
-	/* One that has gone may have said before that it was done. */
+	/* A VM that has ended may have sent its last event before. */
 	if (client_execute(c, "query-migrate", NULL, &result, e))
 		return c->closed ? SAVE_GOES_ON : SAVE_FAILED;
 	status = json_string_value(json_object_get(result, "status"));
@@ -62,7 +62,7 @@ static enum save_end follow(struct client *c, struct err *e)
 		case CLIENT_EVENT:
 			status = json_string_value(
 				json_object_get(json_object_get(event, "data"), "status"));
-			/* The VM may end right after it has told of its completion. */
+			/* The VM may end right after this event. */
 			if (!strcmp(client_event_name(event), "MIGRATION") && status)
 				end = end_of(status);
 			json_decref(event);

@@ -1,6 +1,6 @@
 /*
- * godwit set VM PARAM=VALUE...: parameters of the migration that is under way, and of later ones.
- * All or none of them; without any, what they are. Main thread of a short-lived process.
+ * godwit set VM PARAM=VALUE...: sets parameters of the migration that is under way and of later
+ * ones, all or none. Without any: lists them. Main thread of a short-lived process.
  */
 #include <stdio.h>
 #include <string.h>
@@ -29,7 +29,7 @@ static int take_pair(struct settings *p, const char *word, struct err *e)
 	size_t n;
 
 	if (!equals || equals == word)
-		return err_set(e, "set: expected PARAM=VALUE in place of '%s'", word);
+		return err_set(e, "set: expected PARAM=VALUE instead of '%s'", word);
 	n = (size_t)(equals - word);
 	if (n >= sizeof(name))
 		return err_set(e, "set: unknown parameter '%.*s...'", (int)sizeof(name), word);
@@ -38,7 +38,7 @@ static int take_pair(struct settings *p, const char *word, struct err *e)
 	return settings_add_once(p, name, equals + 1, e) ? err_context(e, "%s", name) : 0;
 }
 
-/* 1: help is wanted. */
+/* 1: --help was given. */
 static int parse(struct settings *p, const char **vm, bool *json, int argc, char **argv,
 		 struct err *e)
 {
@@ -74,7 +74,7 @@ static int parse(struct settings *p, const char **vm, bool *json, int argc, char
 	}
 }
 
-/* A policy that is no built-in one is a long text: its name says enough. */
+/* The name of a policy that is not built in, instead of its long text. */
 static const char *shown(const char *value, struct policy *p)
 {
 	return value[0] == '{' && !policy_from_text(value, p, NULL) ? p->name : value;

@@ -1,5 +1,6 @@
 /*
- * godwit status VM [--json]. Main thread of a short-lived process.
+ * godwit status VM [--json]: what a VM is, and how far its migration is. Main thread of a
+ * short-lived process.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@ struct vm_status {
 	json_t *answer; /* to query-migrate */
 };
 
-/* One that is only coming up knows nothing of migration yet. */
+/* A VM that is still starting has no such command yet. */
 static int ask_migration(struct client *c, struct vm_status *s, struct err *e)
 {
 	if (client_execute(c, "query-migrate", NULL, &s->answer, e) && c->closed)

@@ -1,7 +1,7 @@
 /*
- * The verbs of the command line that only talk to a running VM over its control socket, and the
- * help texts of all verbs. Everything here runs on the main thread of a short-lived process; it
- * may print, and reports by exit codes: 0 done, 1 failed, 2 usage, 3 cancelled, 4 undecided.
+ * The verbs of the command line that talk to a running VM over its control socket, and the help
+ * texts of all verbs. All of it runs on the main thread of a short-lived process. It may print, and
+ * returns exit codes.
  */
 #ifndef GODWIT_CLI_VERB_H
 #define GODWIT_CLI_VERB_H
@@ -19,7 +19,7 @@ enum verb_exit {
 	VERB_FAILED = 1,
 	VERB_USAGE = 2,
 	VERB_CANCELLED = 3,
-	VERB_UNDECIDED = 4 /* nobody knows where the guest runs */
+	VERB_UNDECIDED = 4 /* it is not known where the guest runs */
 };
 
 /* `run` gets the words after the verb and returns the exit code. */
@@ -38,16 +38,16 @@ const struct verb *verb_find(const char *name);
 int verb_fail(const struct err *e, int code);
 
 /*
- * Writes out what was printed; true, with a sentence, when some of it was lost. The program does so
- * at its end, and then ends with 1. A verb whose exit code says where the guest is does so itself,
- * and keeps its code.
+ * Flushes stdout. True, with a sentence on stderr, if output was lost: the program does this at its
+ * end, and then exits with 1. A verb whose exit code says where the guest is calls it earlier, so
+ * that its code stays.
  */
 bool verb_output_lost(const char *verb);
 
 /* Prints an answer for scripts, in ASCII; NULL prints an empty line. */
 void verb_print_json(const json_t *o);
 
-/* What was typed after a client verb; a verb names the options that it has. */
+/* The words after a verb. */
 struct verb_args {
 	const char *vm;	  /* first operand, or NULL */
 	const char *file; /* second operand, or NULL */
@@ -57,8 +57,8 @@ struct verb_args {
 
 /*
  * Parses the words after `verb`, which takes exactly `operands` operands and the options in
- * `groups`. Returns -1 when the verb shall go on, else the exit code to end with: help was printed
- * (0), or the words were wrong and a sentence was (2).
+ * `groups`. Returns -1 if the verb is to go on, else the exit code: 0 after printing help, 2 after
+ * a sentence on wrong words.
  */
 #define VERB_JSON    1u
 #define VERB_FORCE   2u
@@ -73,24 +73,24 @@ int verb_parse(const char *verb, unsigned int groups, unsigned int operands, int
 int verb_ask(const char *verb, unsigned int groups, int argc, char **argv, struct verb_args *args,
 	     int (*ask)(struct client *c, const struct verb_args *args, struct err *e));
 
-/* A file's name that means the same in another process; -1 with a sentence. */
+/* Makes a file's name absolute, as the VM has another directory; -1 with a sentence. */
 int verb_absolute_path(const char *file, char *path, size_t size, struct err *e);
 
-/* A descriptor that is readable after Ctrl-C or SIGTERM, which do nothing else from now on. */
+/* A descriptor that becomes readable by Ctrl-C and SIGTERM, which have no other effect now. */
 int verb_watch_interrupts(struct err *e);
 
 /*
- * Whether there was one. It stands for all: *fd is -1 from then on, and what is printed does not
- * wait for its reader any more.
+ * Whether there was an interrupt. Only the first counts: *fd becomes -1, and output does not wait
+ * for its reader any more.
  */
 bool verb_take_interrupt(int *fd);
 
-/* From here on what stdout and stderr do not take at once is dropped after an interrupt. */
+/* From now on an interrupt ends waits of stdout and stderr: text that they do not take is lost. */
 void verb_print_patiently(int interrupt_fd);
 
 /*
- * Prints the help of a verb, or with NULL the overview, to stdout. For a word that is no verb: a
- * sentence with the nearest one to stderr, and 2; so it also ends main's search for a verb.
+ * Prints the help of a verb, or with NULL the overview. For a word that is no verb: prints a
+ * sentence with the nearest verb to stderr, and returns 2.
  */
 int help_print(const char *verb);
 

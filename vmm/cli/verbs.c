@@ -1,6 +1,6 @@
 /*
- * What the client verbs share: their table, their options, and how they report. Main thread of a
- * short-lived process; may print.
+ * What the verbs share: their table, their options, and how they print. Main thread of a
+ * short-lived process.
  */
 #include "vmm/cli/verb.h"
 
@@ -58,7 +58,7 @@ bool verb_output_lost(const char *verb)
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return false;
 	why = errno;
-	/* Said once, and not tried again. */
+	/* Do not try again at exit. */
 	__fpurge(stdout);
 	clearerr(stdout);
 	err_set(&e, "%s: output was lost, stdout cannot be written to", verb);
@@ -108,7 +108,7 @@ bool verb_take_interrupt(int *fd)
 
 	if (*fd < 0 || read(*fd, &taken, sizeof(taken)) < 0)
 		return false;
-	/* It stays pending, which verb_print_patiently's descriptors for it show. */
+	/* Pending again, so that the descriptors of verb_print_patiently are readable, too. */
 	raise(SIGINT);
 	*fd = -1;
 	return true;

@@ -141,7 +141,7 @@ static const struct {
 	{ "SHUTDOWN {\"guest\":true,\"reason\":\"guest-shutdown\"}", "(guest-shutdown)",
 	  VERB_FAILED },
 	/* Between the hand-over and the news of it the guest may be anywhere. */
-	{ "MIGRATION {\"status\":\"device\"}", "it cannot be told where its guest runs",
+	{ "MIGRATION {\"status\":\"device\"}", "it is not known where its guest runs",
 	  VERB_UNDECIDED },
 	{ "MIGRATION {\"status\":\"completed\"}", "", VERB_DONE },
 };

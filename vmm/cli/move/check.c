@@ -1,6 +1,6 @@
 /*
- * Checks as a user sees them: see check.h. Main thread of a short-lived process. Invariant: 0 is
- * returned only where the VM has said that its guest can be moved.
+ * Main thread of a short-lived process. Invariant: 0 is returned only if the VM has said that its
+ * guest can be moved.
  */
 #include "vmm/cli/move/check.h"
 
@@ -17,16 +17,16 @@
 #include "vmm/cli/verb.h"
 
 /*
- * How good predictions were: scripts/bench converge, a check before each migration; README.md has
- * the table. Where the curve of what is written to had flattened within the sample, the real time
- * was 0.87 to 0.99 of the predicted one (twelve runs); else it lay in the range (six).
+ * How good predictions were in scripts/bench converge, with a check before each migration. If the
+ * curve of dirtied memory had flattened within the sample, the real time was 0.87 to 0.99 of the
+ * predicted one (twelve runs); else it was in the predicted range (six runs).
  */
 #define PAST_PCT 15
 
-/* Between two looks. */
+/* How often to ask. */
 #define LOOK_MS 100
 
-/* -- what is printed -- */
+/* -- printing -- */
 
 static uint64_t number(const json_t *o, const char *name)
 {
@@ -68,7 +68,7 @@ static void print_course(const json_t *p, uint64_t limit_ms, FILE *out)
 
 	if (most - least > most / 20)
 		line(out, "Total time:",
-		     "%.1f to %.1f s: the longer the guest writes, the more memory it writes to",
+		     "%.1f to %.1f s: the longer the guest writes, the more memory it dirties",
 		     least, most);
 	else
 		line(out, "Total time:", "%.1f s", most);
@@ -98,7 +98,7 @@ static void print_sample(const json_t *s, FILE *out)
 	for (size_t i = 0; i < n; i++) {
 		const json_t *l = json_array_get(looks, i);
 
-		if (i % 2 == 0 || i + 1 == n) /* every second one says as much */
+		if (i % 2 == 0 || i + 1 == n) /* every second one is enough */
 			line(out, i ? "" : "Written to:", "%s in %.2f s",
 			     figures_bytes(bytes, number(l, "bytes")),
 			     (double)number(l, "us") / 1e6);
@@ -113,7 +113,8 @@ void check_print(const json_t *answer, FILE *out)
 		print_course(p, number(answer, "downtime-limit"), out);
 	print_sample(json_object_get(answer, "sample"), out);
 	if (json_is_true(json_object_get(answer, "compression-left-out")))
-		line(out, "Compression:", "not reckoned with; it is used only where it gains");
+		line(out,
+		     "Compression:", "ignored here; a migration uses it only if it saves time");
 	if (json_is_true(json_object_get(p, "moves")))
 		line(out, "Past predictions:",
 		     "in scripts/bench converge within %d %% of the time, or it was in the range",
@@ -122,7 +123,7 @@ void check_print(const json_t *answer, FILE *out)
 
 /* -- following -- */
 
-/* Until the next look. */
+/* Waits for an event, or until it is time to ask. */
 static int wait_a_little(struct client *c, struct err *e)
 {
 	json_t *event;
@@ -143,7 +144,7 @@ static int wait_a_little(struct client *c, struct err *e)
 	return 0;
 }
 
-/* The answer when it is over, or NULL. */
+/* The answer once the check is over; NULL with a sentence. */
 static json_t *await_end(struct client *c, struct err *e)
 {
 	json_t *answer;
@@ -180,7 +181,7 @@ static int conclude(struct client *c, const char *uri, const json_t *answer, str
 		err_set(e,
 			strcmp(text(p, "answer"), "unknown")
 				? "'%s' would not be moved to %.60s: %.400s"
-				: "it cannot be told whether '%s' can be moved to %.60s: %.400s",
+				: "it is not known whether '%s' can be moved to %.60s: %.400s",
 			c->name, uri, said);
 		return VERB_FAILED;
 	}

@@ -1,6 +1,6 @@
 /*
- * query-migrate as numbers: see figures.h. Pure. Invariant: a number is never negative and a text
- * never holds a control character, whatever the VM has said.
+ * Pure. Invariant: whatever the VM answers, no number is negative and no text has a control
+ * character.
  */
 #include "vmm/cli/move/figures.h"
 
@@ -121,7 +121,7 @@ const char *figures_bytes(char to[FIGURES_TEXT], uint64_t bytes)
 		snprintf(to, FIGURES_TEXT, "%" PRIu64 " B", bytes);
 		return to;
 	}
-	/* What would be printed as 1024.0 is 1.0 of the next. */
+	/* 1023.95 would be printed as 1024.0, so it becomes 1.0 of the next unit. */
 	for (; n >= 1023.95 && i + 1 < sizeof(units) / sizeof(units[0]); i++)
 		n /= 1024;
 	snprintf(to, FIGURES_TEXT, "%.1f %s", n, units[i]);

@@ -1,6 +1,6 @@
 /*
- * One look at a migration: the answer to query-migrate as numbers, and numbers as a person reads
- * them. Pure; whatever a VM answers becomes a number, missing and senseless ones 0.
+ * The answer to query-migrate as numbers, and numbers as text for people. Pure. Missing and
+ * senseless numbers become 0.
  */
 #ifndef GODWIT_CLI_FIGURES_H
 #define GODWIT_CLI_FIGURES_H
@@ -20,8 +20,8 @@ enum figures_end {
 
 struct figures {
 	char status[32];			 /* printable; "none" before the first migration */
-	char error[512], uri[512], waiting[512]; /* the last: why it has not begun yet */
-	bool incoming;				 /* told by the side that the guest comes to */
+	char error[512], uri[512], waiting[512]; /* waiting: why it has not begun yet */
+	bool incoming;				 /* this VM receives the guest */
 	enum figures_end end;			 /* what the status means */
 
 	uint64_t total_ms, setup_ms, downtime_ms, expected_ms;
@@ -37,13 +37,13 @@ struct figures {
 
 void figures_read(struct figures *f, const json_t *answer);
 
-/* Bytes a second that the guest writes, as far as pages tell. */
+/* Bytes a second that the guest writes: its dirty pages. */
 uint64_t figures_dirty_bytes(const struct figures *f);
 
-/* Bytes a second; 0 for no time. */
+/* Bytes a second; 0 if `ms` is 0. */
 uint64_t figures_rate(uint64_t bytes, uint64_t ms);
 
-/* How much of the memory is at the destination: 0 to 100, 100 only when the guest is there too. */
+/* How much of the memory is at the destination, 0 to 100. 100 only once the guest is there. */
 unsigned int figures_percent(const struct figures *f);
 
 #define FIGURES_TEXT 32

@@ -1,6 +1,6 @@
 /*
- * Following a migration: see follow.h. Main thread of a short-lived process. Invariant: whatever
- * the VM says, the loop comes to look at its interrupts and its clock.
+ * Main thread of a short-lived process. Invariant: whatever the VM sends, each turn of the loop
+ * looks at the interrupts and the clock.
  */
 #include "vmm/cli/move/follow.h"
 
@@ -16,12 +16,13 @@
 #include "vmm/cli/client.h"
 #include "vmm/cli/verb.h"
 
-/* Between two looks; with a history more often at first, so that a short one has a picture too. */
+/* How often to ask; more often at first if there is a report, so that a short migration has a
+ * picture. */
 #define LOOK_MS	      200
 #define LOOK_FINE_MS  25
 #define LOOK_FINE_FOR 2000
 
-/* A round is not worth a look of its own sooner than this after the last. */
+/* At the beginning of a round it is asked again, unless it was asked less than this ago. */
 #define LOOK_AGAIN_MS 20
 
 static uint64_t now_ms(void)
@@ -31,7 +32,7 @@ static uint64_t now_ms(void)
 
 /* -- showing -- */
 
-/* Over the last line, and never shorter than it, so that nothing of it is left. */
+/* Draws over the last line, padded with spaces so that nothing of it is left. */
 static void draw(struct follow *f)
 {
 	struct winsize w = { 0 };
@@ -67,7 +68,7 @@ static void print_round(struct follow *f, uint64_t round)
 	fflush(stdout);
 }
 
-/* On a terminal above the line. */
+/* On a terminal it goes above the progress line. */
 static void print_decision(struct follow *f, const char *action, const char *reason)
 {
 	char line[512], text[512];
@@ -98,7 +99,7 @@ static int look(struct follow *f, struct err *e)
 	f->answer = answer;
 	figures_read(&f->figures, answer);
 	if (!strcmp(f->figures.status, "none"))
-		return err_set(e, "'%s' knows of no migration any more", f->client->name);
+		return err_set(e, "'%s' has lost its migration", f->client->name);
 	f->looked_ms = now_ms();
 	progress_add(&f->progress, &f->figures, f->looked_ms);
 	if (f->history)
@@ -122,7 +123,7 @@ static const char *text(const json_t *data, const char *name)
 	return s ? s : "";
 }
 
-/* When it happened, since the beginning, by the VM's clock. */
+/* The time of an event since the beginning, by the VM's clock. */
 static uint64_t event_ms(struct follow *f, const json_t *event)
 {
 	const json_t *t = json_object_get(event, "timestamp");
@@ -145,7 +146,7 @@ static void note(struct follow *f, enum history_kind kind, uint64_t ms, uint64_t
 		history_note(f->history, kind, ms, round, what, why);
 }
 
-/* Returns whether it is worth a look. */
+/* True: ask query-migrate now. */
 static bool hear(struct follow *f, const json_t *event)
 {
 	const char *name = client_event_name(event);
@@ -164,7 +165,7 @@ static bool hear(struct follow *f, const json_t *event)
 		round = n > 0 ? (uint64_t)n : 0;
 		note(f, HISTORY_ROUND, ms, round, "", "");
 		if (f->show == FOLLOW_ROUNDS && now_ms() >= f->looked_ms + LOOK_AGAIN_MS)
-			look(f, &e); /* a failure will show soon enough */
+			look(f, &e); /* the next one will fail, too */
 		print_round(f, round);
 	} else if (!strcmp(name, "GODWIT_DECISION")) {
 		note(f, HISTORY_DECISION, ms, 0, text(data, "action"), text(data, "reason"));
@@ -175,7 +176,7 @@ static bool hear(struct follow *f, const json_t *event)
 	return false;
 }
 
-/* What came before the last answer and was not heard yet. */
+/* The events that came before the last answer. */
 static void hear_the_rest(struct follow *f)
 {
 	json_t *event;
@@ -189,14 +190,14 @@ static void hear_the_rest(struct follow *f)
 	}
 }
 
-/* The VM is gone: what it said before it went counts. */
+/* The VM has ended: its last events say why. */
 static int closed(struct follow *f, struct err *e)
 {
 	struct client *c = f->client;
 
 	hear_the_rest(f);
 	if (!strcmp(f->status, "completed")) {
-		/* As of a moment before, but for this. */
+		/* The other figures are those of the last answer. */
 		memcpy(f->figures.status, f->status, sizeof(f->figures.status));
 		f->figures.end = FIGURES_MOVED;
 		return 0;
@@ -207,7 +208,7 @@ static int closed(struct follow *f, struct err *e)
 		       f->ended[0] ? " (" : "", f->ended, f->ended[0] ? ")" : "");
 }
 
-/* One turn: an event, or a look when it is time. 1: goes on. */
+/* One turn: takes an event, or asks if it is time. 1: the migration goes on. */
 static int turn(struct follow *f, struct err *e)
 {
 	uint64_t now = now_ms(), at = look_again_at(f);

@@ -1,6 +1,6 @@
 /*
- * Following a migration to its end: looks at it a few times a second, hears its events, shows its
- * progress, and passes Ctrl-C on as a cancel. One thread; the client is the caller's.
+ * Follows a migration to its end: asks for its figures a few times a second, takes its events,
+ * shows its progress, and passes Ctrl-C on as a cancel. One thread; the client is the caller's.
  */
 #ifndef GODWIT_CLI_FOLLOW_H
 #define GODWIT_CLI_FOLLOW_H
@@ -28,20 +28,20 @@ struct follow {
 	enum follow_show show;
 	struct history *history; /* NULL: none is kept */
 
-	/* Afterwards. */
+	/* Results. */
 	struct figures figures; /* the last ones */
 	json_t *answer;		/* the last one to query-migrate, or NULL; the caller's */
 
 	struct progress progress;
-	uint64_t looked_ms;	    /* when */
+	uint64_t looked_ms;	    /* when it was asked last */
 	uint64_t began_us;	    /* by the clock of the events; 0: not known yet */
 	char status[32], ended[64]; /* as events told: the status; why the VM ended */
 	size_t drawn;		    /* characters of the line on the terminal */
 };
 
 /*
- * Returns how it ended. -1 with a sentence when that cannot be told: the VM is gone, or it does not
- * answer; then figures.status is the last that was heard.
+ * *end is how it ended. -1 with a sentence if that is not known: the VM has ended or does not
+ * answer. Then figures.status is the last one that it told.
  */
 int follow_run(struct follow *f, enum figures_end *end, struct err *e);
 

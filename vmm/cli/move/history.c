@@ -1,6 +1,5 @@
 /*
- * The history of a migration: see history.h. Invariant: samples and notes are in the order of
- * their times.
+ * Pure except for memory. Invariant: samples and notes are in the order of their times.
  */
 #include "vmm/cli/move/history.h"
 
@@ -16,7 +15,7 @@ void history_free(struct history *h)
 	*h = (struct history){ 0 };
 }
 
-/* Every second one goes, and from now on they come half as often. */
+/* Drops every second sample; from now on half as many are kept. */
 static void thin_out(struct history *h)
 {
 	unsigned int i;
@@ -37,7 +36,7 @@ void history_sample(struct history *h, const struct figures *f, uint64_t rate)
 		return;
 	if (!f->total_bytes && f->end == FIGURES_GOES_ON)
 		return; /* nothing is known yet */
-	/* The end is always wanted; time that goes back is the VM's nonsense. */
+	/* The last sample is always kept. A time that goes back is an error of the VM. */
 	if (f->total_ms < last ||
 	    (f->end == FIGURES_GOES_ON && h->n_samples && f->total_ms - last < h->apart_ms))
 		return;

@@ -1,6 +1,6 @@
 /*
- * The history of one migration, for its report: samples of its figures and what happened between
- * them. Pure but for memory, which is bounded however long it takes: then samples are thinned out.
+ * The history of one migration, for its report: samples of its figures, and what happened between
+ * them. Its memory is bounded: in a long migration samples are thinned out.
  */
 #ifndef GODWIT_CLI_HISTORY_H
 #define GODWIT_CLI_HISTORY_H
@@ -34,14 +34,14 @@ struct history {
 	struct history_sample *samples;
 	struct history_note *notes;
 	unsigned int n_samples, n_notes;
-	uint64_t apart_ms;    /* samples nearer than this are left out */
-	uint64_t notes_lost;  /* for which there was no room */
+	uint64_t apart_ms;    /* samples closer together than this are left out */
+	uint64_t notes_lost;  /* for lack of room */
 	struct figures final; /* the last ones */
 };
 
 void history_free(struct history *h);
 
-/* Out of memory loses a sample or a note, nothing else. */
+/* If memory is short, a sample or a note is lost. */
 void history_sample(struct history *h, const struct figures *f, uint64_t rate);
 void history_note(struct history *h, enum history_kind kind, uint64_t ms, uint64_t round,
 		  const char *what, const char *why);

@@ -1,8 +1,8 @@
 /*
- * godwit migrate VM URI: moves a running guest and stays until that is over. A client like any
- * other: it sets parameters, says `migrate`, follows (follow.c) and tells (summary.c, report.c).
- * Main thread of a short-lived process. Invariant: the exit code never claims more than is known;
- * 1 and 3 mean that the guest did not leave.
+ * godwit migrate VM URI: moves a running guest, and returns when that is over. It is a client like
+ * any other: it sets parameters, executes `migrate`, follows (follow.c) and prints (summary.c,
+ * report.c). Main thread of a short-lived process. Invariant: the exit codes 1 and 3 mean that the
+ * guest did not leave.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -83,7 +83,7 @@ static void list_options(struct option_spec options[OPTIONS_MAX])
 	options[n] = (struct option_spec){ NULL, false, 0 };
 }
 
-/* Whether the report is wanted as HTML; -1 for a name that says neither. */
+/* Whether the report is to be HTML; -1 with a sentence if the name ends in neither. */
 static int is_html(const char *file, struct err *e)
 {
 	const char *dot = strrchr(file, '.');
@@ -95,7 +95,7 @@ static int is_html(const char *file, struct err *e)
 	return err_set(e, "--report: the name '%s' ends neither in .html nor in .json", file);
 }
 
-/* A path is looked for by the VM, which is elsewhere than its user. */
+/* A path becomes absolute: the VM has another directory. */
 static int take_uri(struct migrate *m, const char *text, struct err *e)
 {
 	char path[PATH_MAX];
@@ -144,11 +144,11 @@ static int take_option(struct migrate *m, int option, const char *name, const ch
 	}
 }
 
-/* What --check goes together with. */
+/* Refuses what --check does not go together with. */
 static int check_words(const struct migrate *m, struct err *e)
 {
 	if (m->detach || m->report)
-		return err_set(e, "--check moves nothing: not with --%s",
+		return err_set(e, "--check moves nothing, so it does not go with --%s",
 			       m->detach ? "detach" : "report");
 	if (!strncmp(m->uri, "file:", 5) || !strncmp(m->uri, "fd:", 3))
 		return err_set(e,
@@ -190,11 +190,12 @@ static int parse(struct migrate *m, int argc, char **argv, struct err *e)
 		return err_set(e, "migrate: the %s is missing (see godwit migrate --help)",
 			       m->vm ? "destination's URI" : "VM's name");
 	if (m->detach && m->report)
-		return err_set(e, "--report needs to stay until the end: not with --detach");
+		return err_set(e,
+			       "--report is written at the end, so it does not go with --detach");
 	return m->check ? check_words(m, e) : 0;
 }
 
-/* -- telling -- */
+/* -- printing -- */
 
 static void print_json(const struct migrate *m, const char *result)
 {
@@ -237,11 +238,11 @@ static int write_report(struct migrate *m, const char *result, struct err *e)
 	return rc ? err_errno(e, errno, "cannot write the report %s", m->report) : 0;
 }
 
-/* An older report stays until there is a new one to write. */
+/* Does not truncate: an older report stays until the new one is written. */
 static int open_report(struct migrate *m, struct err *e)
 {
 	const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY |
-			  O_NONBLOCK; /* a FIFO must not hold us */
+			  O_NONBLOCK; /* do not wait for the reader of a FIFO */
 	struct stat st;
 	int fd;
 
@@ -263,7 +264,7 @@ static int open_report(struct migrate *m, struct err *e)
 	return m->report_file ? 0 : err_errno(e, errno, "cannot write the report %s", m->report);
 }
 
-/* Where the guest is, now that it was not moved. */
+/* Appends where the guest is, if it was not moved. */
 static void say_where(struct migrate *m, struct err *e)
 {
 	size_t n = strlen(e->text);
@@ -293,7 +294,7 @@ static void print_moved(const struct migrate *m)
 
 /* -- the migration -- */
 
-/* The VM lingers for questions; there are no more. */
+/* The VM stays for a while to answer questions. There are none. */
 static int end_moved(struct migrate *m)
 {
 	struct err e;
@@ -308,13 +309,13 @@ static int end_moved(struct migrate *m)
 	return VERB_DONE;
 }
 
-/* It did not leave; `e` gets the sentence. */
+/* The guest did not leave; `e` gets the sentence. */
 static int end_here(struct migrate *m, enum figures_end end, struct err *e)
 {
 	const struct figures *f = &m->follow.figures;
 	bool cancelled = end == FIGURES_CANCELLED;
 
-	/* Room is left for where the guest is. */
+	/* Leave room for where the guest is. */
 	err_set(e, "'%s' was not moved: %.380s", m->client.name,
 		cancelled     ? "cancelled"
 		: f->error[0] ? f->error
@@ -341,17 +342,17 @@ static int end_undecided(struct migrate *m, struct err *e)
 	return VERB_UNDECIDED;
 }
 
-/* The VM is gone or silent: `e` says which. */
+/* The VM has ended or does not answer: `e` says which. */
 static int end_lost(struct migrate *m, struct err *e)
 {
 	const char *status = m->follow.figures.status;
 	struct err why = *e;
 
-	/* Before it was parked for the last time, the guest can have begun nowhere else. */
+	/* Before the status was "device" the guest cannot have started anywhere else. */
 	if (m->client.closed && strcmp(status, "device"))
 		return VERB_FAILED;
 	err_set(e,
-		"%.300s: it cannot be told where its guest runs; look at the destination, and at "
+		"%.300s: it is not known where its guest runs; look at the destination, and at "
 		"godwit status %s",
 		why.text, m->client.name);
 	return VERB_UNDECIDED;
@@ -381,7 +382,7 @@ static int finish(struct migrate *m, enum figures_end end, bool lost, struct err
 	return code;
 }
 
-/* Nothing that one under way depends on is touched. */
+/* While a migration is under way nothing is set. */
 static int check_idle(struct migrate *m, struct err *e)
 {
 	struct figures f;
@@ -404,7 +405,7 @@ static int begin(struct migrate *m, struct err *e)
 	if (client_open(c, m->vm, CLIENT_TIMEOUT_MS, e) || check_idle(m, e) || open_report(m, e) ||
 	    settings_remember(&m->settings, c, e))
 		return -1;
-	/* One that is left to itself is not cancelled by Ctrl-C. */
+	/* With --detach Ctrl-C does not cancel. */
 	if (!m->detach && (c->interrupt_fd = verb_watch_interrupts(e)) < 0)
 		return -1;
 	if (settings_apply(&m->settings, c, e) ||

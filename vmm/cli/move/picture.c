@@ -1,7 +1,7 @@
 /*
- * The picture of a migration as SVG: panels under one another over one time axis, a vertical line
- * for each round and each decision. Pure: see report.h. All coordinates are computed here, so none
- * comes from elsewhere as text.
+ * The picture of a migration as SVG: panels one below the other with the same time axis, and a
+ * vertical line for each round and each decision. Pure. No text from elsewhere is used: all
+ * coordinates are computed here.
  */
 #include <inttypes.h>
 #include <stddef.h>
@@ -33,7 +33,7 @@ struct curve {
 struct panel {
 	const char *title;
 	enum unit unit;
-	bool optional; /* left out when all is 0 */
+	bool optional; /* left out if all values are 0 */
 	struct curve curves[4];
 };
 
@@ -70,7 +70,7 @@ static uint64_t value(const struct history_sample *s, size_t offset)
 	return *(const uint64_t *)((const char *)s + offset);
 }
 
-/* The upper end of an axis: round, and not below `max`. */
+/* The upper end of an axis: a round number, at least `max`. */
 static double axis_end(enum unit u, double max)
 {
 	static const double steps[] = { 1, 2, 5 };
@@ -152,7 +152,7 @@ static void draw_axes(const struct drawing *d, const struct panel *p)
 		label(p->unit, v, d->to);
 		fputs("</text>\n", d->to);
 	}
-	/* At most ten times. */
+	/* At most ten labels. */
 	for (step = 1; step * 10 < d->end_ms && step <= UINT64_MAX / 100; step *= 10)
 		;
 	step = step * 2 >= d->end_ms   ? (step + 4) / 5
@@ -164,8 +164,8 @@ static void draw_axes(const struct drawing *d, const struct panel *p)
 }
 
 /*
- * What is not known yet is 0 and not drawn; neither is a limit that is none. A limit changes at
- * once, all else from sample to sample.
+ * A value of 0 at the beginning is not known yet, and not drawn; nor is a limit of 0, which is
+ * none. A limit is drawn as steps, all else as lines from sample to sample.
  */
 static void draw_curve(const struct drawing *d, const struct curve *c)
 {
@@ -220,7 +220,7 @@ static void draw_notes(const struct drawing *d, bool numbers)
 		decisions++;
 		if (!numbers)
 			continue;
-		/* Beside the one before there may be no room: below it. */
+		/* If there is no room beside the last number, it goes below it. */
 		row = x - last < NUMBER ? (row + 1) % NUMBER_ROWS : 0;
 		last = x;
 		fprintf(d->to, "<text x=\"%.1f\" y=\"%.1f\">%u</text>\n", x + 3,

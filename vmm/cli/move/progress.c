@@ -1,6 +1,6 @@
 /*
- * The progress line: see progress.h. Pure. Invariant: the percentage never falls, although a guest
- * that writes faster than the link makes the part that is left grow.
+ * Pure. Invariant: the percentage never falls, even if the guest writes faster than the link
+ * carries, so that more and more is left.
  */
 #include "vmm/cli/move/progress.h"
 
@@ -12,7 +12,7 @@
 
 static void put(char *to, size_t size, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Appends what there is room for. */
+/* Appends as much as there is room for. */
 static void put(char *to, size_t size, const char *fmt, ...)
 {
 	size_t n = strlen(to);
@@ -30,15 +30,15 @@ static void drop_oldest(struct progress *p)
 }
 
 /*
- * A round that leaves less than 5 % less than the one before is stalled (oVirt's measure), which is
- * to say that the guest writes nearly as fast as the link or faster.
+ * Whether the guest writes at least 95 % as fast as the link carries: then a round is stalled, by
+ * oVirt's measure.
  */
 static bool keeps_up(const struct progress *p)
 {
 	return figures_dirty_bytes(&p->now) >= p->rate - p->rate / 20;
 }
 
-/* Writes as fast as the link, and what is left does not fit into the allowed pause either. */
+/* The guest keeps up with the link, and what is left does not fit into the allowed pause. */
 static bool outruns(const struct progress *p)
 {
 	return p->now.round > 1 && p->rate && keeps_up(p) && p->now.expected_ms > p->now.limit_ms;
@@ -68,7 +68,7 @@ void progress_add(struct progress *p, const struct figures *f, uint64_t ms)
 		p->outrun_since_ms = ms;
 }
 
-/* Another round makes it smaller, the one after it smaller still: their sum. */
+/* Each round leaves less than the one before it; the time is that of all of them. */
 static void put_time_left(const struct progress *p, char *to, size_t size)
 {
 	uint64_t dirty = figures_dirty_bytes(&p->now);

@@ -1,6 +1,5 @@
 /*
- * The report of a migration: see report.h. Invariant: the HTML is also well-formed XML, needs no
- * other file and runs nothing.
+ * Invariant: the HTML is well-formed XML too, needs no other file and runs no script.
  */
 #include "vmm/cli/move/report.h"
 
@@ -75,7 +74,7 @@ json_t *report_json(const struct report *r)
 
 void report_escape(const char *text, FILE *to)
 {
-	json_t *valid = dispatch_text(text); /* as UTF-8 */
+	json_t *valid = dispatch_text(text); /* UTF-8 */
 	const char *s = json_string_value(valid);
 
 	for (; s && *s; s++) {
@@ -95,7 +94,7 @@ void report_escape(const char *text, FILE *to)
 		case '\'':
 			fputs("&#39;", to);
 			break;
-		default: /* control characters are no XML */
+		default: /* XML has no control characters */
 			fputc((unsigned char)*s < 0x20 && *s != '\n' ? '?' : *s, to);
 		}
 	}
@@ -128,7 +127,7 @@ static void happened(const struct history *h, FILE *to)
 	}
 	fputs("</table>\n", to);
 	if (h->notes_lost)
-		fprintf(to, "<p>%" PRIu64 " more are left out here.</p>\n", h->notes_lost);
+		fprintf(to, "<p>%" PRIu64 " more are not listed.</p>\n", h->notes_lost);
 }
 
 void report_html(const struct report *r, FILE *to)

@@ -1,6 +1,6 @@
 /*
- * The report of a migration: its history as JSON, or as one HTML file with a picture. Pure but for
- * the stream it writes to; text from elsewhere is escaped.
+ * The report of a migration: its history as JSON, or as one HTML file with a picture. Pure except
+ * for the stream that it writes to. Text from elsewhere is escaped.
  */
 #ifndef GODWIT_CLI_REPORT_H
 #define GODWIT_CLI_REPORT_H
@@ -24,7 +24,7 @@ void report_html(const struct report *r, FILE *to);
 /* The picture alone, an <svg> element. */
 void report_picture(const struct history *h, FILE *to);
 
-/* Text within an element or an attribute's quotes. */
+/* Writes text so that it can stand in an element or in an attribute's quotes. */
 void report_escape(const char *text, FILE *to);
 
 #endif

@@ -1,6 +1,5 @@
 /*
- * The summary of a migration: see summary.h. Pure. Invariant: the parts of the downtime and "the
- * rest" add up to the total.
+ * Pure. Invariant: the parts of the downtime and "the rest" add up to the total.
  */
 #include "vmm/cli/move/summary.h"
 
@@ -45,7 +44,7 @@ static const char *outcome(enum figures_end end)
 	case FIGURES_GOES_ON:
 		break;
 	}
-	return "Unbounded"; /* virsh's word for one whose end cannot be told */
+	return "Unbounded"; /* virsh's word for a job whose end is not known */
 }
 
 static void downtime(struct lines *l, const struct figures *f)

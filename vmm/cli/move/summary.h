@@ -1,5 +1,5 @@
 /*
- * What is told at the end of a migration, with the names of `virsh domjobinfo`. Pure.
+ * The summary at the end of a migration, with the names of `virsh domjobinfo`. Pure.
  */
 #ifndef GODWIT_CLI_SUMMARY_H
 #define GODWIT_CLI_SUMMARY_H
