@@ -65,7 +65,7 @@ int handover_park(struct source *s, struct err *e)
 	stats_set(&s->stats->precopy_bytes,
 		  stats_get(&s->stats->data_bytes) + stats_get(&s->stats->meta_bytes));
 	brake_release(s);
-	unused_done(s);
+	dirty_end_free(&s->dirty);
 	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
 	return 0;
 }

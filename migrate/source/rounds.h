@@ -9,9 +9,6 @@
 struct err;
 struct source;
 
-/* So many pages a step of a round has at most: where nothing was ever touched. */
-#define ROUNDS_STEP_MAX (256u << 10)
-
 /* Before the first round: see rounds.c. */
 int rounds_look_ahead(struct source *s, struct err *e);
 

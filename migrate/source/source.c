@@ -19,7 +19,6 @@
 #include "migrate/source/rounds.h"
 #include "migrate/source/source_internal.h"
 #include "migrate/agent/teller.h"
-#include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 
@@ -93,21 +92,14 @@ static int send_tree(struct source *s, enum record_type type, const struct tree 
 	return source_send_record(s, type, t->fdt, tree_bytes_used(t), e);
 }
 
-static int alloc_pending(struct source *s, struct err *e)
+static void count_pages(struct source *s)
 {
 	unsigned int i;
 
 	for (i = 0; i < s->guest->n_blocks; i++) {
-		uint64_t pages = s->guest->blocks[i].pages;
-
-		s->pending[i] = calloc(BITMAP_WORDS(pages) + CHUNK_WORDS, sizeof(uint64_t));
-		if (!s->pending[i])
-			return err_set(e, "out of memory");
-		stats_add(&s->stats->total_pages, pages);
-		stats_add(&s->stats->remaining_pages, pages);
+		stats_add(&s->stats->total_pages, s->guest->blocks[i].pages);
+		stats_add(&s->stats->remaining_pages, s->guest->blocks[i].pages);
 	}
-	s->touched = calloc(BITMAP_WORDS(ROUNDS_STEP_MAX), sizeof(uint64_t));
-	return s->touched ? 0 : err_set(e, "out of memory");
 }
 
 static int make_cache(struct source *s, struct err *e)
@@ -184,8 +176,10 @@ static int set_up(struct source *s, struct err *e)
 	else if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
 		return err_errno(e, errno, "no random numbers");
 	rehearse(s);
-	if (alloc_pending(s, e) || watch_init(s, e) || send_hello(s, w, ROLE_MAIN, e) ||
-	    send_tree(s, RECORD_MACHINE, s->guest->tree, e))
+	count_pages(s);
+	watch_init(s);
+	if (dirty_init(&s->dirty, s->guest, s->stop_fd, &s->decisions, e) ||
+	    send_hello(s, w, ROLE_MAIN, e) || send_tree(s, RECORD_MACHINE, s->guest->tree, e))
 		return -1;
 	if (!s->cold && await_checked(s, e))
 		return -1;
@@ -196,13 +190,12 @@ static int set_up(struct source *s, struct err *e)
 
 static int live(struct source *s, struct err *e)
 {
-	if (s->guest->ops->log_start(s->guest, e))
+	if (dirty_start(&s->dirty, e))
 		return -1;
-	s->logging = true;
 	source_enter(s, PHASE_PRECOPY);
 	if (s->guest_events)
 		teller_want(s->teller, GUEST_BEFORE_MIGRATION);
-	if (unused_ask(s, e) || rounds_look_ahead(s, e) || precopy_run(s, e))
+	if (dirty_ask_free(&s->dirty, e) || rounds_look_ahead(s, e) || precopy_run(s, e))
 		return -1;
 	return handover_live(s, e);
 }
@@ -247,9 +240,8 @@ static void undo(struct source *s, struct err *e)
 
 	s->give_up_us = 0;
 	brake_release(s);
-	unused_done(s);
-	if (s->logging)
-		s->guest->ops->log_stop(s->guest);
+	dirty_end_free(&s->dirty);
+	dirty_stop(&s->dirty);
 	s->stuck = s->parked && s->guest->ops->unpark(s->guest, &resume);
 	share(s, false);
 	hear_why(s, e);
@@ -299,18 +291,14 @@ int source_run(struct source *s, struct err *e)
 	limiter_free(&s->limiter);
 	if (rc && s->owner == OWNER_SOURCE)
 		undo(s, e);
-	else if (s->logging && s->owner == OWNER_DESTINATION)
-		s->guest->ops->log_stop(s->guest);
+	else if (s->owner == OWNER_DESTINATION)
+		dirty_stop(&s->dirty);
 	if (s->cache)
 		page_cache_free(s->cache);
 	free(s->cache);
 	for (i = 1; i < LANES_MAX; i++)
 		channel_close(s->extra[i]);
-	watch_free(s);
-	unused_free(s);
-	free(s->touched);
-	for (i = 0; i < s->guest->n_blocks; i++)
-		free(s->pending[i]);
+	dirty_free(&s->dirty);
 	answers_end(&s->answers);
 	return rc ? -1 : 0;
 }

@@ -15,6 +15,7 @@
 #include "migrate/guest.h"
 #include "migrate/parameters.h"
 #include "migrate/phase.h"
+#include "migrate/source/dirty.h"
 #include "migrate/source/dirty_rate.h"
 #include "migrate/source/lanes.h"
 #include "migrate/source/limiter.h"
@@ -22,7 +23,6 @@
 #include "migrate/source/pages.h"
 #include "migrate/stats.h"
 #include "migrate/source/steer.h"
-#include "migrate/source/unused.h"
 #include "migrate/source/watch.h"
 
 struct channel;
@@ -80,19 +80,17 @@ struct source {
 	struct steer steer; /* steer_begin before source_run; zero: no policy */
 	struct limiter limiter;
 	struct lanes lanes;
+	struct dirty dirty;
 	struct pages_part pages;
 	struct watch watch;
 	struct brake brake;
-	struct unused unused;
 	struct page_cache *cache; /* for XBZRLE */
 	struct link link;
 	struct dirty_rate dirty_rate;
 	struct channel *extra[LANES_MAX];
-	uint64_t *pending[GUEST_BLOCKS_MAX];
-	uint64_t *touched; /* of the pages of a step */
 	uint8_t id[16];
 	uint64_t parked_at_us, give_up_us; /* 0: it was not limited yet */
-	bool parked, logging;
+	bool parked;
 	bool parked_within; /* a round, whose pages may still be on the way */
 	bool last_round_in; /* the destination has the one that was sent while the guest stood */
 	bool stuck;	    /* it has failed, and the guest could not be let run again */

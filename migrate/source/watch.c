@@ -1,16 +1,10 @@
 /* Within a round: see watch.h. */
 #include "migrate/source/watch.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "migrate/guest_log.h"
 #include "migrate/source/source.h"
-#include "vmm/base/bitmap.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/math.h"
-#include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
 /* Looks are CONVERGE_LOOK_US apart. If a look costs over 1/LOOK_SHARE of that, they get rarer, up
@@ -18,9 +12,6 @@
 #define LOOK_SHARE	 20u
 #define LOOK_MAX_US	 200000u
 #define LOOK_LARGE_SHARE 5u
-
-/* Samples are cleared in steps: KVM holds vCPUs up meanwhile. A multiple of 64. */
-#define SAMPLE_STEP_PAGES (64u << 10)
 
 void watch_rest(struct source *s)
 {
@@ -30,28 +21,10 @@ void watch_rest(struct source *s)
 	dirty_rate_restart(&s->dirty_rate);
 }
 
-int watch_init(struct source *s, struct err *e)
+void watch_init(struct source *s)
 {
-	unsigned int i;
-
 	s->watch = (struct watch){ 0 };
 	watch_rest(s);
-	for (i = 0; i < s->guest->n_blocks; i++) {
-		s->watch.again[i] = calloc(BITMAP_WORDS(s->guest->blocks[i].pages),
-					   sizeof(uint64_t));
-		if (!s->watch.again[i])
-			return err_set(e, "out of memory");
-	}
-	return 0;
-}
-
-void watch_free(struct source *s)
-{
-	unsigned int i;
-
-	for (i = 0; i < GUEST_BLOCKS_MAX; i++)
-		free(s->watch.again[i]);
-	free(s->watch.samples);
 }
 
 static uint64_t pages_sent(const struct source *s)
@@ -67,102 +40,10 @@ void watch_round(struct source *s)
 	s->watch.rest_us = UINT64_MAX;
 }
 
-void watch_taken(struct source *s, unsigned int block, uint64_t first, uint64_t n)
-{
-	uint64_t w;
-
-	for (w = first / 64; w < BITMAP_WORDS(first + n); w++)
-		s->watch.again[block][w] &= ~s->pending[block][w];
-}
-
-void watch_merge(struct source *s)
-{
-	unsigned int i;
-	uint64_t w;
-
-	for (i = 0; i < s->guest->n_blocks; i++)
-		for (w = 0; w < BITMAP_WORDS(s->guest->blocks[i].pages); w++) {
-			s->pending[i][w] |= s->watch.again[i][w];
-			s->watch.again[i][w] = 0;
-		}
-}
-
-/* One bit of each word; scattered, as guests like even distances. */
-static uint64_t sample_of(uint64_t word)
-{
-	return 1ull << (word * 0x9e3779b97f4a7c15ull >> 58);
-}
-
-int watch_begin_samples(struct source *s, struct err *e)
-{
-	s->watch.samples = calloc(BITMAP_WORDS(SAMPLE_STEP_PAGES), sizeof(uint64_t));
-	if (!s->watch.samples)
-		return err_set(e, "out of memory");
-	/* Where fetching takes the bits: all of them, for what is sampled to be new. */
-	return guest_log_fetch(s->guest, s->watch.again, e);
-}
-
-static int sample_step(struct source *s, unsigned int block, uint64_t first, uint64_t n,
-		       struct err *e)
-{
-	uint64_t w;
-
-	for (w = 0; w < BITMAP_WORDS(n); w++) {
-		s->watch.samples[w] = sample_of(first / 64 + w);
-		s->watch.again[block][first / 64 + w] &= ~s->watch.samples[w];
-	}
-	return s->guest->ops->log_clear(s->guest, block, first, n, s->watch.samples, e);
-}
-
-int watch_sample(struct source *s, unsigned int block, uint64_t first, uint64_t n, struct err *e)
-{
-	uint64_t end = first + n;
-
-	for (; first < end; first += n) {
-		n = end - first < SAMPLE_STEP_PAGES ? end - first : SAMPLE_STEP_PAGES;
-		if (wake_nap(s->stop_fd, 0, e) || sample_step(s, block, first, n, e))
-			return -1;
-	}
-	return 0;
-}
-
-bool watch_is_hot(const struct source *s, unsigned int block, uint64_t first)
-{
-	uint64_t w = first / 64, end = BITMAP_WORDS(s->guest->blocks[block].pages);
-
-	end = end < w + CHUNK_WORDS ? end : w + CHUNK_WORDS;
-	for (; w < end; w++)
-		if (s->watch.again[block][w] & sample_of(w))
-			return true;
-	return false;
-}
-
-void watch_defer(struct source *s, const struct chunk *c)
-{
-	unsigned int i;
-
-	for (i = 0; i < CHUNK_WORDS; i++)
-		if (c->pages[i])
-			s->watch.again[c->block][c->first / 64 + i] |= c->pages[i];
-}
-
 /* The first round says nothing about the next ones. */
 static bool may_slow(const struct source *s)
 {
 	return parameters_may_slow(&s->parameters) && stats_get(&s->stats->round) > 1;
-}
-
-/* Pages that are dirty and that this round will not send. */
-static uint64_t count_again(const struct source *s)
-{
-	uint64_t n = 0, w;
-	unsigned int i;
-
-	for (i = 0; i < s->guest->n_blocks; i++)
-		for (w = 0; w < BITMAP_WORDS(s->guest->blocks[i].pages); w++)
-			n += (uint64_t)__builtin_popcountll(s->watch.again[i][w] &
-							    ~s->pending[i][w]);
-	return n;
 }
 
 /* Takes a sample of what the log says by now: `left` pages are dirty and not for this round. */
@@ -208,14 +89,14 @@ int watch_look(struct source *s, struct err *e)
 	uint64_t start = clock_us(), left, took, pending;
 	struct course_figures within;
 
-	if (s->parked || !s->logging)
+	if (s->parked || !s->dirty.logging)
 		return 0;
 	brake_look(s);
 	if (start - s->watch.at_us < s->watch.every_us)
 		return 0;
-	if (guest_log_fetch(s->guest, s->watch.again, e))
+	if (dirty_look(&s->dirty, e))
 		return -1;
-	left = stats_get(&s->stats->round) > 1 ? count_again(s) : 0;
+	left = stats_get(&s->stats->round) > 1 ? dirty_left(&s->dirty) : 0;
 	took = clock_us() - start;
 	s->watch.at_us = start;
 	s->watch.every_us = look_every(took);

@@ -283,35 +283,6 @@ START_TEST(guest_that_names_nothing_is_not_asked_and_one_that_never_answers_move
 }
 END_TEST
 
-START_TEST(names_at_the_edges_of_words_and_blocks_are_exact)
-{
-	static const struct {
-		uint64_t first, n;
-	} names[] = { { 0, 1 },	  { 63, 2 },	  { 128, 64 },	     { 250, 200 },
-		      { 500, 0 }, { ALL - 1, 1 }, { 700, ALL - 700 } };
-	struct rig r;
-	size_t i;
-	uint64_t page, word_at;
-
-	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		rig_init(&r, RIG_PAIR);
-		r.source.unused.named[0] = calloc((ALL + 63) / 64 + 1, 8);
-		r.source.pending[0] = malloc(((ALL + 63) / 64 + 1) * 8);
-		memset(r.source.pending[0], 0xff, ((ALL + 63) / 64 + 1) * 8);
-		unused_found(&r.source, 0, names[i].first, names[i].n);
-		unused_leave_out(&r.source, 0, 0, ALL);
-		for (page = 0; page < ALL; page++) {
-			word_at = r.source.pending[0][page / 64] >> page % 64 & 1;
-			ck_assert_msg(word_at == !(page - names[i].first < names[i].n),
-				      "names %zu, page %lu", i, page);
-		}
-		free(r.source.pending[0]);
-		unused_free(&r.source);
-		rig_free(&r);
-	}
-}
-END_TEST
-
 int main(void)
 {
 	Suite *s = suite_create("engine_unused");
@@ -328,7 +299,6 @@ int main(void)
 	tcase_add_test(t, guest_that_is_parked_in_the_first_round_loses_nothing);
 	tcase_add_loop_test(t, guest_hears_the_end_of_a_migration_that_fails, 0, 2);
 	tcase_add_test(t, guest_that_names_nothing_is_not_asked_and_one_that_never_answers_moves);
-	tcase_add_test(t, names_at_the_edges_of_words_and_blocks_are_exact);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
