@@ -59,6 +59,7 @@ one_thread := \
 	config \
 	converge \
 	course \
+	crc32c \
 	cpuid \
 	devices \
 	disk \

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "migrate/codec/crc32c.h"
 #include "migrate/codec/encoder.h"
 #include "migrate/codec/page_cache.h"
 #include "migrate/codec/scan.h"
@@ -21,6 +22,7 @@ struct bench {
 	uint8_t *out;
 	size_t encoded; /* bytes in `out` that are decoded into each page */
 	const struct scan *scan;
+	const struct crc32c *crc32c;
 	struct encoder encoder;
 	struct encode_how how;
 	struct decompressor decompressor;
@@ -90,6 +92,25 @@ static void copy(struct bench *b)
 	for (i = 0; i < PAGES; i++)
 		memcpy(b->out, page(b->new, i), PAGE_SIZE);
 	b->sum += b->out[0];
+}
+
+static void sum(struct bench *b)
+{
+	unsigned int i;
+
+	for (i = 0; i < PAGES; i++)
+		b->sum += b->crc32c->run(0, page(b->new, i), PAGE_SIZE);
+}
+
+/* As pages of a guest that runs are sent: the copy is summed, and sent. */
+static void copy_and_sum(struct bench *b)
+{
+	unsigned int i;
+
+	for (i = 0; i < PAGES; i++) {
+		memcpy(b->out + i % 64 * PAGE_SIZE, page(b->new, i), PAGE_SIZE);
+		b->sum += b->crc32c->run(0, b->out + i % 64 * PAGE_SIZE, PAGE_SIZE);
+	}
 }
 
 static void find_zero(struct bench *b)
@@ -207,6 +228,17 @@ static void fill_heap(struct bench *b)
 	}
 }
 
+static void bench_checksum(struct bench *b)
+{
+	const uint64_t bytes = (uint64_t)PAGES * PAGE_SIZE;
+
+	for (unsigned int i = 0; (b->crc32c = crc32c_path(i)); i++) {
+		row("CRC-32C", b->crc32c->name, measure(b, bytes, sum), "");
+		row("copying and CRC-32C of the copy", b->crc32c->name,
+		    measure(b, bytes, copy_and_sum), "");
+	}
+}
+
 static void bench_scan(struct bench *b)
 {
 	const uint64_t bytes = (uint64_t)PAGES * PAGE_SIZE;
@@ -313,6 +345,7 @@ int main(void)
 	if (!b.old || !b.new || !b.out)
 		return 1;
 	fill_random(&b);
+	bench_checksum(&b);
 	bench_scan(&b);
 	bench_xbzrle(&b);
 	bench_cache(&b);
