@@ -6,10 +6,10 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "migrate/channel/channel.h"
 #include "migrate/stream/body.h"
+#include "migrate/stream/checksum.h"
 #include "migrate/stream/hello.h"
 #include "vmm/base/err.h"
 #include "vmm/base/print.h"
@@ -19,21 +19,21 @@ struct totals {
 	uint64_t pages, records, runs;
 };
 
-static int check_data(struct reader *r, uint32_t expected, uint64_t offset, struct err *e)
+static int check_data(struct reader *r, const struct record *rec, uint32_t expected, struct err *e)
 {
+	struct checksum sum = checksum_of(rec);
 	uint8_t buf[16 * PAGE_SIZE];
-	uLong crc = crc32(0, NULL, 0);
 
 	while (r->data_left) {
 		size_t n = r->data_left < sizeof(buf) ? (size_t)r->data_left : sizeof(buf);
 
 		if (reader_data(r, buf, n, e))
 			return -1;
-		crc = crc32(crc, buf, (uInt)n);
+		checksum_add(&sum, buf, n);
 	}
-	if ((uint32_t)crc != expected)
+	if (!checksum_is(&sum, expected))
 		return err_set(e, "%s: the pages of the record at byte %" PRIu64 " are damaged",
-			       r->channel->name, offset);
+			       r->channel->name, rec->offset);
 	return 0;
 }
 
@@ -55,8 +55,7 @@ static int inspect_pages(struct reader *r, const struct record *rec, bool print,
 				   p.block, first, n, pages_codec_name(p.codec));
 	}
 	t->runs += p.n_runs;
-	return rec->flags & RECORD_UNCHECKED ? reader_skip(r, e)
-					     : check_data(r, p.data_crc, rec->offset, e);
+	return check_data(r, rec, p.data_crc, e);
 }
 
 /* Files were once written with the last thing first; /vm is the first in either. */

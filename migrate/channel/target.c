@@ -43,7 +43,7 @@ static bool is_locked(int fd)
 
 static bool is_saved_machine(int fd)
 {
-	uint8_t first[RECORD_HEAD_BYTES + HELLO_BYTES];
+	uint8_t first[RECORD_HEAD_BYTES + HELLO_V1_BYTES];
 
 	return io_read_full(fd, first, sizeof(first)) == (ssize_t)sizeof(first) &&
 	       hello_begins_stream(first);

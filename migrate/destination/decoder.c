@@ -7,10 +7,10 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "migrate/channel/channel.h"
 #include "migrate/codec/xbzrle.h"
+#include "migrate/stream/checksum.h"
 #include "vmm/base/err.h"
 #include "vmm/memory.h"
 
@@ -22,7 +22,7 @@ bool decoder_wants(uint32_t codec)
 }
 
 /* More data behind the `have` bytes of the piece; the new number of bytes, or -1. */
-static ptrdiff_t read_more(struct decoder *d, struct reader *r, size_t have, uint32_t *crc,
+static ptrdiff_t read_more(struct decoder *d, struct reader *r, size_t have, struct checksum *sum,
 			   struct err *e)
 {
 	size_t n = PIECE_BYTES - have;
@@ -31,13 +31,12 @@ static ptrdiff_t read_more(struct decoder *d, struct reader *r, size_t have, uin
 		n = (size_t)r->data_left;
 	if (reader_data(r, d->piece + have, n, e))
 		return -1;
-	if (crc)
-		*crc = (uint32_t)crc32(*crc, d->piece + have, (uInt)n);
+	checksum_add(sum, d->piece + have, n);
 	return (ptrdiff_t)(have + n);
 }
 
 static int decompress(struct decoder *d, struct reader *r, enum pages_codec codec, uint32_t n_runs,
-		      uint32_t *crc, struct err *e)
+		      struct checksum *sum, struct err *e)
 {
 	struct decompressor *dec = codec == CODEC_ZLIB ? &d->zlib : &d->zstd;
 	ptrdiff_t n;
@@ -45,7 +44,7 @@ static int decompress(struct decoder *d, struct reader *r, enum pages_codec code
 	if (decompressor_begin(dec, codec, d->run, n_runs, e))
 		return -1;
 	while (r->data_left) {
-		n = read_more(d, r, 0, crc, e);
+		n = read_more(d, r, 0, sum, e);
 		if (n < 0)
 			return -1;
 		if (decompressor_feed(dec, d->piece, (size_t)n, e))
@@ -60,8 +59,8 @@ struct window {
 };
 
 /* At least `n` bytes in the window, or -1. */
-static int need(struct decoder *d, struct reader *r, struct window *w, size_t n, uint32_t *crc,
-		struct err *e)
+static int need(struct decoder *d, struct reader *r, struct window *w, size_t n,
+		struct checksum *sum, struct err *e)
 {
 	ptrdiff_t have;
 
@@ -69,7 +68,7 @@ static int need(struct decoder *d, struct reader *r, struct window *w, size_t n,
 		return 0;
 	memmove(d->piece, d->piece + w->at, w->n);
 	w->at = 0;
-	have = read_more(d, r, w->n, crc, e);
+	have = read_more(d, r, w->n, sum, e);
 	if (have < 0)
 		return -1;
 	w->n = (size_t)have;
@@ -78,11 +77,11 @@ static int need(struct decoder *d, struct reader *r, struct window *w, size_t n,
 }
 
 static int apply_page(struct decoder *d, struct reader *r, struct window *w, uint8_t *page,
-		      uint32_t *crc, struct err *e)
+		      struct checksum *sum, struct err *e)
 {
 	size_t n;
 
-	if (need(d, r, w, PAGES_XBZRLE_HEAD_BYTES, crc, e))
+	if (need(d, r, w, PAGES_XBZRLE_HEAD_BYTES, sum, e))
 		return -1;
 	n = d->piece[w->at] | (size_t)d->piece[w->at + 1] << 8;
 	if (n > PAGE_SIZE)
@@ -90,7 +89,7 @@ static int apply_page(struct decoder *d, struct reader *r, struct window *w, uin
 			       r->channel->name, n, PAGE_SIZE);
 	w->at += PAGES_XBZRLE_HEAD_BYTES;
 	w->n -= PAGES_XBZRLE_HEAD_BYTES;
-	if (need(d, r, w, n, crc, e))
+	if (need(d, r, w, n, sum, e))
 		return -1;
 	if (xbzrle_decode(d->piece + w->at, n, page))
 		return err_set(e, "%s: the xbzrle data of a page are damaged", r->channel->name);
@@ -99,7 +98,8 @@ static int apply_page(struct decoder *d, struct reader *r, struct window *w, uin
 	return 0;
 }
 
-static int apply(struct decoder *d, struct reader *r, uint32_t n_runs, uint32_t *crc, struct err *e)
+static int apply(struct decoder *d, struct reader *r, uint32_t n_runs, struct checksum *sum,
+		 struct err *e)
 {
 	struct window w = { 0, 0 };
 	uint32_t i;
@@ -107,7 +107,7 @@ static int apply(struct decoder *d, struct reader *r, uint32_t n_runs, uint32_t 
 
 	for (i = 0; i < n_runs; i++)
 		for (at = 0; at < d->run[i].iov_len; at += PAGE_SIZE)
-			if (apply_page(d, r, &w, (uint8_t *)d->run[i].iov_base + at, crc, e))
+			if (apply_page(d, r, &w, (uint8_t *)d->run[i].iov_base + at, sum, e))
 				return -1;
 	return w.n || r->data_left ? err_set(e, "%s: the xbzrle data are more than their pages",
 					     r->channel->name)
@@ -115,16 +115,14 @@ static int apply(struct decoder *d, struct reader *r, uint32_t n_runs, uint32_t 
 }
 
 int decoder_take(struct decoder *d, struct reader *r, uint32_t codec, uint32_t n_runs,
-		 uint32_t *crc, struct err *e)
+		 struct checksum *sum, struct err *e)
 {
 	if (!d->piece)
 		d->piece = malloc(PIECE_BYTES);
 	if (!d->piece)
 		return err_set(e, "out of memory");
-	if (crc)
-		*crc = 0;
-	return codec == CODEC_XBZRLE ? apply(d, r, n_runs, crc, e)
-				     : decompress(d, r, (enum pages_codec)codec, n_runs, crc, e);
+	return codec == CODEC_XBZRLE ? apply(d, r, n_runs, sum, e)
+				     : decompress(d, r, (enum pages_codec)codec, n_runs, sum, e);
 }
 
 void decoder_free(struct decoder *d)

@@ -14,6 +14,7 @@
 #include "migrate/codec/compress.h"
 #include "migrate/stream/body.h"
 
+struct checksum;
 struct err;
 
 /* All zero is fit for use; buffers are made when they are needed, 150 KiB and for zstd 2.5 MiB. */
@@ -29,11 +30,11 @@ bool decoder_wants(uint32_t codec);
 
 /*
  * Reads all data of the record that was just read, and decodes them into `run`, n_runs whole
- * numbers of pages. `crc` (or NULL) gets the CRC-32 of the data as they came. After -1 the pages
+ * numbers of pages. The data, as they came, are added to `sum`. After -1 the pages
  * may hold anything. XBZRLE changes what the pages hold.
  */
 int decoder_take(struct decoder *d, struct reader *r, uint32_t codec, uint32_t n_runs,
-		 uint32_t *crc, struct err *e);
+		 struct checksum *sum, struct err *e);
 
 void decoder_free(struct decoder *d);
 

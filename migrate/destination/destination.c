@@ -81,15 +81,19 @@ void destination_set_costs(struct destination *d, uint64_t load_us, uint64_t sta
 	d->costs.start_us = (uint32_t)(start_us < UINT32_MAX ? start_us : UINT32_MAX);
 }
 
-/* All is well, and what the pause costs here, to a source that understands it. */
-static int say_costs(struct destination *d, struct err *e)
+/* All is well: which features are accepted, and what the pause costs here. */
+static int accept_machine(struct destination *d, struct err *e)
 {
-	uint64_t build_us = clock_us() - d->heard_us;
-	uint8_t body[CHECKED_COSTS_BYTES];
-	size_t len = d->costs_known && d->hello.features & HELLO_HEARS_COSTS ? sizeof(body) : 0;
+	const uint64_t build_us = clock_us() - d->heard_us;
+	struct checked c = { .features = FEATURES_IMPLEMENTED, .costs = d->costs };
+	uint8_t body[CHECKED_BYTES];
+	size_t len;
 
-	d->costs.build_us = (uint32_t)(build_us < UINT32_MAX ? build_us : UINT32_MAX);
-	checked_encode(&d->costs, body);
+	if (!d->costs_known)
+		c.features &= ~(uint64_t)FEATURE_COSTS;
+	c.features &= d->hello.wanted | d->hello.needed;
+	c.costs.build_us = (uint32_t)(build_us < UINT32_MAX ? build_us : UINT32_MAX);
+	len = checked_encode(&c, d->hello.version, body);
 	return writer_record(&d->writer, RECORD_CHECKED, body, len, NULL, 0, e);
 }
 
@@ -99,7 +103,7 @@ int destination_answer(struct destination *d, const char *refusal, struct err *e
 		return 0;
 	if (refusal)
 		return writer_text(&d->writer, RECORD_CHECKED, refusal, e);
-	return say_costs(d, e);
+	return accept_machine(d, e);
 }
 
 /* -- the end -- */

@@ -6,7 +6,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <zlib.h>
 
 #include "migrate/channel/channel.h"
 #include "migrate/destination/ahead.h"
@@ -14,8 +13,13 @@
 #include "migrate/guest.h"
 #include "migrate/stats.h"
 #include "migrate/stream/body.h"
+#include "migrate/stream/checksum.h"
 #include "vmm/base/err.h"
+#include "vmm/base/math.h"
 #include "vmm/memory.h"
+
+/* Less than the processor's cache. */
+#define PIECE_BYTES (256u << 10)
 
 /* Pages [first, first + n) of the record's block. */
 struct run {
@@ -51,17 +55,23 @@ static int need_scratch(struct intake *in, struct err *e)
 	return in->scratch ? 0 : err_set(e, "out of memory");
 }
 
-/* Reads n pages, and counts them into the checksum `crc`; NULL: there is none. */
-static int read_pages(struct intake *in, uint8_t *to, uint64_t n, uint32_t *crc, struct err *e)
+/* Reads n pages, in pieces that the checksum still finds in the processor's cache. */
+static int read_pages(struct intake *in, uint8_t *to, uint64_t n, struct checksum *sum,
+		      struct err *e)
 {
-	if (reader_data(in->reader, to, n * PAGE_SIZE, e))
-		return -1;
-	if (crc)
-		*crc = (uint32_t)crc32(*crc, to, (uInt)(n * PAGE_SIZE));
+	uint64_t left = n * PAGE_SIZE, piece;
+
+	for (; left; left -= piece, to += piece) {
+		piece = sum->kind != CHECKSUM_NONE ? min_u64(left, PIECE_BYTES) : left;
+		if (reader_data(in->reader, to, piece, e))
+			return -1;
+		checksum_add(sum, to, piece);
+	}
 	return 0;
 }
 
-static int copy_run(struct intake *in, uint32_t block, struct run run, uint32_t *crc, struct err *e)
+static int copy_run(struct intake *in, uint32_t block, struct run run, struct checksum *sum,
+		    struct err *e)
 {
 	uint64_t n;
 
@@ -69,32 +79,32 @@ static int copy_run(struct intake *in, uint32_t block, struct run run, uint32_t 
 		return -1;
 	for (; run.n; run.first += n, run.n -= n) {
 		n = run.n < INTAKE_SCRATCH_PAGES ? run.n : INTAKE_SCRATCH_PAGES;
-		if (read_pages(in, in->scratch, n, crc, e) ||
+		if (read_pages(in, in->scratch, n, sum, e) ||
 		    in->place->ops->copy(in->place, block, run.first, n, in->scratch, e))
 			return -1;
 	}
 	return 0;
 }
 
-static int take_run(struct intake *in, const struct pages *p, const struct run *run, uint32_t *crc,
-		    struct err *e)
+static int take_run(struct intake *in, const struct pages *p, const struct run *run,
+		    struct checksum *sum, struct err *e)
 {
 	uint8_t *to;
 
 	if (p->codec == CODEC_ZERO)
 		return in->place->ops->zero(in->place, p->block, run->first, run->n, e);
 	to = place_direct(in->place, p->block, run->first, run->n);
-	return to ? read_pages(in, to, run->n, crc, e) : copy_run(in, p->block, *run, crc, e);
+	return to ? read_pages(in, to, run->n, sum, e) : copy_run(in, p->block, *run, sum, e);
 }
 
 /* A record with the pages as they are, or without data. */
-static int take_plain(struct intake *in, const struct pages *p, uint32_t *crc, struct err *e)
+static int take_plain(struct intake *in, const struct pages *p, struct checksum *sum, struct err *e)
 {
 	struct run run = { 0 };
 	uint32_t i;
 
 	for (i = 0; i < p->n_runs; i++) {
-		if (find_run(in, p, i, &run, e) || take_run(in, p, &run, crc, e))
+		if (find_run(in, p, i, &run, e) || take_run(in, p, &run, sum, e))
 			return -1;
 		count_pages(in->stats, p->codec, run.n);
 	}
@@ -126,7 +136,8 @@ static int place_decoded(struct intake *in, const struct pages *p, struct err *e
 }
 
 /* A record that must be decoded, as a whole. */
-static int take_encoded(struct intake *in, const struct pages *p, uint32_t *crc, struct err *e)
+static int take_encoded(struct intake *in, const struct pages *p, struct checksum *sum,
+			struct err *e)
 {
 	bool by_copy = !in->place->ops->direct;
 	struct run run = { 0 };
@@ -146,7 +157,7 @@ static int take_encoded(struct intake *in, const struct pages *p, uint32_t *crc,
 						     run.n * PAGE_SIZE };
 		pages += run.n;
 	}
-	if (decoder_take(&in->decoder, in->reader, p->codec, p->n_runs, crc, e) ||
+	if (decoder_take(&in->decoder, in->reader, p->codec, p->n_runs, sum, e) ||
 	    (by_copy && place_decoded(in, p, e)))
 		return -1;
 	count_pages(in->stats, p->codec, pages);
@@ -157,7 +168,7 @@ int intake_pages(struct intake *in, const struct record *rec, struct err *e)
 {
 	const struct guest *g = in->place->guest;
 	const char *name = in->reader->channel->name;
-	uint32_t sum = 0, *crc = rec->flags & RECORD_UNCHECKED ? NULL : &sum;
+	struct checksum sum = checksum_of(rec);
 	struct pages p;
 	int rc;
 
@@ -167,13 +178,13 @@ int intake_pages(struct intake *in, const struct record *rec, struct err *e)
 		return err_set(e, "%s: pages of memory block %" PRIu32 ", the machine has %u", name,
 			       p.block, g->n_blocks);
 	if (decoder_wants(p.codec))
-		rc = take_encoded(in, &p, crc, e);
+		rc = take_encoded(in, &p, &sum, e);
 	else
-		rc = take_plain(in, &p, crc, e);
+		rc = take_plain(in, &p, &sum, e);
 	if (rc)
 		return -1;
 	stats_add(&in->stats->data_bytes, rec->data_bytes);
-	if (crc && p.codec != CODEC_ZERO && sum != p.data_crc)
+	if (p.codec != CODEC_ZERO && !checksum_is(&sum, p.data_crc))
 		return err_set(e, "%s: the pages of the record at byte %" PRIu64 " are damaged",
 			       name, rec->offset);
 	return 0;

@@ -27,18 +27,14 @@ void expect_rehearsed(struct expect *x, const struct guest_costs *here)
 	x->cost.start_us = here->park_us;
 }
 
-void expect_checked(struct expect *x, const struct record *checked, uint64_t waited_us)
+void expect_checked(struct expect *x, const struct checked_costs *c, uint64_t waited_us)
 {
-	struct checked_costs c;
-
-	if (!checked_decode(checked, &c))
-		return;
 	x->told = true;
-	x->cost.load_us = c.load_us;
-	x->cost.start_us = c.start_us;
+	x->cost.load_us = c->load_us;
+	x->cost.start_us = c->start_us;
 	/* MACHINE may have waited in a queue there; then the first round's answer tells. */
-	if (waited_us > c.build_us && waited_us - c.build_us < ROUND_TRIP_MAX_US)
-		expect_answered(x, waited_us - c.build_us);
+	if (waited_us > c->build_us && waited_us - c->build_us < ROUND_TRIP_MAX_US)
+		expect_answered(x, waited_us - c->build_us);
 }
 
 void expect_answered(struct expect *x, uint64_t waited_us)

@@ -12,7 +12,7 @@
 
 #include "migrate/guest.h"
 
-struct record;
+struct checked_costs;
 
 /* The whole sum, if nothing was rehearsed. */
 #define EXPECT_UNKNOWN_US 5000u
@@ -30,8 +30,9 @@ struct expect {
  * is assumed to take as long as collecting them. */
 void expect_rehearsed(struct expect *x, const struct guest_costs *here);
 
-/* Takes the destination's answer to MACHINE, which came after `waited_us`. */
-void expect_checked(struct expect *x, const struct record *checked, uint64_t waited_us);
+/* Takes the costs that the destination told in its answer to MACHINE, which came after `waited_us`.
+ */
+void expect_checked(struct expect *x, const struct checked_costs *c, uint64_t waited_us);
 
 /* The destination has answered something else, after `waited_us`: a round trip. */
 void expect_answered(struct expect *x, uint64_t waited_us);

@@ -145,9 +145,10 @@ static int await_answer(struct answers *a, int also_fd, int timeout_ms, struct e
 static bool is_refusal(struct answers *a, struct err *e)
 {
 	const struct record *r = &a->taken.record;
+	struct checked accepted;
 	char text[400];
 
-	if (r->type != RECORD_FAILED && (r->type != RECORD_CHECKED || !checked_refuses(r)))
+	if (r->type != RECORD_FAILED && (r->type != RECORD_CHECKED || checked_decode(r, &accepted)))
 		return false;
 	record_text(r, text, sizeof(text));
 	a->refused = true;

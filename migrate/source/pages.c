@@ -4,9 +4,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "migrate/channel/channel.h"
+#include "migrate/codec/crc32c.h"
 #include "migrate/codec/zero.h"
 #include "migrate/policy/rate.h"
 #include "migrate/source/limiter.h"
@@ -17,12 +17,17 @@
 #include "vmm/base/math.h"
 #include "vmm/memory.h"
 
+/* Pages that are copied for one record: few enough to stay in the processor's cache. */
+#define COPIES_PAGES 64u
+
 /* A PAGES record on the way. */
 struct batch {
 	uint8_t body[PAGES_HEAD_BYTES + CHUNK_PAGES * RUN_BYTES];
 	struct iovec data[CHUNK_PAGES];
 	uint32_t n_runs;
 	uint64_t pages;
+	uint8_t copies[COPIES_PAGES *
+		       PAGE_SIZE]; /* of pages that are summed while the guest runs */
 };
 
 /* -- as they are -- */
@@ -38,14 +43,32 @@ static void add_run(struct batch *b, const struct guest_block *block, uint64_t f
 	b->pages += n;
 }
 
-static uint32_t checksum(const struct batch *b)
+/*
+ * The checksum of the batch's data; returns how many pieces they are in. A guest that runs may
+ * write to a page at any moment: what is summed and what is sent must be one copy of it, or sound
+ * data would be found damaged.
+ */
+static int checksum_batch(const struct pages_part *p, struct batch *b, uint32_t *crc)
 {
-	uLong crc = crc32(0, NULL, 0);
+	uint8_t *copy = b->copies, *from;
+	uint64_t at;
 	uint32_t i;
 
-	for (i = 0; i < b->n_runs; i++)
-		crc = crc32(crc, b->data[i].iov_base, (uInt)b->data[i].iov_len);
-	return (uint32_t)crc;
+	for (i = 0; i < b->n_runs; i++) {
+		from = b->data[i].iov_base;
+		if (p->still) {
+			*crc = crc32c(*crc, from, b->data[i].iov_len);
+			continue;
+		}
+		for (at = 0; at < b->data[i].iov_len; at += PAGE_SIZE, copy += PAGE_SIZE) {
+			memcpy(copy, from + at, PAGE_SIZE);
+			*crc = crc32c(*crc, copy, PAGE_SIZE);
+		}
+	}
+	if (p->still)
+		return (int)b->n_runs;
+	b->data[0] = (struct iovec){ b->copies, (size_t)(copy - b->copies) };
+	return 1;
 }
 
 /* Sends a PAGES record as soon as the bandwidth allows it, and keeps how long the link took. */
@@ -71,7 +94,9 @@ static int send_paced(struct pages_worker *w, const void *body, size_t body_byte
 /* How many pages may go into one record under the present rate. */
 static uint64_t batch_pages(const struct pages_part *p)
 {
-	return pace_batch_bytes(limiter_rate(p->limiter), CHUNK_PAGES * PAGE_SIZE) / PAGE_SIZE;
+	const uint64_t most = p->checksums && !p->still ? COPIES_PAGES : CHUNK_PAGES;
+
+	return pace_batch_bytes(limiter_rate(p->limiter), most * PAGE_SIZE) / PAGE_SIZE;
 }
 
 static int write_batch(struct pages_worker *w, unsigned int block, enum pages_codec codec,
@@ -83,16 +108,15 @@ static int write_batch(struct pages_worker *w, unsigned int block, enum pages_co
 	size_t body = PAGES_HEAD_BYTES + (size_t)b->n_runs * RUN_BYTES;
 	uint64_t data = plain ? b->pages * PAGE_SIZE : 0;
 	uint64_t before = w->writer->channel->bytes;
-	struct pages head;
+	struct pages head = { .block = block, .codec = codec, .n_runs = b->n_runs };
+	int n_data = plain ? (int)b->n_runs : 0;
 
 	if (!b->n_runs)
 		return 0;
-	head = (struct pages){ .block = block,
-			       .codec = codec,
-			       .n_runs = b->n_runs,
-			       .data_crc = plain && p->checksums ? checksum(b) : 0 };
+	if (plain && p->checksums)
+		n_data = checksum_batch(p, b, &head.data_crc);
 	pages_encode(&head, b->body);
-	if (send_paced(w, b->body, body, b->data, plain ? (int)b->n_runs : 0, data, e))
+	if (send_paced(w, b->body, body, b->data, n_data, data, e))
 		return -1;
 	stats_add(plain ? &p->stats->normal_pages : &p->stats->zero_pages, b->pages);
 	stats_add(&p->stats->data_bytes, data);
@@ -216,6 +240,9 @@ static int write_encoded(struct pages_worker *w, const struct page_set *set, str
 
 	for (at = 0; bitmap_next_run(out->pages, CHUNK_PAGES, &at, &n); at += n)
 		run_encode(body + PAGES_HEAD_BYTES, head.n_runs++, set->first + at, n);
+	/* Encoders give out copies, which nobody writes to. */
+	if (p->checksums)
+		head.data_crc = crc32c(0, out->data.iov_base, out->data.iov_len);
 	pages_encode(&head, body);
 	if (send_paced(w, body, PAGES_HEAD_BYTES + (size_t)head.n_runs * RUN_BYTES, &out->data, 1,
 		       out->data.iov_len, e))

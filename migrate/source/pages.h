@@ -52,7 +52,9 @@ struct pages_part {
 	struct stats *stats;
 	struct limiter *limiter;
 	struct pages_codecs codecs;
-	bool checksums; /* of page data; may be set before the first chunk */
+	/* May be set before the first chunk. */
+	bool checksums; /* page data have one */
+	bool still;	/* the guest is parked from the start: nobody writes to its pages */
 	unsigned int n;
 
 	uint32_t round; /* from 1; changes only while no chunk is under way */

@@ -47,16 +47,22 @@ void source_set_owner(struct source *s, enum owner o)
 
 /* -- setting up -- */
 
+/* Nobody accepts anything for a file. */
+static uint64_t features_wanted(const struct source *s)
+{
+	return s->cold ? 0 : FEATURE_COSTS | FEATURE_CHECKSUMS;
+}
+
 static int send_hello(struct source *s, struct writer *w, enum hello_role role, struct err *e)
 {
-	struct hello h = { .role = role,
-			   .lanes = s->n_lanes,
-			   .features = s->cold ? 0 : HELLO_HEARS_COSTS };
+	struct hello h = { .role = role, .lanes = s->n_lanes };
 	uint64_t before = w->channel->bytes;
 
 	if (s->program)
 		memcpy(h.program, s->program, strnlen(s->program, sizeof(h.program) - 1));
 	memcpy(h.id, s->id, sizeof(h.id));
+	if (role == ROLE_MAIN)
+		h.wanted = features_wanted(s);
 	if (hello_send(w, &h, e))
 		return -1;
 	stats_add(&s->stats->meta_bytes, w->channel->bytes - before);
@@ -139,7 +145,8 @@ static int open_lanes(struct source *s, struct err *e)
 	codecs.cache = s->cache;
 	if (pages_init(&s->pages, s->guest, s->stats, &s->limiter, s->n_lanes, &codecs, e))
 		return -1;
-	s->pages.checksums = s->cold;
+	s->pages.checksums = s->cold || s->features & FEATURE_CHECKSUMS;
+	s->pages.still = s->cold;
 	return lanes_init(&s->lanes, writers, s->n_lanes, s->stats, &s->limiter, e);
 }
 
@@ -156,12 +163,19 @@ static void rehearse(struct source *s)
 /* The destination has made the machine, and says what the pause costs there. */
 static int await_checked(struct source *s, struct err *e)
 {
+	const struct hello said = { .wanted = features_wanted(s) };
 	uint64_t start = clock_us();
+	struct checked c;
 	struct record rec;
 
 	if (source_expect(s, RECORD_CHECKED, s->checked_ms, &rec, e))
 		return -1;
-	expect_checked(&s->expect, &rec, clock_us() - start);
+	checked_decode(&rec, &c); /* source_expect knows refusals */
+	if (checked_fits(&c, &said, e))
+		return err_context(e, "%s", s->channel->name);
+	s->features = c.features;
+	if (c.features & FEATURE_COSTS)
+		expect_checked(&s->expect, &c.costs, clock_us() - start);
 	return 0;
 }
 

@@ -89,6 +89,7 @@ struct source {
 	struct dirty_rate dirty_rate;
 	struct channel *extra[LANES_MAX];
 	uint8_t id[16];
+	uint64_t features;		   /* of the stream: what the destination has accepted */
 	uint64_t parked_at_us, give_up_us; /* 0: it was not limited yet */
 	bool parked;
 	bool parked_within; /* a round, whose pages may still be on the way */

@@ -42,9 +42,46 @@ static int read_bytes(struct reader *r, void *to, size_t len, struct err *e)
 	return 0;
 }
 
-int reader_record(struct reader *r, struct record *out, struct err *e)
+static bool is_implemented(uint16_t type)
 {
-	uint8_t head[RECORD_HEAD_BYTES], skipped[256];
+	return type >= RECORD_HELLO && type <= RECORD_PROBE;
+}
+
+/* Whether the head may begin the next record. */
+static bool is_good(const struct reader *r, const uint8_t *head, const struct record *out)
+{
+	const uint16_t allowed = RECORD_SKIPPABLE |
+				 (out->type == RECORD_PAGES ? RECORD_UNCHECKED : 0);
+
+	if (!out->type || out->flags & ~allowed || get_u64(head + 8) != r->sequence)
+		return false;
+	if (out->body_bytes > record_body_max(out->type, r->n_vcpus) ||
+	    get_u32(head + 20) > RECORD_PAD_MAX || out->data_bytes > RECORD_DATA_MAX)
+		return false;
+	if (out->data_bytes && is_implemented(out->type) && out->type != RECORD_PAGES &&
+	    out->type != RECORD_PROBE)
+		return false;
+	return (r->sequence == 0) == (out->type == (r->answers ? RECORD_CHECKED : RECORD_HELLO));
+}
+
+static int skip_padding(struct reader *r, uint32_t pad, struct err *e)
+{
+	uint8_t skipped[256];
+
+	while (pad) {
+		size_t n = pad < sizeof(skipped) ? pad : sizeof(skipped);
+
+		if (read_bytes(r, skipped, n, e))
+			return -1;
+		pad -= (uint32_t)n;
+	}
+	return 0;
+}
+
+/* The next record, of any type. */
+static int next_record(struct reader *r, struct record *out, struct err *e)
+{
+	uint8_t head[RECORD_HEAD_BYTES];
 	uint32_t crc, pad;
 	uLong actual;
 
@@ -52,17 +89,13 @@ int reader_record(struct reader *r, struct record *out, struct err *e)
 	if (read_bytes(r, head, sizeof(head), e))
 		return -1;
 	out->type = (uint16_t)(head[0] | head[1] << 8);
-	out->flags = head[2];
+	out->flags = (uint16_t)(head[2] | head[3] << 8);
+	out->crc32c = r->version >= 2;
 	crc = get_u32(head + 4);
 	out->body_bytes = get_u32(head + 16);
 	pad = get_u32(head + 20);
 	out->data_bytes = get_u64(head + 24);
-	if ((out->flags && (out->flags != RECORD_UNCHECKED || out->type != RECORD_PAGES)) ||
-	    head[3] || get_u64(head + 8) != r->sequence ||
-	    out->body_bytes > record_body_max(out->type, r->n_vcpus) || pad > RECORD_PAD_MAX ||
-	    out->data_bytes > RECORD_DATA_MAX ||
-	    (out->data_bytes && out->type != RECORD_PAGES && out->type != RECORD_PROBE) ||
-	    (r->sequence == 0) != (out->type == (r->answers ? RECORD_CHECKED : RECORD_HELLO)))
+	if (!is_good(r, head, out))
 		return bad_head(r, out, e);
 	if (reserve_body(r, out->body_bytes ? out->body_bytes : 1, e) ||
 	    read_bytes(r, r->body, out->body_bytes, e))
@@ -72,17 +105,42 @@ int reader_record(struct reader *r, struct record *out, struct err *e)
 	actual = crc32(actual, r->body, out->body_bytes);
 	if (actual != crc)
 		return bad_head(r, out, e);
-	while (pad) {
-		size_t n = pad < sizeof(skipped) ? pad : sizeof(skipped);
-
-		if (read_bytes(r, skipped, n, e))
-			return -1;
-		pad -= (uint32_t)n;
-	}
+	if (skip_padding(r, pad, e))
+		return -1;
 	out->body = r->body;
 	r->data_left = out->data_bytes;
 	r->sequence++;
 	return 0;
+}
+
+static int refuse_type(const struct reader *r, const struct record *rec, struct err *e)
+{
+	if (rec->type <= RECORD_DISCARD_DISK)
+		return err_set(e, "%s: a %s record (type %u) at byte %" PRIu64 ": not implemented",
+			       r->channel->name, record_name(rec->type), rec->type, rec->offset);
+	return err_set(e, "%s: a record of the unknown type %u at byte %" PRIu64, r->channel->name,
+		       rec->type, rec->offset);
+}
+
+int reader_record(struct reader *r, struct record *out, struct err *e)
+{
+	uint64_t start = r->bytes;
+	unsigned int skips;
+
+	for (skips = 0;; skips++) {
+		if (next_record(r, out, e))
+			return -1;
+		if (is_implemented(out->type))
+			return 0;
+		if (!(out->flags & RECORD_SKIPPABLE))
+			return refuse_type(r, out, e);
+		if (skips == RECORD_SKIPS_MAX ||
+		    r->bytes - start + out->data_bytes > RECORD_SKIP_BYTES_MAX)
+			return err_set(e, "%s: too many records of unknown types, at byte %" PRIu64,
+				       r->channel->name, out->offset);
+		if (reader_skip(r, e))
+			return -1;
+	}
 }
 
 int reader_data(struct reader *r, void *to, size_t len, struct err *e)

@@ -59,6 +59,18 @@ const char *record_name(uint16_t type)
 		return "AHEAD";
 	case RECORD_PROBE:
 		return "PROBE";
+	case RECORD_WANT:
+		return "WANT";
+	case RECORD_DISCARD:
+		return "DISCARD";
+	case RECORD_ARRIVED:
+		return "ARRIVED";
+	case RECORD_RECOVER:
+		return "RECOVER";
+	case RECORD_DISK:
+		return "DISK";
+	case RECORD_DISCARD_DISK:
+		return "DISCARD_DISK";
 	default:
 		return "unknown";
 	}

@@ -17,7 +17,8 @@
 struct channel;
 struct err;
 
-#define STREAM_VERSION 1u
+#define STREAM_VERSION	   2u /* written */
+#define STREAM_VERSION_MIN 1u /* still read */
 
 /* Numbers on the wire: never reused, never renumbered, 0 never valid. */
 enum record_type {
@@ -34,10 +35,25 @@ enum record_type {
 	RECORD_FAILED = 11,
 	RECORD_AHEAD = 12,
 	RECORD_PROBE = 13,
+	/* Reserved: these are refused as not implemented. */
+	RECORD_WANT = 14,	  /* post-copy: pages that the destination waits for */
+	RECORD_DISCARD = 15,	  /* post-copy: pages that came and were written to afterwards */
+	RECORD_ARRIVED = 16,	  /* post-copy and recovery: pages that the destination has */
+	RECORD_RECOVER = 17,	  /* recovery: how far this side was */
+	RECORD_DISK = 18,	  /* disks: data of an image */
+	RECORD_DISCARD_DISK = 19, /* disks: parts of an image that hold nothing */
 };
 
 /* Bits of a head's flags. */
-#define RECORD_UNCHECKED 1u /* PAGES: the data has no checksum; the channel is trusted with it */
+#define RECORD_UNCHECKED 1u /* PAGES: the data have no checksum; the channel is trusted with them \
+			     */
+/* A reader that does not know the type skips the record. Without the flag it refuses the stream. */
+#define RECORD_SKIPPABLE 2u
+
+/* Between two records of known types at most this much is skipped, so that no reader is kept busy
+ * for ever without its caller hearing of it. */
+#define RECORD_SKIPS_MAX      256u
+#define RECORD_SKIP_BYTES_MAX (256ull << 20)
 
 #define RECORD_HEAD_BYTES 32u
 #define RECORD_BODY_MAX	  (4u << 20)
@@ -79,11 +95,13 @@ struct record {
 	uint64_t offset; /* of its head in the stream */
 	uint32_t body_bytes;
 	const uint8_t *body; /* owned by the reader, until the next record */
+	bool crc32c;	     /* PAGES: which checksum the data have, if any: since version 2 */
 	uint64_t data_bytes; /* still to be taken from the channel: reader_data or reader_skip */
 };
 
 struct reader {
 	struct channel *channel;
+	uint32_t version; /* of the stream: set by hello_take, 0 before; the newest for answers */
 	uint64_t sequence;
 	uint64_t bytes;	  /* read so far */
 	bool answers;	  /* the destination's direction, which begins with CHECKED */
@@ -101,7 +119,8 @@ int reader_end(struct reader *r, struct err *e);
 /* The second half of it: the record has been read. */
 int reader_ended(struct reader *r, const struct record *end, struct err *e);
 
-/* The next record: head and body are read and verified, the padding is skipped. */
+/* The next record of a type that is known and implemented: head and body are read and verified, the
+ * padding is skipped. Others are skipped or refused, see RECORD_SKIPPABLE. */
 int reader_record(struct reader *r, struct record *out, struct err *e);
 
 /* How long the body of a record of that type may be. */

@@ -48,6 +48,7 @@ int writer_flagged(struct writer *w, enum record_type type, uint16_t flags, cons
 	head[0] = (uint8_t)type;
 	head[1] = (uint8_t)(type >> 8);
 	head[2] = (uint8_t)flags;
+	head[3] = (uint8_t)(flags >> 8);
 	put_u64(head + 8, w->sequence);
 	put_u32(head + 16, (uint32_t)body_bytes);
 	put_u32(head + 20, pad);

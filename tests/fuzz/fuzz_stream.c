@@ -80,9 +80,11 @@ static void put_record(struct out *o, uint8_t type, uint8_t flags, const uint8_t
 	o->n += pad + data_bytes;
 }
 
-static void put_beginning(struct out *o)
+static void put_beginning(struct out *o, uint32_t version)
 {
-	struct hello h = { .version = 1, .role = ROLE_MAIN, .page_bytes = PAGE_SIZE, .lanes = 1 };
+	struct hello h = {
+		.version = version, .role = ROLE_MAIN, .page_bytes = PAGE_SIZE, .lanes = 1
+	};
 	uint8_t body[HELLO_BYTES];
 	struct utsname u;
 	struct tree t;
@@ -91,7 +93,8 @@ static void put_beginning(struct out *o)
 		abort();
 	memcpy(h.arch, u.machine, strnlen(u.machine, sizeof(h.arch) - 1));
 	hello_encode(&h, body);
-	put_record(o, RECORD_HELLO, 0, body, sizeof(body), 0, NULL, 0);
+	put_record(o, RECORD_HELLO, 0, body, version == 1 ? HELLO_V1_BYTES : sizeof(body), 0, NULL,
+		   0);
 	tree_pack(&t);
 	put_record(o, RECORD_MACHINE, 0, t.fdt, (uint32_t)tree_bytes_used(&t), 0, NULL, 0);
 	tree_free(&t);
@@ -170,7 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *in, size_t len)
 		if (!o.bytes)
 			abort();
 		if ((in[0] >> 1 & 3) >= 2)
-			put_beginning(&o);
+			put_beginning(&o, in[0] & 8 ? 1 : STREAM_VERSION);
 		put_records(&o, in + 1, len - 1, (in[0] >> 1 & 3) == 3);
 	}
 	take(o.bytes, o.n, cold);

@@ -317,7 +317,7 @@ static const struct lie lies[] = {
 	{ SAY_CHECKED, SAY_GO, SAY_END, OWNER_SOURCE, "GO record where READY", SAY_CHECKED },
 	{ SAY_CHECKED, SAY_STATES, SAY_END, OWNER_SOURCE, "STATES record where READY",
 	  SAY_CHECKED },
-	{ SAY_CHECKED, SAY_UNKNOWN, SAY_END, OWNER_SOURCE, "unknown record where READY",
+	{ SAY_CHECKED, SAY_UNKNOWN, SAY_END, OWNER_SOURCE, "a record of the unknown type 99",
 	  SAY_CHECKED },
 	{ SAY_CHECKED, SAY_CHECKED, SAY_END, OWNER_SOURCE, "damaged", SAY_CHECKED },
 	{ SAY_CHECKED, SAY_FAILED, SAY_END, OWNER_SOURCE, "gave up: go ?[31maway", SAY_CHECKED },

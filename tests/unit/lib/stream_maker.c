@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <zlib.h>
 
+#include "migrate/codec/crc32c.h"
 #include "migrate/destination/destination.h"
 #include "vmm/memory.h"
 
@@ -104,7 +104,7 @@ void maker_encoded(struct maker *m, uint16_t flags, uint32_t block, uint32_t cod
 	put_u32(body, block);
 	put_u32(body + 4, codec);
 	put_u32(body + 8, n_runs);
-	put_u32(body + 12, flags ? 0 : (uint32_t)crc32(0, data, (uInt)data_bytes));
+	put_u32(body + 12, flags ? 0 : crc32c(0, data, data_bytes));
 	for (i = 0; i < n_runs; i++) {
 		put_u64(body + 16 + i * 16, runs[i][0]);
 		put_u64(body + 24 + i * 16, runs[i][1]);

@@ -3,6 +3,7 @@
  * range is refused, whatever else is right about it.
  */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -326,8 +327,9 @@ START_TEST(hello_comes_back_as_it_went_out)
 			    .page_bytes = PAGE_SIZE,
 			    .id = { 1, 2, 3, [15] = 16 },
 			    .program = "eleven char",
-			    .features = 0xa5,
-			    .lanes = LANES_MAX };
+			    .lanes = LANES_MAX,
+			    .wanted = 0x0123456789abcdef,
+			    .needed = FEATURE_CHECKSUMS };
 	uint8_t body[HELLO_BYTES + 1] = { 0 };
 	struct hello out;
 	size_t len;
@@ -338,9 +340,10 @@ START_TEST(hello_comes_back_as_it_went_out)
 	for (len = 0; len <= sizeof(body); len++)
 		if (len != HELLO_BYTES)
 			ck_assert_int_eq(decode_hello(body, len, &out), -1);
-	in.role = ROLE_PROBE + 1;
-	hello_encode(&in, body);
-	ck_assert_int_eq(decode_hello(body, HELLO_BYTES, &out), -1);
+	for (in.role = ROLE_PROBE + 1; in.role < ROLE_RECOVER + 2; in.role++) {
+		hello_encode(&in, body);
+		ck_assert_int_eq(decode_hello(body, HELLO_BYTES, &out), -1);
+	}
 	in.role = 0;
 	hello_encode(&in, body);
 	ck_assert_int_eq(decode_hello(body, HELLO_BYTES, &out), -1);
@@ -349,23 +352,139 @@ END_TEST
 
 /* -- CHECKED -- */
 
-START_TEST(costs_come_back_as_they_went_out)
+START_TEST(checked_comes_back_as_it_went_out)
 {
-	const struct checked_costs in = { 1, UINT32_MAX, 3 };
-	uint8_t body[CHECKED_COSTS_BYTES + 1] = { 0 };
-	struct checked_costs out;
+	const struct checked in = { FEATURE_COSTS | 1ull << 63, { 1, UINT32_MAX, 3 } };
+	uint8_t body[CHECKED_BYTES + 1] = { 0 };
+	struct checked out;
 
-	checked_encode(&in, body);
+	ck_assert_uint_eq(checked_encode(&in, STREAM_VERSION, body), CHECKED_BYTES);
 	for (size_t len = 0; len <= sizeof(body); len++) {
 		struct held h = hold(RECORD_CHECKED, body, len, 0);
-		bool good = len == CHECKED_COSTS_BYTES;
 
-		ck_assert_int_eq(checked_decode(&h.rec, &out), good);
-		if (good)
+		/* Anything else is a text, which refuses; nothing accepts nothing. */
+		ck_assert_int_eq(checked_decode(&h.rec, &out), !len || len == CHECKED_BYTES);
+		if (len == CHECKED_BYTES)
 			ck_assert_mem_eq(&in, &out, sizeof(in));
-		ck_assert_int_eq(checked_refuses(&h.rec), len && !good);
+		else if (!len)
+			ck_assert_uint_eq(out.features, 0);
 		free(h.body);
 	}
+}
+END_TEST
+
+/* Version 1 had the costs alone, and only for a source that heard them. */
+START_TEST(checked_for_a_source_of_version_1_is_as_it_was)
+{
+	const struct checked costs = { FEATURE_COSTS, { 1, 2, 0x01020304 } }, none = { 0 };
+	uint8_t body[CHECKED_BYTES];
+
+	ck_assert_uint_eq(checked_encode(&costs, 1, body), 16);
+	ck_assert_mem_eq(body, "\0\0\0\0\1\0\0\0\2\0\0\0\4\3\2\1", 16);
+	ck_assert_uint_eq(checked_encode(&none, 1, body), 0);
+}
+END_TEST
+
+START_TEST(features_are_accepted_of_those_asked_for_with_all_needed)
+{
+	const struct hello h = { .wanted = 2, .needed = 4 };
+	static const struct {
+		uint64_t accepted;
+		bool good;
+	} answers[] = { { 6, true }, { 4, true }, { 2, false }, { 0, false }, { 7, false } };
+	struct err e;
+
+	for (unsigned int i = 0; i < 5; i++) {
+		struct checked c = { .features = answers[i].accepted };
+
+		ck_assert_int_eq(checked_fits(&c, &h, &e), answers[i].good ? 0 : -1);
+	}
+}
+END_TEST
+
+/* -- records and features of versions to come -- */
+
+START_TEST(feature_that_is_needed_and_not_known_is_refused_by_name)
+{
+	static const struct {
+		uint64_t wanted, needed;
+		const char *why;
+	} asked[] = { { UINT64_MAX, FEATURES_IMPLEMENTED, NULL },
+		      { 0, FEATURE_POSTCOPY, "post-copy (feature 2): not implemented" },
+		      { 0, FEATURE_DISKS | 1ull << 40, "disks (feature 3): not implemented" },
+		      { 0, 1ull << 63, "feature 63, which this version does not know" } };
+	struct hello out, h = {
+		.version = STREAM_VERSION, .role = ROLE_MAIN, .lanes = 1, .page_bytes = PAGE_SIZE
+	};
+	uint8_t body[HELLO_BYTES];
+
+	for (unsigned int i = 0; i < 4; i++) {
+		struct held held;
+		struct err e = { "" };
+
+		h.wanted = asked[i].wanted;
+		h.needed = asked[i].needed;
+		hello_encode(&h, body);
+		held = hold(RECORD_HELLO, body, sizeof(body), 0);
+		ck_assert_int_eq(hello_decode(&held.rec, &out, &e), asked[i].why ? -1 : 0);
+		ck_assert_msg(!asked[i].why || strstr(e.text, asked[i].why), "%s", e.text);
+		free(held.body);
+	}
+}
+END_TEST
+
+/* A source's stream with one odd record behind HELLO, and then a known one. */
+static int read_odd(uint16_t type, uint16_t flags, unsigned int times, size_t data_bytes,
+		    struct err *e)
+{
+	static uint8_t bytes[65536];
+	struct iovec data = { bytes, data_bytes };
+	struct channel *there, *back;
+	struct writer w = { 0 };
+	struct reader r = { 0 };
+	struct hello h = { .role = ROLE_MAIN, .lanes = 1 };
+	struct record rec;
+	int rc;
+
+	memory_channel(&there, NULL, 0, NULL);
+	w.channel = there;
+	hello_send(&w, &h, NULL);
+	for (unsigned int i = 0; i < times; i++)
+		ck_assert_int_eq(writer_flagged(&w, (enum record_type)type, flags, "body", 4, &data,
+						data_bytes ? 1 : 0, NULL),
+				 0);
+	ck_assert_int_eq(writer_record(&w, RECORD_GO, NULL, 0, NULL, 0, NULL), 0);
+	memory_channel(&back, memory_channel_written(there), there->bytes, NULL);
+	r.channel = back;
+	ck_assert_int_eq(hello_take(&r, &h, e), 0);
+	rc = reader_record(&r, &rec, e);
+	ck_assert(rc || rec.type == RECORD_GO);
+	reader_free(&r);
+	channel_close(there);
+	channel_close(back);
+	return rc;
+}
+
+START_TEST(record_of_an_unknown_type_is_skipped_if_it_says_so)
+{
+	static const uint16_t types[] = { RECORD_WANT, RECORD_DISCARD_DISK, 20, 99, UINT16_MAX };
+	const uint16_t type = types[_i];
+	char number[32];
+	struct err e;
+
+	ck_assert_int_eq(read_odd(type, RECORD_SKIPPABLE, 1, 0, &e), 0);
+	ck_assert_int_eq(read_odd(type, RECORD_SKIPPABLE, RECORD_SKIPS_MAX, 65536, &e), 0);
+	ck_assert_int_eq(read_odd(type, RECORD_SKIPPABLE, RECORD_SKIPS_MAX + 1, 0, &e), -1);
+	ck_assert_msg(strstr(e.text, "too many records"), "%s", e.text);
+	ck_assert_int_eq(read_odd(type, 0, 1, 0, &e), -1);
+	snprintf(number, sizeof(number), "type %u", type);
+	ck_assert_msg(strstr(e.text, number), "%s", e.text);
+	ck_assert_msg(type > RECORD_DISCARD_DISK || (strstr(e.text, record_name(type)) &&
+						     strstr(e.text, "not implemented")),
+		      "%s", e.text);
+	/* A flag that nobody knows may mean anything. */
+	ck_assert_int_eq(read_odd(type, RECORD_SKIPPABLE | 4, 1, 0, &e), -1);
+	ck_assert_int_eq(read_odd(type, RECORD_SKIPPABLE | 0x8000, 1, 0, &e), -1);
 }
 END_TEST
 
@@ -386,7 +505,11 @@ int main(void)
 	tcase_add_test(c, probe_has_data_within_bounds_and_no_body);
 	tcase_add_test(c, text_arrives_without_what_upsets_a_terminal);
 	tcase_add_test(c, hello_comes_back_as_it_went_out);
-	tcase_add_test(c, costs_come_back_as_they_went_out);
+	tcase_add_test(c, checked_comes_back_as_it_went_out);
+	tcase_add_test(c, checked_for_a_source_of_version_1_is_as_it_was);
+	tcase_add_test(c, features_are_accepted_of_those_asked_for_with_all_needed);
+	tcase_add_test(c, feature_that_is_needed_and_not_known_is_refused_by_name);
+	tcase_add_loop_test(c, record_of_an_unknown_type_is_skipped_if_it_says_so, 0, 5);
 	suite_add_tcase(s, c);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);

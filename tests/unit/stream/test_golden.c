@@ -1,12 +1,15 @@
 /*
- * The stream of version 1, byte for byte: what was written once (golden/stream-v1.bin a saved
- * machine, golden/stream-v1-live.bin what a connection carried to the destination) must load for
- * as long as version 1 is read, and the same guest must give the same bytes for as long as it is
- * written. Whoever changes the stream makes a new version, with golden streams of its own.
- * (golden/stream-v1-live-costs.bin is of a source that says in HELLO that it hears costs, which
- * stream-v1-live.bin, of an older one, does not.)
+ * Streams, byte for byte, as they were written once. Those of the present version and of the one
+ * before must load, and the same guest must give the same bytes of the present version. Whoever
+ * changes the stream makes a new version, with golden streams of its own.
  *
- * GODWIT_GOLDEN=write in the environment writes the files anew.
+ *     golden/stream-v2.bin             a saved machine
+ *     golden/stream-v2-live.bin        what a connection carries to the destination
+ *     golden/stream-v1.bin             the same of version 1
+ *     golden/stream-v1-live.bin
+ *     golden/stream-v1-live-costs.bin  of a source that says in HELLO that it hears costs
+ *
+ * GODWIT_GOLDEN=write in the environment writes those of the present version anew.
  */
 #include <check.h>
 #include <pthread.h>
@@ -26,14 +29,16 @@ static const uint64_t pages[] = { 14, 5 };
 static const uint8_t id[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 
 /* The first two are written today. */
-enum { COLD, LIVE, LIVE_BEFORE_COSTS, N_GOLDEN };
+enum { COLD, LIVE, COLD_V1, LIVE_V1, LIVE_V1_COSTS, N_GOLDEN };
 
 static const char *path(int which)
 {
 	static const char *const paths[] = {
-		[COLD] = "tests/unit/golden/stream-v1.bin",
-		[LIVE] = "tests/unit/golden/stream-v1-live-costs.bin",
-		[LIVE_BEFORE_COSTS] = "tests/unit/golden/stream-v1-live.bin",
+		[COLD] = "tests/unit/golden/stream-v2.bin",
+		[LIVE] = "tests/unit/golden/stream-v2-live.bin",
+		[COLD_V1] = "tests/unit/golden/stream-v1.bin",
+		[LIVE_V1] = "tests/unit/golden/stream-v1-live.bin",
+		[LIVE_V1_COSTS] = "tests/unit/golden/stream-v1-live-costs.bin",
 	};
 
 	return paths[which];
@@ -66,10 +71,13 @@ struct yes {
 /* Each write is one record, with its head and its body first. */
 static void answer(struct yes *y, const struct iovec *iov)
 {
+	const struct checked all = { FEATURES_IMPLEMENTED, { 1, 2, 3 } };
 	const uint8_t *head = iov[0].iov_base;
+	uint8_t body[CHECKED_BYTES];
 
 	if (head[0] == RECORD_MACHINE)
-		writer_record(&y->answers, RECORD_CHECKED, NULL, 0, NULL, 0, NULL);
+		writer_record(&y->answers, RECORD_CHECKED, body,
+			      checked_encode(&all, STREAM_VERSION, body), NULL, 0, NULL);
 	else if (head[0] == RECORD_ROUND)
 		writer_record(&y->answers, RECORD_ROUND, iov[1].iov_base, iov[1].iov_len, NULL, 0,
 			      NULL);
@@ -237,16 +245,20 @@ START_TEST(golden_stream_loads)
 	const char *name;
 	size_t len;
 	uint8_t *bytes = golden(_i, &len);
+	bool cold = _i == COLD || _i == COLD_V1;
+	uint64_t wanted = _i == LIVE		? FEATURES_IMPLEMENTED
+			  : _i == LIVE_V1_COSTS ? FEATURE_COSTS
+						: 0;
 	struct err e;
 
-	if (_i != COLD)
+	if (!cold)
 		write_more(expected, 1);
 	memory_channel(&ch, bytes, len, NULL);
-	ck_assert_msg(destination_open(&d, ch, _i == COLD, -1, &t, &e) == 0, "%s", e.text);
-	ck_assert_uint_eq(d.hello.version, 1);
+	ck_assert_msg(destination_open(&d, ch, cold, -1, &t, &e) == 0, "%s", e.text);
+	ck_assert_uint_eq(d.hello.version, _i < COLD_V1 ? 2 : 1);
 	ck_assert_str_eq(d.hello.program, "golden");
 	ck_assert_mem_eq(d.hello.id, id, sizeof(id));
-	ck_assert_uint_eq(d.hello.features, _i == LIVE ? HELLO_HEARS_COSTS : 0);
+	ck_assert(d.hello.wanted == wanted && !d.hello.needed);
 	ck_assert_int_eq(tree_str(&t, "/", "name", &name, &e), 0);
 	ck_assert_str_eq(name, "fake");
 	ck_assert_msg(destination_answer(&d, NULL, &e) == 0 &&
