@@ -7,7 +7,8 @@
  * is; 1 the rest are records, whose heads and checksums are made here, since chance finds no
  * CRC-32; 2 the same after a good HELLO and MACHINE; 3 the same with data from the input. A record
  * in the input: u8 type, u8 flags, u8 pages of data (3: their 16 bytes, which follow the body), u8
- * padding, u16 body bytes, body. Good seeds: tests/unit/golden, a byte in front.
+ * padding, u16 body bytes, body. Bit 3 of byte 0: HELLO is of version 1. Good seeds:
+ * tests/unit/golden, a byte in front.
  */
 #include <stdint.h>
 #include <stdlib.h>
