@@ -35,6 +35,9 @@ struct channel {
 	uint64_t bytes; /* written so far, also by a write that failed half-way */
 	/* Atomic: read so far; others look whether it grows. Sockets only. */
 	uint64_t received;
+	/* What comes is known to be what the right peer sent. No kind of today's is. */
+	bool authenticated;
+	bool same_host;	   /* both ends are on this host: nothing goes over a network */
 	bool page_aligned; /* page data begin at multiples of the page size (files) */
 	/* Atomic: no wait lasts longer (clock_us); 0: none. Sockets only. Another thread may change
 	 * it, which a wait that is under way sees within a second. */

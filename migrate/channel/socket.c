@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -272,6 +273,26 @@ void socket_set_patience(struct channel *ch, int silence_ms, int stall_ms)
 	tune(s);
 }
 
+/* A unix socket, or a TCP connection whose two ends have one address. */
+static bool is_same_host(int fd)
+{
+	struct sockaddr_storage here = { 0 }, there = { 0 };
+	socklen_t here_len = sizeof(here), there_len = sizeof(there);
+
+	if (getsockname(fd, (struct sockaddr *)&here, &here_len) ||
+	    getpeername(fd, (struct sockaddr *)&there, &there_len) ||
+	    here.ss_family != there.ss_family)
+		return false;
+	if (here.ss_family == AF_INET)
+		return !memcmp(&((struct sockaddr_in *)&here)->sin_addr,
+			       &((struct sockaddr_in *)&there)->sin_addr, sizeof(struct in_addr));
+	if (here.ss_family == AF_INET6)
+		return !memcmp(&((struct sockaddr_in6 *)&here)->sin6_addr,
+			       &((struct sockaddr_in6 *)&there)->sin6_addr,
+			       sizeof(struct in6_addr));
+	return here.ss_family == AF_UNIX;
+}
+
 int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, struct err *e)
 {
 	struct socket_channel *s = calloc(1, sizeof(*s));
@@ -279,6 +300,7 @@ int socket_channel(struct channel **out, int fd, const char *name, int stop_fd, 
 	if (!s)
 		return err_set(e, "out of memory");
 	s->ch.ops = &socket_ops;
+	s->ch.same_host = is_same_host(fd);
 	s->fd = fd;
 	s->stop_fd = stop_fd;
 	snprintf(s->ch.name, sizeof(s->ch.name), "%s", name);

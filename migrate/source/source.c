@@ -47,10 +47,19 @@ void source_set_owner(struct source *s, enum owner o)
 
 /* -- setting up -- */
 
-/* Nobody accepts anything for a file. */
+/*
+ * Nobody accepts anything for a file, which has its checksums. On this host there is no network
+ * that could damage data, and summing costs more than moving them.
+ */
 static uint64_t features_wanted(const struct source *s)
 {
-	return s->cold ? 0 : FEATURE_COSTS | FEATURE_CHECKSUMS;
+	uint64_t wanted = FEATURE_COSTS;
+
+	if (s->cold)
+		return 0;
+	if (!s->channel->authenticated && !s->channel->same_host)
+		wanted |= FEATURE_CHECKSUMS;
+	return wanted;
 }
 
 static int send_hello(struct source *s, struct writer *w, enum hello_role role, struct err *e)

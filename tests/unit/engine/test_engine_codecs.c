@@ -73,6 +73,54 @@ START_TEST(memory_of_a_writing_guest_arrives_identical_in_each_codec)
 }
 END_TEST
 
+/*
+ * Pages have checksums between hosts, and a guest that writes to them while they are sent never
+ * makes a false alarm: what is summed is what is sent.
+ */
+START_TEST(pages_of_a_writing_guest_never_fail_their_checksums)
+{
+	struct rig r;
+
+	rig_init(&r, _i % 2 ? RIG_TCP : RIG_UNIX);
+	r.far = true;
+	if (_i / 4)
+		use_codecs(&r, _i / 4 - 1);
+	r.source.n_lanes = _i / 2 % 2 ? 4 : 1;
+	r.src->writers = 4;
+	r.src->writer_pages = 1000;
+	r.limits.bandwidth = 200u << 20;
+	r.limits.downtime_us = 2000000;
+	rig_run(&r);
+	check_moved(&r);
+	ck_assert_uint_eq(r.source.features, FEATURE_CHECKSUMS);
+	rig_free(&r);
+}
+END_TEST
+
+START_TEST(pages_damaged_between_hosts_are_found)
+{
+	struct rig r;
+
+	rig_init(&r, RIG_PROXY);
+	r.far = _i;
+	r.proxy.fault = PROXY_FLIP_DATA;
+	r.proxy.at_type = RECORD_PAGES;
+	rig_run(&r);
+	if (_i) {
+		ck_assert_int_eq(r.source_rc, -1);
+		ck_assert_int_eq(r.destination_rc, -1);
+		ck_assert_msg(strstr(r.destination_error.text, "are damaged"), "%s",
+			      r.destination_error.text);
+		ck_assert_msg(strstr(r.source_error.text, "are damaged"), "%s",
+			      r.source_error.text);
+		rig_check(&r);
+	}
+	ck_assert_uint_eq(r.destination.hello.wanted & FEATURE_CHECKSUMS,
+			  _i ? FEATURE_CHECKSUMS : 0);
+	rig_free(&r);
+}
+END_TEST
+
 START_TEST(cache_smaller_than_what_is_written_to_harms_nothing)
 {
 	struct rig r;
@@ -222,6 +270,9 @@ int main(void)
 	tcase_set_timeout(c, 300);
 	tcase_add_loop_test(c, memory_of_a_writing_guest_arrives_identical_in_each_codec, 0,
 			    N(codecs) * N(lane_numbers));
+	tcase_add_loop_test(c, pages_of_a_writing_guest_never_fail_their_checksums, 0,
+			    4 * (N(codecs) + 1));
+	tcase_add_test(c, pages_damaged_between_hosts_are_found);
 	tcase_add_test(c, cache_smaller_than_what_is_written_to_harms_nothing);
 	tcase_add_loop_test(c, guest_that_writes_too_much_is_slowed_and_arrives, 0, 2);
 	tcase_add_test(c, what_a_look_within_a_round_has_taken_is_not_lost);

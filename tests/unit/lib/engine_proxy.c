@@ -85,6 +85,17 @@ static bool pass(struct proxy_link *l, uint64_t len)
 	return true;
 }
 
+/* Body, padding and data, of which the first bit is turned over. */
+static bool pass_flipped(struct proxy_link *l, uint64_t rest, uint64_t data)
+{
+	uint8_t byte;
+
+	if (!pass(l, rest - data) || !read_all(l->from, &byte, 1))
+		return false;
+	byte ^= 1;
+	return write_all(l->to, &byte, 1) && pass(l, data - 1);
+}
+
 /* One record; false at the end. */
 static bool pass_record(struct proxy_link *l)
 {
@@ -102,6 +113,7 @@ static bool pass_record(struct proxy_link *l)
 	if (p->over || (p->struck && p->way == l->way && p->fault == PROXY_STALL))
 		fault = PROXY_STALL;
 	else if (!p->struck && p->way == l->way &&
+		 (p->fault != PROXY_FLIP_DATA || get_u64(head + 24)) &&
 		 (p->at_type ? p->at_type == head[0] : p->seen[l->way] == p->at))
 		fault = p->fault;
 	p->struck |= fault != PROXY_NONE;
@@ -120,6 +132,9 @@ static bool pass_record(struct proxy_link *l)
 	case PROXY_FLIP:
 		head[4] ^= 0x10;
 		return write_all(l->to, head, sizeof(head)) && pass(l, rest);
+	case PROXY_FLIP_DATA:
+		return write_all(l->to, head, sizeof(head)) &&
+		       pass_flipped(l, rest, get_u64(head + 24));
 	case PROXY_CUT:
 		cut(p);
 		return false;

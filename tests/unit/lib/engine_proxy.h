@@ -15,11 +15,12 @@
 
 enum proxy_fault {
 	PROXY_NONE,
-	PROXY_CUT,	/* `at` records go through, then at once all connections end */
-	PROXY_CUT_IN,	/* the same, and half of the next record */
-	PROXY_STALL,	/* after `at` records nothing goes through in that direction */
-	PROXY_STALL_IN, /* the same, after half of the next one */
-	PROXY_FLIP,	/* a bit of the next record is turned over */
+	PROXY_CUT,	 /* `at` records go through, then at once all connections end */
+	PROXY_CUT_IN,	 /* the same, and half of the next record */
+	PROXY_STALL,	 /* after `at` records nothing goes through in that direction */
+	PROXY_STALL_IN,	 /* the same, after half of the next one */
+	PROXY_FLIP,	 /* a bit of the next record is turned over */
+	PROXY_FLIP_DATA, /* a bit of the data of the next record that has some */
 };
 
 enum proxy_way { PROXY_THERE, PROXY_BACK }; /* to the destination; to the source */

@@ -71,6 +71,7 @@ static struct channel *connect_one(void *arg, struct err *e)
 		close(fd);
 		return NULL;
 	}
+	ch->same_host = ch->same_host && !r->far;
 	return ch;
 }
 

@@ -31,6 +31,7 @@ struct rig {
 	struct proxy proxy;
 	const char *refusal; /* what the destination answers; NULL: builds it */
 	bool paused;	     /* the destination is told not to let it run */
+	bool far;	     /* the ends take each other to be on different hosts */
 	bool idle;	     /* the guest is paused already */
 	int lanes_ms;
 	struct place *place;	    /* of the destination's pages; NULL: its memory as it is */
