@@ -45,8 +45,9 @@ enum record_type {
 };
 
 /* Bits of a head's flags. */
-#define RECORD_UNCHECKED 1u /* PAGES: the data have no checksum; the channel is trusted with them \
-			     */
+#define RECORD_UNCHECKED                                                         \
+	1u /* PAGES: the data have no checksum; the channel is trusted with them \
+	    */
 /* A reader that does not know the type skips the record. Without the flag it refuses the stream. */
 #define RECORD_SKIPPABLE 2u
 
