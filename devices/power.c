@@ -68,7 +68,7 @@ static void power_access(void *dev, uint64_t offset, void *value, unsigned int l
 	}
 }
 
-void power_press_button(struct device *dev)
+static void power_press_button(struct device *dev)
 {
 	struct power *d = (struct power *)dev;
 

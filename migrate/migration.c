@@ -420,9 +420,7 @@ void migration_query(struct migration *mig, struct migration_report *out)
 	out->xbzrle = parameters_may_use_xbzrle(&mig->used);
 	if (mig->used.has_policy)
 		memcpy(out->policy, mig->used.policy.name, sizeof(out->policy));
-	/* Each member is one atomic word. */
-	for (size_t i = 0; i < sizeof(out->stats) / sizeof(uint64_t); i++)
-		((uint64_t *)&out->stats)[i] = stats_get((uint64_t *)&mig->stats + i);
+	stats_copy(&out->stats, &mig->stats);
 	out->n_vcpus = mig->guest.guest.n_vcpus;
 	out->vcpu_dirty_known = mig->guest.guest.vcpu_dirty_known && !mig->destination;
 	out->incoming = mig->destination;

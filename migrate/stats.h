@@ -42,6 +42,12 @@ struct stats {
 	uint64_t round_at_us, round_from_bytes;
 };
 
+/* stats_copy() takes it for an array of counters, so each member is a uint64_t or an array of them.
+ * A new member is counted here. */
+#define STATS_COUNTERS (30 + STATS_VCPUS_MAX)
+_Static_assert(sizeof(struct stats) == STATS_COUNTERS * sizeof(uint64_t),
+	       "all members of struct stats are uint64_t, and STATS_COUNTERS counts them");
+
 /* After this time the round under way tells the send rate better than the one before it. */
 #define STATS_RATE_US 20000u
 
@@ -58,6 +64,13 @@ static inline void stats_set(uint64_t *value, uint64_t n)
 static inline uint64_t stats_get(const uint64_t *value)
 {
 	return __atomic_load_n(value, __ATOMIC_RELAXED);
+}
+
+/* Each counter at about the same moment. */
+static inline void stats_copy(struct stats *to, const struct stats *from)
+{
+	for (unsigned int i = 0; i < STATS_COUNTERS; i++)
+		((uint64_t *)to)[i] = stats_get((const uint64_t *)from + i);
 }
 
 /* Pages whose contents were sent, encoded or not. */

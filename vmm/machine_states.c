@@ -263,7 +263,8 @@ static int read_states(struct machine *m, const struct tree *states, struct snap
 	rc = states_find(states, things, n, NULL, e);
 	for (i = 0; i < others && !rc; i++)
 		rc = states_read_one(states, &things[i], NULL, e);
-	rc = rc || all_vcpus(m, &work, e) ? -1 : 0;
+	if (!rc)
+		rc = all_vcpus(m, &work, e);
 	free(things);
 	return rc;
 }

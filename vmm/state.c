@@ -416,11 +416,6 @@ void state_list(struct state *s, const char *name, void *first, size_t size, uin
 	}
 }
 
-bool state_is_loading(const struct state *s)
-{
-	return s->loading;
-}
-
 int state_save(struct tree_writer *w, const char *path, const struct state_desc *d, const void *st,
 	       struct err *e)
 {

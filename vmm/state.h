@@ -68,9 +68,6 @@ void state_u64_array(struct state *s, const char *name, uint64_t *v, uint32_t *n
 void state_list(struct state *s, const char *name, void *first, size_t size, uint32_t n,
 		void (*fields)(struct state *s, void *element));
 
-/* True while loading: for fields that are converted on the way; prefer not to need it. */
-bool state_is_loading(const struct state *s);
-
 /*
  * Writes the fields of `st` as a node below the one that is open: the last name of `path`, which is
  * its path in the tree.

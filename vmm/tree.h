@@ -4,7 +4,7 @@
  *
  * Nodes are named by path. Numbers are big endian cells as in every device tree; u64 is two cells.
  *
- *   /            compatible = "godwit,x86_64", name
+ *   /            compatible = "godwit,x86_64", label = the VM's name
  *   /chosen      bootargs
  *   /memory@GPA  reg = <u64 gpa, u64 size>
  *   /cpus        count, and what the architecture adds (x86_64: cpuid, tsc-khz, feature-msrs, msrs)

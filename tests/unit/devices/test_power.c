@@ -105,7 +105,7 @@ END_TEST
 START_TEST(button_interrupts_and_is_told_once)
 {
 	ck_assert_uint_eq(in(POWER_EVENTS), 0);
-	power_press_button(d);
+	power_model.press_power_button(d);
 	ck_assert_uint_eq(edges(), 1);
 	ck_assert_uint_eq(in(POWER_EVENTS), POWER_EVENT_BUTTON);
 	ck_assert_uint_eq(in(POWER_EVENTS), 0);
@@ -118,7 +118,7 @@ START_TEST(button_pressed_while_parked_is_state_and_interrupts_later)
 	void *st = calloc(1, power_model.state->size);
 
 	power_model.quiesce(d);
-	power_press_button(d);
+	power_model.press_power_button(d);
 	ck_assert_uint_eq(edges(), 0);
 	power_model.save(d, st);
 	in(POWER_EVENTS);
