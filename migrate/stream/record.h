@@ -1,7 +1,7 @@
 /*
- * The records of a stream; migrate/README.md draws them. A record is a head of 32 bytes, a body
- * (parsed, covered by the head's checksum) and, for page data only, padding and bulk data, which
- * go straight from and to guest memory.
+ * The records of a stream; man/godwit-stream.5 describes them. A record is a head of 32 bytes, a
+ * body (parsed, covered by the head's checksum) and, for page data only, padding and bulk data,
+ * which go straight from and to guest memory.
  *
  * The reader treats its peer as hostile: types, flags, lengths, order and checksums are verified
  * before anything is allocated or believed.

@@ -1,4 +1,4 @@
-"""The records of a saved machine (migrate/README.md), read independently of godwit."""
+"""The records of a saved machine (man/godwit-stream.5), read independently of godwit."""
 import collections
 import struct
 import zlib
