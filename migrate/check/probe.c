@@ -1,7 +1,7 @@
 /*
- * The probe: see probe.h. The source ends each round by waiting for its answer, so no buffer
- * flatters, and doubles what it sends, so a slow link is never given more than it carries soon.
- * Invariant at the destination: whatever comes, it ends within the bounds, and nothing is kept.
+ * The source's end of a probe: see probe.h. Each round ends with its answer, so that data in
+ * buffers do not count as sent. Each has twice the data, so that a slow link never gets more than
+ * it carries soon.
  */
 #include "migrate/check/probe.h"
 
@@ -160,39 +160,4 @@ int probe_measure(struct channel *ch, uint64_t bandwidth, int stop_fd, struct pr
 	reader_free(&m.reader);
 	free(m.bytes);
 	return rc ? -1 : 0;
-}
-
-/* -- the destination -- */
-
-int probe_answer(struct reader *r, struct err *e)
-{
-	struct writer w = { .channel = r->channel };
-	uint64_t bytes = 0, before;
-	uint32_t rounds = 0, round;
-	struct record rec;
-	uint8_t number[ROUND_BYTES];
-
-	if (writer_record(&w, RECORD_CHECKED, NULL, 0, NULL, 0, e))
-		return -1;
-	for (;;) {
-		before = r->bytes;
-		if (reader_record(r, &rec, e)) /* the source may go between two records */
-			return r->bytes == before && rounds ? 0 : -1;
-		if (rec.type == RECORD_PROBE && probe_is_good(&rec)) {
-			bytes += rec.data_bytes;
-			if (bytes > PROBE_BYTES_MAX)
-				return err_set(e, "%s: a probe of more than %u bytes",
-					       r->channel->name, PROBE_BYTES_MAX);
-			if (reader_skip(r, e))
-				return -1;
-			continue;
-		}
-		if (rec.type != RECORD_ROUND || round_decode(&rec, &round, NULL) ||
-		    round != rounds + 1 || rounds == PROBE_ROUNDS_MAX)
-			return err_set(e, "%s: a %s record that belongs to no probe",
-				       r->channel->name, record_name(rec.type));
-		round_encode(++rounds, number);
-		if (writer_record(&w, RECORD_ROUND, number, sizeof(number), NULL, 0, e))
-			return -1;
-	}
 }

@@ -1,6 +1,6 @@
 /*
  * How fast the link is: a check sends a little to a destination, which discards it and goes on
- * waiting. Both ends of it. On a connection of its own:
+ * waiting (destination/answer_probe.h). On a connection of its own:
  *
  *     HELLO(probe)      -->
  *                       <--  CHECKED
@@ -16,11 +16,6 @@
 
 struct channel;
 struct err;
-struct reader;
-
-/* How much a destination reads on a connection, and how many rounds it answers, at most. */
-#define PROBE_BYTES_MAX	 (64u << 20)
-#define PROBE_ROUNDS_MAX 16
 
 struct probe {
 	uint64_t rate_bytes; /* a second */
@@ -34,8 +29,5 @@ struct probe {
  */
 int probe_measure(struct channel *ch, uint64_t bandwidth, int stop_fd, struct probe *out,
 		  struct err *e);
-
-/* The destination's end, after HELLO, until the source closes; -1 when it did not keep to it. */
-int probe_answer(struct reader *r, struct err *e);
 
 #endif

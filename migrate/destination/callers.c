@@ -14,7 +14,7 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/channel/listeners.h"
-#include "migrate/check/probe.h"
+#include "migrate/destination/answer_probe.h"
 #include "migrate/destination/refusals.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
@@ -45,7 +45,7 @@ static int hear_out(struct caller *c)
 		return 0;
 	if (h->hello.role != ROLE_PROBE)
 		return hello_take_machine(&h->reader, &h->hello, &h->machine, &c->why);
-	c->probe = probe_answer(&h->reader, &c->why) == 0;
+	c->probe = answer_probe(&h->reader, &c->why) == 0;
 	return -1;
 }
 

@@ -98,6 +98,10 @@ int states_decode(const struct record *r, struct states_head *out, struct err *e
 
 #define PROBE_DATA_MAX (1u << 20)
 
+/* A destination reads no more on the connection of a probe, and answers no more rounds. */
+#define PROBE_BYTES_MAX	 (64u << 20)
+#define PROBE_ROUNDS_MAX 16
+
 bool probe_is_good(const struct record *r);
 
 #endif
