@@ -1,5 +1,5 @@
 /*
- * Waiting for a source: see await.h.
+ * A thread that waits while the loop runs: see await.h.
  */
 #include "migrate/destination/await.h"
 
@@ -42,7 +42,7 @@ int await_source(struct destination *d, struct door *door, struct loop *loop, st
 		return err_errno(e, rc, "cannot start a thread");
 	pthread_setname_np(thread, "migrate-await");
 	loop_run(loop);
-	/* Not after it has ended by itself: the door may be used on. */
+	/* Not if the thread has ended by itself: the door may still be used. */
 	if (!__atomic_load_n(&w.over, __ATOMIC_ACQUIRE))
 		door_stop(door);
 	pthread_join(thread, NULL);

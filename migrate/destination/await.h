@@ -12,8 +12,8 @@ struct tree;
 
 /*
  * Waits at an open door on a thread of its own, "migrate", and runs the loop meanwhile. 0: a source
- * has come (destination_accept). -1: it has not, also when somebody else has stopped the loop. The
- * thread is gone then.
+ * has come (destination_accept). -1: none has, also if something else has stopped the loop. In any
+ * case the thread has ended.
  */
 int await_source(struct destination *d, struct door *door, struct loop *loop, struct tree *machine,
 		 struct err *e);

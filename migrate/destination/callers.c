@@ -1,7 +1,8 @@
 /*
- * Those that connect: see callers.h. Each caller's thread reads only its own connection, and ends
- * when it has spoken, its time is up, it was sent away (its connection is shut down), or all is
- * stopped. Nothing that a caller does, and no want of descriptors or memory, ends the waiting.
+ * Accepting and hearing callers: see callers.h. A caller's thread reads only its own connection. It
+ * ends when the caller has spoken, its time is up, it is sent away (its connection is shut down),
+ * or all is stopped. Nothing that a caller does, and no lack of descriptors or memory, ends the
+ * waiting for others.
  */
 #include "migrate/destination/callers.h"
 
@@ -20,7 +21,7 @@
 #include "vmm/base/log.h"
 #include "vmm/base/wake.h"
 
-/* When nothing can be accepted, so long nothing is tried: who waits would keep us awake. */
+/* How long accepting pauses after it failed. Callers that wait would wake this thread at once. */
 #define DEAF_US 200000u
 
 void heard_dismiss(struct heard *h, const char *why)
@@ -34,7 +35,7 @@ void heard_dismiss(struct heard *h, const char *why)
 	tree_free(&h->machine);
 }
 
-/* All that it has to say; 0 when it is one of those that are waited for. */
+/* Reads all that the caller has to say. 0: it is one that callers_next returns. */
 static int hear_out(struct caller *c)
 {
 	struct heard *h = &c->heard;
@@ -61,7 +62,7 @@ static void *hear(void *arg)
 	return NULL;
 }
 
-/* One that measures has had its CHECKED: there is no second one. */
+/* A probe has had its CHECKED: no second one follows. */
 static bool was_answered(const struct caller *c)
 {
 	return !c->all->in_arrival && c->heard.hello.role == ROLE_PROBE;
@@ -77,7 +78,7 @@ static bool has_spoken(struct caller *c)
 	return spoken;
 }
 
-/* Waits for its thread; the slot is free then. */
+/* Waits for the caller's thread. The slot is free then. */
 static void let_go(struct caller *c)
 {
 	pthread_join(c->thread, NULL);
@@ -113,7 +114,7 @@ int callers_take(struct callers *cs, struct heard *out)
 			refusals_tell(cs->refusals,
 				      "a connection that is no migration was closed: %s",
 				      c->why.text);
-		/* Who speaks in records is told why: another version, another architecture. */
+		/* A peer that speaks in records is told why, for instance another version. */
 		heard_dismiss(&c->heard,
 			      c->heard.reader.sequence && !was_answered(c) ? c->why.text : NULL);
 	}
@@ -121,8 +122,8 @@ int callers_take(struct callers *cs, struct heard *out)
 }
 
 /*
- * A free slot; if there is none, that of the one that has been silent for longest. NULL: all have
- * spoken just now, and are to be heard first.
+ * A free slot. If there is none, the caller that has been silent for longest loses its slot. NULL:
+ * all callers have spoken just now, so they are to be taken first.
  */
 static struct caller *find_slot(struct callers *cs)
 {
@@ -145,9 +146,9 @@ static struct caller *find_slot(struct callers *cs)
 }
 
 /*
- * Accepting failed for want of something. With the spare descriptor one can be taken, and closed:
- * it hears of it, and would else be found waiting again at once. What cannot be helped is left
- * alone for a moment.
+ * Accepting failed for lack of something. If it was a descriptor, the spare one serves to accept
+ * the peer and close it: it notices, and is not found waiting again at once. Otherwise accepting
+ * pauses.
  */
 static void turn_away(struct callers *cs, int listen_fd, int why)
 {
@@ -165,7 +166,7 @@ static void turn_away(struct callers *cs, int listen_fd, int why)
 		cs->deaf_until_us = clock_us() + DEAF_US;
 }
 
-/* A thread for a connection; -1: there can be none, and it is closed. */
+/* Starts a thread for a connection. -1: there can be none, and the connection is closed. */
 static int hear_one(struct callers *cs, struct caller *c, int fd, struct err *e)
 {
 	int rc;
@@ -186,7 +187,7 @@ static int hear_one(struct callers *cs, struct caller *c, int fd, struct err *e)
 	return 0;
 }
 
-/* Whoever has connected, if it is still there. */
+/* Accepts the peer that has connected, if it is still there. */
 static void let_in(struct callers *cs, int listen_fd)
 {
 	struct caller *c = find_slot(cs);
@@ -196,7 +197,7 @@ static void let_in(struct callers *cs, int listen_fd)
 	if (!c)
 		return;
 	fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	/* It has gone again, or somebody else has taken it. */
+	/* It has gone again, or another process has accepted it. */
 	if (fd < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED))
 		return;
 	if (fd < 0) {
@@ -223,7 +224,7 @@ int callers_init(struct callers *cs, const struct listeners *listeners, struct r
 	return 0;
 }
 
-/* How long to wait at most, until `end_us` and for one that may be tried again. */
+/* How long to wait: until `end_us`, and if `deaf` no longer than accepting pauses. */
 static int wait_ms(const struct callers *cs, int timeout_ms, uint64_t end_us, bool deaf)
 {
 	uint64_t now = clock_us(), until = timeout_ms < 0 ? UINT64_MAX : end_us;
@@ -235,7 +236,7 @@ static int wait_ms(const struct callers *cs, int timeout_ms, uint64_t end_us, bo
 	return now < until ? (int)((until - now + 999) / 1000) : 0;
 }
 
-/* What can be waited for: one has spoken, stop, and those that want to be accepted. */
+/* Waits until a caller has spoken, a peer wants to be accepted, or all is stopped (-1). */
 static int wait_for_news(struct callers *cs, int timeout_ms, uint64_t end_us, struct err *e)
 {
 	struct pollfd fds[2 + LISTENERS_MAX] = { { cs->told_fd, POLLIN, 0 },

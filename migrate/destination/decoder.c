@@ -1,6 +1,6 @@
 /*
- * Encoded pages from a reader: see decoder.h. The data are read in pieces of some tens of pages,
- * since each read may be a system call.
+ * Decoding as data come: see decoder.h. They are read in pieces of some tens of pages, since each
+ * read may be a system call.
  */
 #include "migrate/destination/decoder.h"
 
@@ -21,7 +21,7 @@ bool decoder_wants(uint32_t codec)
 	return codec == CODEC_XBZRLE || compression_of((enum pages_codec)codec);
 }
 
-/* More data behind the `have` bytes of the piece; the new number of bytes, or -1. */
+/* Reads more data behind the `have` bytes of the piece. Returns the new number of bytes, or -1. */
 static ptrdiff_t read_more(struct decoder *d, struct reader *r, size_t have, struct checksum *sum,
 			   struct err *e)
 {
@@ -53,12 +53,12 @@ static int decompress(struct decoder *d, struct reader *r, enum pages_codec code
 	return decompressor_end(dec, e) ? err_context(e, "%s", r->channel->name) : 0;
 }
 
-/* What was read and not yet decoded: n bytes from d->piece + at on. */
+/* What was read and is not decoded yet: n bytes from d->piece + at on. */
 struct window {
 	size_t at, n;
 };
 
-/* At least `n` bytes in the window, or -1. */
+/* Sees to it that `n` bytes are in the window, or -1. */
 static int need(struct decoder *d, struct reader *r, struct window *w, size_t n,
 		struct checksum *sum, struct err *e)
 {

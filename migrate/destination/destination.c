@@ -42,7 +42,7 @@ int destination_open(struct destination *d, struct channel *ch, bool cold, int s
 	channel_set_deadline(ch, DOOR_HELLO_MS);
 	if (hello_take(&d->in.lane[0].reader, &d->hello, e) ||
 	    hello_take_machine(&d->in.lane[0].reader, &d->hello, machine, e)) {
-		/* Who speaks in records is told why: another version, another architecture. */
+		/* A peer that speaks in records is told why, for instance another version. */
 		if (d->in.lane[0].reader.sequence && e)
 			destination_answer(d, e->text, NULL);
 		destination_free(d);
@@ -120,7 +120,7 @@ static int load(struct destination *d, struct err *e)
 	stats_set(&d->stats->load_us, clock_us() - in->states_at_us);
 	if (d->cold)
 		return 0;
-	/* From before READY goes out: what the source does by it is later. */
+	/* Taken before READY is sent: whatever the source does upon it is later. */
 	d->ready_ns = clock_ns_of(CLOCK_BOOTTIME);
 	channel_set_deadline(ch, d->go_ms);
 	if (writer_record(&d->writer, RECORD_READY, NULL, 0, NULL, 0, e) ||
@@ -130,8 +130,8 @@ static int load(struct destination *d, struct err *e)
 	return 0;
 }
 
-/* Also when this side was stopped: once READY was said, it is this by which the source knows that
- * the guest never runs here. */
+/* Also if this side was stopped: once READY was sent, only FAILED lets the source know that the
+ * guest never runs here. */
 static void tell_failed(struct destination *d, const struct err *e)
 {
 	if (d->cold)
@@ -188,11 +188,11 @@ int destination_receive(struct destination *d, struct guest *g, struct stats *st
 }
 
 /*
- * The last moment to say no, on the owner's thread. A GO that is old may be one that the source has
- * given up: then a person may have let the guest run there. The same holds for one behind which the
- * connection was closed; but that source may also have died, and then this is the only copy: it is
- * kept, for a person to decide. Both are looked at here and not where GO was read, as it may be
- * long since then that this process, or its owner's thread, stood still.
+ * The last moment to say no, on the owner's thread. If GO is old the source may have given up, and
+ * a person may have let the guest run there. The same holds if the connection was closed after GO;
+ * but then the source may also have died, and this be the only copy: it is kept, and a person
+ * decides. Both are checked here and not when GO is read, since this process, or its owner's
+ * thread, may have stood still for long after that.
  */
 static int may_start(void *arg, struct err *e)
 {
@@ -228,7 +228,7 @@ int destination_start(struct destination *d, bool paused, struct err *e)
 
 	if (rc < 0 && !d->undecided)
 		tell_failed(d, &why);
-	/* It has done something here: only a person can say where it goes on. */
+	/* The guest has done something here: only a person can say where it goes on. */
 	if (rc > 0)
 		return err_set(e,
 			       "the guest ran here, and could not go on: %s. The source was told "
@@ -237,11 +237,11 @@ int destination_start(struct destination *d, bool paused, struct err *e)
 	if (rc)
 		return err_set(e, "%s", why.text);
 	stats_set(&d->stats->start_us, clock_us() - start);
-	/* As far as it can be seen from here: without the time that the states were on the wire. */
+	/* As seen from here: without the time for which the states were on the wire. */
 	if (!d->cold)
 		stats_set(&d->stats->downtime_us,
 			  d->in.advance_ns / 1000 + clock_us() - d->in.states_at_us);
-	/* The guest runs here, whether or not the source hears of it. */
+	/* The guest runs here, even if the source does not hear of it. */
 	if (!d->cold && writer_record(&d->writer, RECORD_RUNNING, NULL, 0, NULL, 0, NULL))
 		log_warn("the source could not be told that the guest runs here");
 	if (d->in.tell && d->teller) {

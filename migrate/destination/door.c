@@ -1,5 +1,5 @@
 /*
- * Who comes in at a destination: see door.h.
+ * Sources that come in, wait and are passed on: see door.h.
  */
 #include "migrate/destination/door.h"
 
@@ -19,7 +19,7 @@
 #include "vmm/base/io.h"
 #include "vmm/base/wake.h"
 
-/* How often it is looked at, in an arrival, whether bytes have come. */
+/* Interval of looks whether bytes of the arrival have come. */
 #define LOOK_MS 500
 
 void door_init(struct door *d, const struct door_shared *shared, int silence_ms)
@@ -34,8 +34,8 @@ void door_init(struct door *d, const struct door_shared *shared, int silence_ms)
 /* -- from one process to the next -- */
 
 /*
- * One caller is one message: HELLO, the number of the next record, and two descriptors, the
- * connection and a file with its machine. It stays in the passage when its process has ended.
+ * One source is one message: HELLO, the number of its next record, and two descriptors, its
+ * connection and a file with its machine. It stays in the passage when this process ends.
  */
 struct passed {
 	struct hello hello;
@@ -77,7 +77,7 @@ static void pass_one(const struct door *d, struct heard *h)
 		n = sendmsg(d->shared.passed_on[1], &msg, MSG_NOSIGNAL);
 	if (fds[1] >= 0)
 		close(fds[1]);
-	/* It lives on in the message: closed here, and not shut down. */
+	/* The connection lives on in the message: it is closed here, not shut down. */
 	if (n == sizeof(p))
 		socket_channel_abandon(h->reader.channel);
 	else
@@ -97,7 +97,7 @@ static int read_machine(int fd, const struct passed *p, struct tree *t)
 	return rc;
 }
 
-/* One that an earlier process has passed on: 0, 1 when there is none, -1 when it is of no use. */
+/* A source that an earlier process has passed on: 0, 1 if there is none, -1 if it is of no use. */
 static int take_one(const struct door *d, struct heard *out, int stop_fd)
 {
 	struct passed p;
@@ -198,7 +198,7 @@ void door_shut(struct door *d)
 			heard_dismiss(&h, NULL);
 	}
 	callers_free(&d->callers);
-	/* Nothing is left of what could stop them. */
+	/* The descriptor that stops them goes. */
 	for (unsigned int i = 0; i < d->n_waiting; i++)
 		channel_set_stop(d->waiting[i].reader.channel, -1);
 	if (d->end_fd >= 0)
@@ -242,9 +242,9 @@ static void send_waiting_away(struct door *d)
 }
 
 /*
- * Whether bytes have come since it was looked last. If some have, the source is at work. If not for
- * too long, it has gone. While another one waits, a few bytes are not enough: it must do some work
- * in that time; then whoever waits has come in vain.
+ * Looks whether bytes have come since the last look. If so the source is at work, and sources that
+ * wait are sent away. If none have come for too long, the arrival is given up. While another source
+ * waits a few bytes are not enough: DOOR_WORK_BYTES must come.
  */
 static void look(struct door *d)
 {
@@ -276,8 +276,8 @@ static void *watch(void *arg)
 	int rc;
 
 	while ((rc = callers_next(&d->callers, LOOK_MS, &h, NULL)) >= 0) {
-		/* Only what comes after it tells a caller anything: the source may just have gone.
-		 */
+		/* First the look, then the caller: only bytes that come after it send it away. The
+		 * source may just have gone. */
 		look(d);
 		if (rc == 0 && h.hello.role == ROLE_MAIN)
 			keep_waiting(d, &h);

@@ -1,6 +1,6 @@
 /*
- * The door of a waiting destination: who may come in, who has to wait, who is sent away. It
- * outlives the arrivals, of which it lets in one at a time:
+ * The door of a waiting destination decides which source comes in, which has to wait and which is
+ * sent away. It outlives the arrivals, and lets in one at a time:
  *
  *     door_open --> door_next --> (the machine is built) --> door_shut
  *                      ^                  |                      |
@@ -8,11 +8,11 @@
  *                                                                |
  *                  door_pass_on <------- it did not arrive ------+----> it has: door_close
  *
- * A source that comes during an arrival hears that another guest is just coming, once bytes of that
- * have come after it. While none do it is kept waiting, and after DOOR_CONTENDED_MS of silence
- * the arrival is given up for it; after `silence_ms` in any case. So a stranger that begins a
- * migration and then says nothing keeps nobody out. The time is of the whole migration, not of one
- * connection, and counts until the guest's states are here.
+ * A second source that connects during an arrival waits until the first one sends something. Then
+ * it is told that another guest is just coming. If the first one is silent for DOOR_CONTENDED_MS
+ * meanwhile, its arrival is given up; without a second source that takes `silence_ms`. So a
+ * stranger that begins a migration and then says nothing keeps no source out. Silence is that of
+ * the whole migration, not of one connection, and counts until the guest's states are here.
  */
 #ifndef GODWIT_MIGRATE_DOOR_H
 #define GODWIT_MIGRATE_DOOR_H
@@ -27,29 +27,29 @@ struct listeners;
 
 #define DOOR_WAITING_MAX 8
 
-/* Who connects must have said HELLO, and what its machine is, within this. */
+/* A peer that connects must have sent HELLO and MACHINE within this. */
 #define DOOR_HELLO_MS 10000
 
-/* Well above every silence of a source that is at work (it waits 12 s for the guest's agent), well
- * below the 60 s that a source waits to be let in. */
+/* Well above any silence of a source at work (it waits 12 s for the guest's agent), and well below
+ * the 60 s that a source waits to be let in. */
 #define DOOR_CONTENDED_MS 20000
 
-/* What a source must send in that time to be at work, when another one waits. */
+/* A source that sends this in that time counts as at work while another one waits. */
 #define DOOR_WORK_BYTES 16384u
 #define DOOR_SILENCE_MS 60000
 
-/* What the door asks of the arrival that it watches; from its own thread. */
+/* What the door asks of the arrival that it watches, on the door's thread. */
 struct door_arrival {
 	uint64_t (*received)(void *arg); /* bytes from its source so far */
 	void (*give_up)(void *arg, const char *why);
 	void *arg;
 };
 
-/* What several processes share, one after the other, each of which may receive a guest. */
+/* What the processes of one `receive` share. Each, one after the other, may receive a guest. */
 struct door_shared {
 	const struct listeners *listeners;
 	struct refusals *refusals; /* in shared memory */
-	int passed_on[2];	   /* sockets: those who wait, from one process to the next */
+	int passed_on[2];	   /* sockets: waiting sources, from one process to the next */
 };
 
 struct door {
@@ -65,9 +65,9 @@ struct door {
 
 	pthread_t thread;
 	bool watching;
-	int end_fd; /* eventfd, -1: none; readable when what it does is to end */
+	int end_fd; /* eventfd, or -1: ends what the door does */
 	struct door_arrival arrival;
-	uint64_t bytes, since_us; /* own thread: how many have come, and since when */
+	uint64_t bytes, since_us; /* own thread: how many had come, and when the last ones came */
 };
 
 /* The sockets that `passed_on` needs. */
@@ -75,19 +75,20 @@ int door_make_passage(int passed_on[2], struct err *e);
 
 void door_init(struct door *d, const struct door_shared *shared, int silence_ms);
 
-/* Hears those who connect, on threads. Those whom an earlier process has passed on come first. */
+/* Begins to hear callers, on threads. Sources that an earlier process has passed on come first. */
 int door_open(struct door *d, struct err *e);
 
-/* Ends door_next, and what it waits for. Any thread. */
+/* Ends door_next and what it waits for. Any thread. */
 void door_stop(struct door *d);
 
-/* The next one that begins a migration; -1 when stopped. The door is open. */
+/* The next source that begins a migration; -1 when stopped. The door is open. */
 int door_next(struct door *d, struct heard *out, struct err *e);
 
-/* Its threads end; whoever has said all it must is kept. Nothing when it is not open. */
+/* Ends its threads. Callers that have said all they must are kept. Does nothing if it is not open.
+ */
 void door_shut(struct door *d);
 
-/* The same sockets during an arrival: those of its further connections among the callers. */
+/* Opens it for the further connections of an arrival. */
 int door_enter(struct door *d, int stop_fd, int hello_ms, struct err *e);
 
 /* The next further connection of the migration with that id, until `deadline_us`. */
@@ -98,10 +99,11 @@ int door_lane(struct door *d, const uint8_t id[16], uint64_t deadline_us, struct
 int door_watch(struct door *d, const struct door_arrival *arrival, struct err *e);
 void door_unwatch(struct door *d);
 
-/* A guest has come: who waits is told that it is too late. */
+/* A guest has come: sources that wait are told that it is too late. */
 void door_close(struct door *d);
 
-/* No guest has come: whoever waits waits on, for whoever opens a door with the same passage. */
+/* No guest has come: sources that wait are left to the next process that opens a door with the
+ * same passage. */
 void door_pass_on(struct door *d);
 
 #endif

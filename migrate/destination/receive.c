@@ -39,7 +39,7 @@ static bool is_closed(struct receive *r)
 
 /* -- rounds -- */
 
-/* A lane has read all of a round: waits until the others have too. */
+/* A connection has brought all of a round: waits until the others have, too. */
 static int round_barrier(struct receive_lane *lane, uint32_t round, struct err *e)
 {
 	struct receive *r = lane->all;
@@ -75,8 +75,8 @@ static int round_barrier(struct receive_lane *lane, uint32_t round, struct err *
 }
 
 /*
- * Wakes whoever waits, also for bytes that will not come; on the main connection it can still be
- * said why. Called only when all connections are there: they do not change any more.
+ * A connection failed: wakes all readers, also those that wait for bytes. The source can still be
+ * told why, on the main connection. Called only once all connections are there, and none is added.
  */
 static void lane_failed(struct receive *r, const struct err *e)
 {
@@ -124,7 +124,7 @@ static void note_round(struct receive_lane *lane)
 		stats_begin_round(st, lane->round + 1u, clock_us());
 }
 
-/* PAGES and ROUND records, up to the first other one, which is left in `rec`. */
+/* Takes PAGES and ROUND records, up to the first other one, which is left in `rec`. */
 static int take_rounds(struct receive_lane *lane, struct record *rec, struct err *e)
 {
 	struct receive *r = lane->all;
@@ -133,7 +133,7 @@ static int take_rounds(struct receive_lane *lane, struct record *rec, struct err
 
 	for (;;) {
 		before = lane->reader.bytes;
-		/* Data that always come, from a file above all, would never let it be seen. */
+		/* If data always come, from a file above all, no wait would notice a stop. */
 		if (wake_is_set(r->stop_fd))
 			return err_set(e, "%s: cancelled", lane->reader.channel->name);
 		if (reader_record(&lane->reader, rec, e)) {
@@ -172,8 +172,8 @@ static void *lane_thread(void *arg)
 	bool over;
 	int rc = take_rounds(lane, &rec, &e);
 
-	/* With its work done, how it ends does not matter; between two rounds it is too early to
-	 * say: the main connection tells, or the next end of a round. */
+	/* Once the states are here its end does not matter. Between two rounds it is too early to
+	 * say: the main connection tells, or the end of the next round. */
 	pthread_mutex_lock(&r->lock);
 	lane->gone = lane->ended;
 	over = r->phase >= RECEIVE_CLOSED || (lane->gone && !r->failed);
@@ -214,7 +214,7 @@ static int start_lane(struct receive_lane *lane, void *(*thread)(void *), struct
 	return 0;
 }
 
-/* The door asks how the arrival gets on. */
+/* The door asks whether the arrival gets on. */
 static uint64_t received(void *arg)
 {
 	const struct receive *r = arg;
@@ -225,7 +225,7 @@ static uint64_t received(void *arg)
 	return bytes;
 }
 
-/* With the states here the source has only GO to say, and for that it has a time of its own. */
+/* Once the states are here only GO is missing, and that has a time limit of its own. */
 static void give_up(void *arg, const char *why)
 {
 	struct receive *r = arg;
@@ -252,7 +252,7 @@ static int accept_lanes(struct receive *r, struct err *e)
 	for (i = 1; i < r->lanes_wanted; i++)
 		if (accept_lane(r, &r->lane[i], deadline_us, e))
 			return -1;
-	/* All are there before the first thread looks at them: see round_barrier, lane_failed. */
+	/* All are there before the first thread looks at them (round_barrier, lane_failed). */
 	r->n_lanes = r->lanes_wanted;
 	for (i = 1; i < r->n_lanes; i++)
 		if (start_lane(&r->lane[i], lane_thread, e))
@@ -319,7 +319,7 @@ static int take_go(struct receive *r, struct err *e)
 	return 0;
 }
 
-/* An answer could not be sent: the source has gone, and may have said before why. */
+/* If an answer could not be sent the source has gone, and may have said why before. */
 static void hear_why(struct receive *r, struct err *e)
 {
 	struct reader *main = &r->lane[0].reader;

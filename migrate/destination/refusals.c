@@ -1,5 +1,5 @@
 /*
- * Who was sent away: see refusals.h.
+ * At most one line a minute: see refusals.h.
  */
 #include "migrate/destination/refusals.h"
 
@@ -14,7 +14,7 @@ bool refusals_due(struct refusals *r, uint64_t now_us, uint64_t *untold)
 {
 	uint64_t next_us = __atomic_load_n(&r->next_us, __ATOMIC_SEQ_CST);
 
-	/* Of several that find a line due, the one that sets the next time writes it. */
+	/* If several threads find a line due, the one that sets the next time writes it. */
 	if ((next_us && now_us < next_us) ||
 	    !__atomic_compare_exchange_n(&r->next_us, &next_us, now_us + REFUSALS_PAUSE_US, false,
 					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {

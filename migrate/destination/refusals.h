@@ -1,8 +1,10 @@
 /*
- * The log of a waiting destination: who was sent away, and why. One line at once; then one a minute
- * at most, which says how many there were in between. So nobody fills a log by connecting. Any
- * thread; atomic words without a lock, so that several processes can share it and one that dies
- * holds nobody up.
+ * The log of peers that a waiting destination has sent away, and why. The first one is logged at
+ * once. After that there is at most one line a minute, which says how many refusals came in
+ * between: no peer fills a log by connecting.
+ *
+ * Any thread. Atomic words without a lock, so several processes can share it, and one that dies
+ * blocks no other.
  */
 #ifndef GODWIT_MIGRATE_REFUSALS_H
 #define GODWIT_MIGRATE_REFUSALS_H
@@ -17,10 +19,10 @@ struct refusals {
 	uint64_t untold;  /* atomic */
 };
 
-/* Whether a line may be written at that time; `untold`: of how many none was since the last one. */
+/* Whether a line may be written at that time. `untold`: refusals without a line since the last. */
 bool refusals_due(struct refusals *r, uint64_t now_us, uint64_t *untold);
 
-/* Writes a line, or counts it. With --verbose each is written. */
+/* Writes a line or counts it. With --verbose every line is written. */
 void refusals_tell(struct refusals *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif
