@@ -1,6 +1,6 @@
 /*
- * A machine as the engine sees it: see guest.h. The only file here that knows vmm/machine.h. Runs
- * on the migration's thread; what changes the machine's course is done on its owner's thread.
+ * The ops of guest.h over a machine. No other file of migrate/ knows vmm/machine.h. The ops run on
+ * the migration's thread; those that change what the machine does call its owner's thread.
  */
 #include "migrate/guest.h"
 
@@ -12,7 +12,7 @@
 #include "vmm/machine.h"
 #include "vmm/memory.h"
 
-/* A vCPU that does not run by itself gets so long to show it: RUNNING must be said well before the
+/* How long start waits for every vCPU to enter the guest. RUNNING must be said well before the
  * source gives up (handover.h). */
 #define ENTRY_MS 8000u
 
@@ -38,7 +38,7 @@ static void unhold(void *arg)
 	c->rc = machine_unhold(c->machine, c->e);
 }
 
-/* The source is told next, and takes back what was ours for a moment. */
+/* Gives back what only one side may hold: the source takes it again once it has heard FAILED. */
 static void give_back(void *arg)
 {
 	struct call *c = arg;
@@ -48,13 +48,13 @@ static void give_back(void *arg)
 	machine_release(c->machine);
 }
 
-/* It could not go on: parked; and given back if nothing of it has run here. */
+/* The guest could not go on: parks it, and gives it back if nothing of it has run here. */
 static void end_start(void *arg)
 {
 	struct call *c = arg;
 
 	machine_park(c->machine);
-	/* This migration's end tells it. */
+	/* The end of this migration tells it already. */
 	machine_take_request(c->machine, REQUEST_FAILED);
 	c->run = machine_has_run(c->machine);
 	if (!c->run)
@@ -66,12 +66,12 @@ static void start(void *arg)
 	struct call *c = arg;
 
 	c->rc = machine_acquire(c->machine, c->e);
-	/* After what may take long: who says yes says it of now. */
+	/* This comes after the step that may take long, so that a yes is still true. */
 	if (!c->rc && c->last)
 		c->rc = c->last->ask(c->last->arg, c->e);
 	if (!c->rc) {
 		machine_set_status(c->machine, MACHINE_PAUSED);
-		/* What was said of it while it came goes before how it was there. */
+		/* A wish from while it came goes before how it was at the source. */
 		if (machine_arrival(c->machine) != ARRIVAL_AS_IT_WAS)
 			c->run = machine_arrival(c->machine) == ARRIVAL_RUNNING;
 		if (c->run)
@@ -344,7 +344,7 @@ static void guest_set_announce(struct guest *g, const struct guest_announce *a)
 	machine_set_announce(machine_of(g), &announce);
 }
 
-/* What only one side may hold; -1: the other side has it, and nothing has changed here. */
+/* Takes what only one side may hold. -1: the other side has it, and nothing has changed here. */
 static int acquire(struct machine *m, struct err *e)
 {
 	if (machine_acquire(m, e) == 0)

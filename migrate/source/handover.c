@@ -1,6 +1,6 @@
 /*
- * The pause, from the park of the guest to RUNNING: see source_internal.h. Runs on the migration's
- * thread.
+ * The pause at the source, from the park of the guest to RUNNING. Runs on the migration's thread.
+ * migrate/handover.h has its times.
  */
 #include "migrate/handover.h"
 
@@ -22,16 +22,15 @@
 #include "vmm/base/wake.h"
 #include "vmm/memory.h"
 
-/* How often it is asked whether the disks have been synced. */
+/* Poll interval while the disks are synced. */
 #define SYNC_LOOK_MS 1
 
-/* What the sockets of a connection may hold beside what is still to be sent. */
+/* What the socket buffers of one connection may hold, at both ends together. */
 #define SOCKET_BYTES (8u << 20)
 
-/* More of the pause without pages does not make its limit longer. */
+/* At most this much of the fixed part of the pause makes its limit longer. */
 #define FIXED_MAX_US 2000000u
 
-/* How long the guest may stand yet, in ms; -1: it does not stand, or is not ours any more. */
 int handover_left_ms(const struct source *s)
 {
 	uint64_t now = clock_us(), ms;
@@ -42,7 +41,6 @@ int handover_left_ms(const struct source *s)
 	return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
-/* 0, or -1 when the guest has stood for as long as it may. */
 int handover_check_pause(const struct source *s, struct err *e)
 {
 	if (handover_left_ms(s))
@@ -71,8 +69,9 @@ int handover_park(struct source *s, struct err *e)
 }
 
 /*
- * A link that stalls now, or a destination that hangs, must not keep the guest parked. By force the
- * pause is as long as the data need: then it is asked for anew with each step that was sent.
+ * Limits the pause, so that a link that stalls or a destination that hangs does not keep the guest
+ * parked. By force the pause may last as long as data go out: then each step that was sent sets the
+ * limit anew.
  */
 void handover_limit_pause(struct source *s)
 {
@@ -85,7 +84,7 @@ void handover_limit_pause(struct source *s)
 	rest_us = stats_get(&s->stats->remaining_pages) * PAGE_SIZE;
 	rest_us += s->parked_within ? (uint64_t)SOCKET_BYTES * s->n_lanes : 0;
 	rest_us = rate_us(rest_us, rate);
-	/* Partly the destination's word, which must not decide how long the guest stands. */
+	/* The destination says part of it, and must not decide how long the guest stands. */
 	fixed_us = expect_fixed_us(&s->expect, rate);
 	rest_us += fixed_us < FIXED_MAX_US ? fixed_us : FIXED_MAX_US;
 	limit = handover_limit_us(chosen_us, downtime_us, rest_us, (uint64_t)s->spare_ms * 1000);
@@ -142,8 +141,8 @@ static int send_states(struct source *s, struct err *e)
 }
 
 /*
- * RUNNING, or a FAILED by which the destination says that it did not start the guest and never
- * will: the one answer after which it is known to be ours again.
+ * Waits for RUNNING. FAILED says that the destination did not start the guest and never will: after
+ * GO that is the only answer by which the source owns the guest again.
  */
 static int await_running(struct source *s, struct err *e)
 {
@@ -156,7 +155,7 @@ static int await_running(struct source *s, struct err *e)
 	return -1;
 }
 
-/* GO. From here on the guest is not ours, unless not even the first byte went out. */
+/* Sends GO. Then nobody owns the guest, unless not even the first byte of GO went out. */
 static int send_go(struct source *s, struct err *e)
 {
 	uint64_t before = s->channel->bytes;
@@ -173,7 +172,7 @@ static int send_go(struct source *s, struct err *e)
 	return -1;
 }
 
-/* The destination has the last round; asked for once. */
+/* Waits until the destination has the last round; only the first call does. */
 static int await_last_round(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us();
@@ -187,7 +186,8 @@ static int await_last_round(struct source *s, struct err *e)
 	return 0;
 }
 
-/* What it has said meanwhile, if anything: that it has the last round, or why it cannot go on. */
+/* Takes what the destination has said meanwhile, if anything: ROUND of the last round, or FAILED.
+ */
 static int hear_meanwhile(struct source *s, struct err *e)
 {
 	if (!answers_waiting(&s->answers))
@@ -195,8 +195,8 @@ static int hear_meanwhile(struct source *s, struct err *e)
 	return s->last_round_in ? answers_poll(&s->answers, -1, 0, e) : await_last_round(s, e);
 }
 
-/* Until what the guest wrote to its disks is there for the destination to read; a disk that hangs
- * is not waited for longer than the guest may stand. */
+/* Waits until the disks are synced, for the destination to read; at most as long as the guest may
+ * stand. */
 static int await_sync(struct source *s, struct err *e)
 {
 	uint64_t start = clock_us();
@@ -214,7 +214,7 @@ static int await_sync(struct source *s, struct err *e)
 	return rc < 0 ? -1 : 0;
 }
 
-/* The guest is parked and everything is on the way: READY, GO, RUNNING. */
+/* READY, GO, RUNNING. The guest is parked, and all pages and states were sent. */
 static int hand_over(struct source *s, struct err *e)
 {
 	uint64_t start;
@@ -255,7 +255,7 @@ int handover_live(struct source *s, struct err *e)
 	if (rounds_send(s, round, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);
-	/* The disks first: READY does not wait for long for its GO (handover.h). */
+	/* The disks come first: after READY the destination waits for GO only for a while. */
 	if (await_sync(s, e) || send_states(s, e) || hand_over(s, e))
 		return -1;
 	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);

@@ -1,6 +1,5 @@
 /*
- * From the first round until the guest is parked: see source_internal.h. Runs on the migration's
- * thread.
+ * Rounds while the guest runs, until it can be parked. Runs on the migration's thread.
  */
 #include "migrate/source/source_internal.h"
 
@@ -20,13 +19,13 @@
  * decides what is done about that. */
 #define LIMIT_LOOK_MS 50
 
-/* By force nothing is waited for. */
+/* A migration that is forced waits for no agent. */
 static bool waits_for_agent(const struct source *s)
 {
 	return s->guest_events && teller_busy(s->teller) && !steer_forced(s);
 }
 
-/* The guest could be parked, but its agent is still being told, which is bounded (teller.h). */
+/* Waits until the agent was told of the migration; teller.h bounds that. */
 static int await_agent(struct source *s, struct err *e)
 {
 	watch_rest(s);

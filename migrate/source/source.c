@@ -1,8 +1,8 @@
 /*
- * The source: see source.h. Runs on the migration's thread.
+ * Set-up, run and undo. Runs on the migration's thread.
  *
- * Before GO is sent, every failure ends in undo(): the log stops and the guest goes on here. After
- * it nothing does.
+ * Every failure before GO ends in undo(): the log stops and the guest goes on here. A failure after
+ * GO undoes nothing.
  */
 #include "migrate/source/source.h"
 
@@ -22,13 +22,12 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 
-/* If no parameter says it: how long the destination may take to build the machine, and to take in
- * what is still on the way at the end of a round, while the guest runs. For what comes after that
- * see handover.h. */
+/* Timeouts while the guest runs, unless a parameter sets them: for the destination to build the
+ * machine, and to read the rest of a round. Those of the pause are in handover.h. */
 #define CHECKED_MS 60000
 #define ROUND_MS   120000
 
-/* How long the destination may take to say why it failed; the guest runs again by then. */
+/* How long a lost destination's FAILED is waited for. The guest runs again by then. */
 #define LAST_WORDS_MS 200
 
 void source_enter(struct source *s, enum phase p)
@@ -131,7 +130,7 @@ static int make_cache(struct source *s, struct err *e)
 	return err_context(e, "the cache for XBZRLE");
 }
 
-/* Each says HELLO as soon as it is there: who comes and says nothing is sent away over there. */
+/* Sends HELLO on each connection at once: the destination closes silent ones. */
 static int open_lanes(struct source *s, struct err *e)
 {
 	struct writer writers[LANES_MAX] = { *lanes_main(&s->lanes) };
@@ -159,7 +158,7 @@ static int open_lanes(struct source *s, struct err *e)
 	return lanes_init(&s->lanes, writers, s->n_lanes, s->stats, &s->limiter, e);
 }
 
-/* What the pause costs here; the guest runs. If that is not known nothing is lost but the figure.
+/* Measures what the pause costs here, while the guest runs. If it fails, only the figure is lost.
  */
 static void rehearse(struct source *s)
 {
@@ -169,7 +168,8 @@ static void rehearse(struct source *s)
 		expect_rehearsed(&s->expect, &here);
 }
 
-/* The destination has made the machine, and says what the pause costs there. */
+/* Waits until the destination has made the machine; CHECKED may bring what the pause costs there.
+ */
 static int await_checked(struct source *s, struct err *e)
 {
 	const struct hello said = { .wanted = features_wanted(s) };
@@ -223,14 +223,14 @@ static int live(struct source *s, struct err *e)
 	return handover_live(s, e);
 }
 
-/* Whether the destination may prepare to take over what only one side may hold. */
+/* Lets the destination prepare to take what only one side may hold; or no longer. */
 static void share(struct source *s, bool on)
 {
 	if (!s->cold)
 		s->guest->ops->share(s->guest, on);
 }
 
-/* When a connection was lost, the destination's last word is a better reason than that. */
+/* If a connection was lost, the error becomes the destination's FAILED, if there is one. */
 static void hear_why(struct source *s, struct err *e)
 {
 	unsigned int i;
@@ -241,9 +241,7 @@ static void hear_why(struct source *s, struct err *e)
 		answers_await_refusal(&s->answers, LAST_WORDS_MS, e);
 }
 
-/*
- * Tells the destination why, if it can be had at once: nobody waits for that, and a record that was
- * cut off is the last thing that it could make sense of.
+/* Sends FAILED, if the socket takes it at once. Nothing can follow a record that went out in part.
  */
 static void tell_failed(struct source *s, const struct err *e)
 {
@@ -256,7 +254,7 @@ static void tell_failed(struct source *s, const struct err *e)
 	writer_text(w, RECORD_FAILED, e->text, NULL);
 }
 
-/* Everything as it was. */
+/* Puts everything back as it was before the migration. */
 static void undo(struct source *s, struct err *e)
 {
 	struct err resume;
@@ -277,7 +275,7 @@ static void undo(struct source *s, struct err *e)
 	tell_failed(s, e);
 }
 
-/* `chosen` is a test's; the parameter is the user's. */
+/* A timeout: `chosen` by a test, else by the user's parameter, else the default. */
 static int answer_ms(const struct source *s, int chosen, int usual)
 {
 	if (chosen)

@@ -1,6 +1,6 @@
 /*
- * The source's side of a migration, from the first record to the last (README.md draws it). Knows
- * the guest by guest.h and the other side by channels; says what happens by callbacks.
+ * The source's side of a migration, from the first record to the last (migrate/README.md draws it).
+ * It knows the guest by guest.h and the destination by channels, and reports by callbacks.
  */
 #ifndef GODWIT_MIGRATE_SOURCE_H
 #define GODWIT_MIGRATE_SOURCE_H
@@ -29,7 +29,7 @@ struct channel;
 struct err;
 struct teller;
 
-/* May change while it runs: atomic. */
+/* Atomic: these may change while the migration runs. */
 struct source_limits {
 	uint64_t bandwidth; /* bytes a second, 0 = none */
 	uint64_t downtime_us;
@@ -40,11 +40,11 @@ struct source_limits {
 struct source_events {
 	void (*phase)(void *arg, enum phase p);
 	void (*round)(void *arg, uint64_t round);
-	/* The last moment to say no (-1 with "cancelled"): GO is sent next. */
+	/* Called right before GO is sent; -1, with "cancelled", prevents that. */
 	int (*commit)(void *arg, struct err *e);
-	/* One more connection like the main one; NULL and an error where it cannot be had. */
+	/* Opens one more connection like the main one; NULL, with the error, if it fails. */
 	struct channel *(*connect)(void *arg, struct err *e);
-	/* It has failed with `e`: may put a better reason there, for the destination. */
+	/* The migration has failed with `e`: may replace it by a better reason. */
 	void (*explain)(void *arg, struct err *e);
 	void *arg;
 };
@@ -92,15 +92,15 @@ struct source {
 	uint64_t features;		   /* of the stream: what the destination has accepted */
 	uint64_t parked_at_us, give_up_us; /* 0: it was not limited yet */
 	bool parked;
-	bool parked_within; /* a round, whose pages may still be on the way */
-	bool last_round_in; /* the destination has the one that was sent while the guest stood */
-	bool stuck;	    /* it has failed, and the guest could not be let run again */
+	bool parked_within; /* within a round, of which pages may still be on the way */
+	bool last_round_in; /* the destination has the round that was sent in the pause */
+	bool stuck;	    /* the migration failed, and the guest could not run again */
 };
 
 /*
- * Does it all. 0: the guest runs at the destination (or lies in the file). -1: it does not, and
- * s->owner says where it is: OWNER_SOURCE: as it was before, at full speed; OWNER_NOBODY: GO was
- * sent and RUNNING did not come, the guest is parked here and must not be resumed without a person.
+ * Runs the whole migration. 0: the guest runs at the destination, or is in the file. -1: it is not,
+ * and s->owner says where it is. OWNER_SOURCE: here, as it was before, at full speed. OWNER_NOBODY:
+ * GO was sent and RUNNING did not come; the guest is parked here, and only a person may resume it.
  */
 int source_run(struct source *s, struct err *e);
 

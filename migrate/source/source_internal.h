@@ -22,30 +22,33 @@ void source_set_owner(struct source *s, enum owner o);
 int source_send_record(struct source *s, enum record_type type, const void *body, size_t len,
 		       struct err *e);
 
-/* The next record from the destination, which must be of that type and come in that time, and
- * before the guest has stood for as long as it may. */
+/* Waits for the next record from the destination. -1 if it is of another type, or does not come in
+ * `timeout_ms` or before the guest has stood for as long as it may. */
 int source_expect(struct source *s, enum record_type type, int timeout_ms, struct record *rec,
 		  struct err *e);
 
 /* -- precopy.c -- */
 
-/* Rounds until the guest can be parked; it may be parked in one. */
+/* Sends rounds until the guest can be parked. It may be parked within one. */
 int precopy_run(struct source *s, struct err *e);
-/* In the middle of a round, which then goes on: by force, or as all fits a limit that was raised.
+/*
+ * Called within a round, which goes on afterwards. Parks the guest if that is forced, or if all
+ * that is left fits a downtime limit that was raised. Checks the limit of the pause if the guest is
+ * parked already.
  */
 int precopy_park_within_round(struct source *s, struct err *e);
 
 /* -- handover.c -- */
 
-/* How long the guest may stand yet, in ms; -1: it does not stand, or is not ours any more. */
+/* For how many ms more the guest may stand. -1: it is not parked, or the source does not own it. */
 int handover_left_ms(const struct source *s);
-/* 0, or -1 when the guest has stood for as long as it may. */
+/* -1: the guest has stood for as long as it may. */
 int handover_check_pause(const struct source *s, struct err *e);
 int handover_park(struct source *s, struct err *e);
 void handover_limit_pause(struct source *s);
-/* From the park, if it was not done within a round, to RUNNING. */
+/* Parks the guest, unless that was done within a round, and hands it over: to RUNNING. */
 int handover_live(struct source *s, struct err *e);
-/* All of a migration to a file. */
+/* Parks the guest and writes all of it to a file. */
 int handover_cold(struct source *s, struct err *e);
 
 #endif
