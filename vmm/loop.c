@@ -157,7 +157,7 @@ void loop_run(struct loop *l)
 	}
 	pthread_mutex_lock(&l->lock);
 	l->entered = l->running = false;
-	l->stop = false;
+	__atomic_store_n(&l->stop, false, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&l->lock);
 	/* Calls made before this are still waited for; later ones run at once, by themselves. */
 	run_jobs(l);
