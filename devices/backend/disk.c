@@ -80,7 +80,7 @@ static int open_image(struct disk *d, const char *name, const char *path, bool r
 	/* NONBLOCK so that a FIFO without a writer does not hold us here; taken off again. */
 	int flags = (readonly ? O_RDONLY : O_RDWR) | O_NOCTTY | O_NONBLOCK;
 
-	*d = (struct disk){ .fd = -1, .readonly = readonly };
+	*d = (struct disk){ .fd = -1, .readonly = readonly, .ops = &disk_file_ops };
 	if ((size_t)snprintf(d->name, sizeof(d->name), "%s", name) >= sizeof(d->name))
 		return err_set(e, "%s: the id is longer than %zu characters", name,
 			       sizeof(d->name) - 1);

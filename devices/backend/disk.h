@@ -22,9 +22,48 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct disk;
 struct err;
+struct io_uring_sqe;
+struct iovec;
 
 #define DISK_SECTOR 512u
+
+/* DISK_PUNCH frees the range's blocks, DISK_ZERO keeps them; both read as zeroes afterwards. */
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_PUNCH, DISK_ZERO };
+#define DISK_OPS (DISK_ZERO + 1)
+
+/* One operation, from disk_prep_* to disk_done. The caller keeps it until then. */
+struct disk_io {
+	enum disk_op op;
+	uint64_t offset;
+	uint32_t bytes; /* 0: a flush */
+	bool durable;	/* a write that is on the medium when it is done */
+	int result;	/* for the backend */
+};
+
+/*
+ * How a kind of image does its operations. Each prep_* fills `sqe` for io_uring, except for its
+ * user data; `iov` need not outlive the submit. The caller's lock guards all of it.
+ */
+struct disk_ops {
+	void (*prep_read)(struct disk *d, struct disk_io *io, const struct iovec *iov,
+			  unsigned int n, struct io_uring_sqe *sqe);
+	void (*prep_write)(struct disk *d, struct disk_io *io, const struct iovec *iov,
+			   unsigned int n, struct io_uring_sqe *sqe);
+	void (*prep_flush)(struct disk *d, struct disk_io *io, struct io_uring_sqe *sqe);
+	/* DISK_PUNCH and DISK_ZERO; EOPNOTSUPP if the image cannot. */
+	void (*prep_zero)(struct disk *d, struct disk_io *io, struct io_uring_sqe *sqe);
+
+	/* What came of it (bytes, or -errno); `res` is the kernel's answer. NULL: that is it. */
+	int (*result)(struct disk *d, const struct disk_io *io, int res);
+};
+
+/* A file or a block device, by its fd: what disk_open sets. */
+extern const struct disk_ops disk_file_ops;
+
+/* [offset, offset + bytes) of the image may have changed; no multiples of sectors. */
+typedef void disk_watch_fn(void *arg, uint64_t offset, uint64_t bytes);
 
 enum disk_held { DISK_NOTHING, DISK_KEEP, DISK_RESERVE, DISK_ALL };
 
@@ -35,6 +74,11 @@ struct disk {
 	bool readonly;
 	uint64_t sectors; /* of DISK_SECTOR bytes; what the guest knows of (disk_size: what is) */
 	uint32_t block_bytes; /* the smallest write that does not read first: 512 or 4096 */
+
+	const struct disk_ops *ops;
+	void *backend; /* of ops that need more than the fd */
+	disk_watch_fn *watch;
+	void *watch_arg;
 
 	enum disk_held held;
 	int lockless;	    /* why its file system has no locks (errno); 0: it has */
@@ -56,6 +100,30 @@ int disk_size(const struct disk *d, uint64_t *sectors, struct err *e);
 
 /* Makes a regular file that large, which it is not yet; the rest has no blocks. */
 int disk_grow(const struct disk *d, uint64_t sectors, struct err *e);
+
+/* -- reading and writing: disk_io.c -- */
+
+/* Fill `io` and `sqe`; `bytes` is the sum of `iov`. */
+void disk_prep_read(struct disk *d, struct disk_io *io, uint64_t offset, uint32_t bytes,
+		    const struct iovec *iov, unsigned int n, struct io_uring_sqe *sqe);
+void disk_prep_write(struct disk *d, struct disk_io *io, uint64_t offset, uint32_t bytes,
+		     const struct iovec *iov, unsigned int n, bool durable,
+		     struct io_uring_sqe *sqe);
+void disk_prep_flush(struct disk *d, struct disk_io *io, struct io_uring_sqe *sqe);
+void disk_prep_zero(struct disk *d, struct disk_io *io, enum disk_op how, uint64_t offset,
+		    uint32_t bytes, struct io_uring_sqe *sqe);
+
+/* The kernel has answered with `res`. Returns the result (bytes, or -errno); tells the watcher. */
+int disk_done(struct disk *d, const struct disk_io *io, int res);
+
+/*
+ * Calls `fn` after each write, punch and zeroing that ends from now on, with the whole range that
+ * was asked for: an operation that failed or was short may have changed any part of it. Runs on the
+ * thread and under the lock of the caller of disk_done. NULL: no more.
+ */
+void disk_watch(struct disk *d, disk_watch_fn *fn, void *arg);
+
+/* -- the lock -- */
 
 /*
  * All of the lock; on -1 what was held before is held still. A file system without locks is warned

@@ -26,8 +26,8 @@
 #include "vmm/base/err.h"
 #include "vmm/tree.h"
 
-/* In place of a request's number: the fdatasync that nobody waits for. */
-#define SETTLE UINT64_MAX
+/* Instead of a request's number: settles[n], a flush that no request asked for. */
+#define SETTLE(n) (UINT64_MAX - (n))
 
 #define TURN_REQUESTS 64u
 #define TURN_BYTES    (8u << 20)
@@ -107,7 +107,7 @@ static void go_on(struct blk *b, struct blk_request *r, enum blk_next next, uint
 			blk_request_step(b, r, sqe);
 			io_uring_sqe_set_data64(sqe, (uint64_t)(r - b->requests));
 			b->turn_requests++;
-			b->turn_bytes += r->step;
+			b->turn_bytes += r->io.bytes;
 			return;
 		}
 		status = VIRTIO_BLK_S_IOERR;
@@ -173,26 +173,34 @@ static void end_held(struct blk *b)
 	b->unsynced = 0;
 }
 
+static void settled(struct blk *b, struct blk_settle *s, int res)
+{
+	int result = disk_done(&b->disk, &s->io, res);
+
+	s->busy = false;
+	b->settling--;
+	if (result == -EAGAIN || result == -EINTR || result == -ECANCELED)
+		b->sync_due = true; /* nothing was done; counts only for a sync */
+	else if (result < 0)
+		b->unsynced = -result;
+	end_held(b);
+}
+
 static void reap_one(struct blk *b, struct io_uring_cqe *cqe)
 {
 	uint64_t which = io_uring_cqe_get_data64(cqe);
 	uint8_t status = VIRTIO_BLK_S_IOERR;
-	int result = cqe->res;
+	int res = cqe->res;
 	struct blk_request *r;
 	enum blk_next next;
 
 	io_uring_cqe_seen(&b->uring, cqe);
-	if (which == SETTLE) {
-		b->settling--;
-		if (result == -EAGAIN || result == -EINTR || result == -ECANCELED)
-			b->sync_due = true; /* nothing was done; counts only for a sync */
-		else if (result < 0)
-			b->unsynced = -result;
-		end_held(b);
+	if (which > SETTLE(BLK_SETTLES)) {
+		settled(b, &b->settles[UINT64_MAX - which], res);
 		return;
 	}
 	r = &b->requests[which];
-	next = blk_request_stepped(b, r, result, &status);
+	next = blk_request_stepped(b, r, disk_done(&b->disk, &r->io, res), &status);
 	go_on(b, r, next, status);
 }
 
@@ -295,15 +303,19 @@ static void blk_stop(struct virtio_device *v)
 
 /* -- what goes with a hand-over; the I/O thread -- */
 
-/* Hands an fdatasync to the kernel that no request asked for; false when it takes none now. */
+/* Hands a flush to the kernel that no request asked for; false when it takes none now. */
 static bool settle(struct blk *b)
 {
 	struct io_uring_sqe *sqe;
+	unsigned int n = 0;
 
-	if (!has_room(b) || !(sqe = io_uring_get_sqe(&b->uring)))
+	while (n < BLK_SETTLES && b->settles[n].busy)
+		n++;
+	if (n == BLK_SETTLES || !has_room(b) || !(sqe = io_uring_get_sqe(&b->uring)))
 		return false;
-	io_uring_prep_fsync(sqe, b->disk.fd, IORING_FSYNC_DATASYNC);
-	io_uring_sqe_set_data64(sqe, SETTLE);
+	disk_prep_flush(&b->disk, &b->settles[n].io, sqe);
+	io_uring_sqe_set_data64(sqe, SETTLE(n));
+	b->settles[n].busy = true;
 	b->settling++;
 	submit(b);
 	return true;

@@ -52,7 +52,7 @@ struct blk_request {
 	uint64_t offset; /* on the disk, bytes */
 	uint64_t bytes, done;
 	bool held;	    /* a flush that waits for the outcome of a settle */
-	uint32_t step;	    /* bytes of `bytes` that the kernel works on */
+	struct disk_io io;  /* the step that the kernel works on */
 	enum blk_way way;   /* of discards and zeroes */
 	unsigned int tries; /* of a step that was to be tried again */
 	struct queue_chain chain;
@@ -77,6 +77,9 @@ struct blk_state {
 #define BLK_REQUESTS (QUEUE_SIZE_MAX + 1)
 #define BLK_RING     64
 #define BLK_IOVS     (4 * QUEUE_BUFFERS_MAX)
+
+/* One that is under way may not cover what was written last: then a second one follows at once. */
+#define BLK_SETTLES 2
 
 struct blk {
 	struct virtio_device v; /* first */
@@ -107,9 +110,13 @@ struct blk {
 	uint64_t told_us; /* when the machine was last told of an error that the guest got; 0: never
 			   */
 	bool error_logged;
-	unsigned int settling; /* fdatasyncs that no request asked for are with the kernel */
-	bool sync_due;	       /* one is to be handed to it, which it did not take yet */
-	int unsynced;	       /* errno of one that failed: the guest's next flush must fail, too */
+	unsigned int settling; /* flushes that no request asked for are with the kernel */
+	struct blk_settle {
+		struct disk_io io;
+		bool busy;
+	} settles[BLK_SETTLES];
+	bool sync_due; /* one is to be handed to it, which it did not take yet */
+	int unsynced;  /* errno of one that failed: the guest's next flush must fail, too */
 
 	/* I/O thread: the image's lock, and who has it (disk.h). */
 	bool owner;		  /* the guest has run here, or is about to */
@@ -134,7 +141,7 @@ enum blk_next blk_request_parse(struct blk *b, struct blk_request *r, uint8_t *s
 /* Fills `sqe` with the next step; uses up to QUEUE_BUFFERS_MAX of b->iovs. */
 void blk_request_step(struct blk *b, struct blk_request *r, struct io_uring_sqe *sqe);
 
-/* The kernel has answered a step with `result` (bytes, or -errno). */
+/* A step has ended with `result` (bytes, or -errno). */
 enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int result,
 				  uint8_t *status);
 

@@ -10,9 +10,7 @@
 
 #include <endian.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <linux/falloc.h>
 #include <string.h>
 
 #include "vmm/base/err.h"
@@ -112,7 +110,7 @@ enum blk_next blk_request_parse(struct blk *b, struct blk_request *r, uint8_t *s
 	}
 	r->type = le32toh(header.type);
 	r->offset = r->bytes = r->done = 0;
-	r->step = 0;
+	r->io = (struct disk_io){ .op = DISK_READ };
 	r->tries = 0;
 	sector = le64toh(header.sector);
 	room = r->chain.in_bytes - 1;
@@ -144,32 +142,35 @@ static uint32_t step_bytes(const struct blk_request *r, uint32_t max)
 	return left < max ? (uint32_t)left : max;
 }
 
+/* A driver that knows no flush takes a finished write for a durable one (5.2.6.2). */
+static bool must_be_durable(const struct blk *b)
+{
+	return !virtio_has(&b->v, VIRTIO_BLK_F_FLUSH);
+}
+
 static void prepare_range(struct blk *b, struct blk_request *r, struct io_uring_sqe *sqe)
 {
 	struct iovec *iov = &b->iovs[b->n_iovs];
 	uint64_t offset = r->offset + r->done;
+	uint32_t bytes = 0;
 	unsigned int n = 0;
 
 	while (r->way < BLK_WRITE_ZEROES && b->cannot[r->way])
 		r->way++;
 	if (r->way != BLK_WRITE_ZEROES) {
-		int how = r->way == BLK_PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
-
-		r->step = step_bytes(r, BLK_RANGE_STEP_BYTES);
-		io_uring_prep_fallocate(sqe, b->disk.fd, how | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-					r->step);
+		disk_prep_zero(&b->disk, &r->io, r->way == BLK_PUNCH ? DISK_PUNCH : DISK_ZERO,
+			       offset, step_bytes(r, BLK_RANGE_STEP_BYTES), sqe);
 		return;
 	}
-	r->step = 0;
-	while (n < QUEUE_BUFFERS_MAX && r->done + r->step < r->bytes) {
-		uint64_t left = r->bytes - r->done - r->step;
+	while (n < QUEUE_BUFFERS_MAX && r->done + bytes < r->bytes) {
+		uint64_t left = r->bytes - r->done - bytes;
 
 		iov[n].iov_base = (void *)(uintptr_t)zeroes; /* only read */
 		iov[n].iov_len = left < sizeof(zeroes) ? left : sizeof(zeroes);
-		r->step += (uint32_t)iov[n++].iov_len;
+		bytes += (uint32_t)iov[n++].iov_len;
 	}
 	b->n_iovs += n;
-	io_uring_prep_writev(sqe, b->disk.fd, iov, n, offset);
+	disk_prep_write(&b->disk, &r->io, offset, bytes, iov, n, must_be_durable(b), sqe);
 }
 
 void blk_request_step(struct blk *b, struct blk_request *r, struct io_uring_sqe *sqe)
@@ -177,31 +178,29 @@ void blk_request_step(struct blk *b, struct blk_request *r, struct io_uring_sqe 
 	struct iovec *iov = &b->iovs[b->n_iovs];
 	uint64_t offset = r->offset + r->done;
 	bool in = r->type == VIRTIO_BLK_T_IN;
+	uint32_t bytes;
 	int n;
 
 	if (r->type == VIRTIO_BLK_T_FLUSH) {
-		io_uring_prep_fsync(sqe, b->disk.fd, IORING_FSYNC_DATASYNC);
+		disk_prep_flush(&b->disk, &r->io, sqe);
 		return;
 	}
 	if (is_range(r)) {
 		prepare_range(b, r, sqe);
-	} else {
-		r->step = step_bytes(r, BLK_STEP_BYTES);
-		n = queue_chain_iov(&b->v.queues[0], &r->chain, in,
-				    r->done + (in ? 0 : HEADER_BYTES), r->step, iov,
-				    QUEUE_BUFFERS_MAX);
-		/* Cannot fail, the chain was checked; an empty step would end as an error. */
-		if (n < 0)
-			n = 0;
-		b->n_iovs += (unsigned int)n;
-		if (in)
-			io_uring_prep_readv(sqe, b->disk.fd, iov, (unsigned int)n, offset);
-		else
-			io_uring_prep_writev(sqe, b->disk.fd, iov, (unsigned int)n, offset);
+		return;
 	}
-	/* A driver that knows no flush takes a finished write for a durable one (5.2.6.2). */
-	if (!in && sqe->opcode == IORING_OP_WRITEV && !virtio_has(&b->v, VIRTIO_BLK_F_FLUSH))
-		sqe->rw_flags = RWF_DSYNC;
+	bytes = step_bytes(r, BLK_STEP_BYTES);
+	n = queue_chain_iov(&b->v.queues[0], &r->chain, in, r->done + (in ? 0 : HEADER_BYTES),
+			    bytes, iov, QUEUE_BUFFERS_MAX);
+	/* Cannot fail, the chain was checked; an empty step would end as an error. */
+	if (n < 0)
+		n = 0;
+	b->n_iovs += (unsigned int)n;
+	if (in)
+		disk_prep_read(&b->disk, &r->io, offset, bytes, iov, (unsigned int)n, sqe);
+	else
+		disk_prep_write(&b->disk, &r->io, offset, bytes, iov, (unsigned int)n,
+				must_be_durable(b), sqe);
 }
 
 /* A way to discard or to zero that the host does not have: the next one, or none at all. */
@@ -221,7 +220,7 @@ enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int resu
 
 	/* Also after an error: a part of the pages may have been filled before it came. */
 	if (r->type == VIRTIO_BLK_T_IN)
-		queue_chain_mark(&b->v.queues[0], &r->chain, r->done, r->step);
+		queue_chain_mark(&b->v.queues[0], &r->chain, r->done, r->io.bytes);
 	if (result == -EAGAIN || result == -EINTR) {
 		if (++r->tries < TRIES_MAX)
 			return BLK_STEP;
@@ -238,9 +237,9 @@ enum blk_next blk_request_stepped(struct blk *b, struct blk_request *r, int resu
 		return lost_writes(b, r, status);
 	if (r->type == VIRTIO_BLK_T_FLUSH)
 		return done(status, VIRTIO_BLK_S_OK);
-	if (transfer && (result == 0 || (uint32_t)result > r->step))
+	if (transfer && (result == 0 || (uint32_t)result > r->io.bytes))
 		return blk_failed(b, r, EIO, "the image has become shorter", status);
-	r->done += transfer ? (uint32_t)result : r->step;
+	r->done += transfer ? (uint32_t)result : r->io.bytes;
 	r->tries = 0;
 	return r->done < r->bytes ? BLK_STEP : done(status, VIRTIO_BLK_S_OK);
 }
