@@ -7,7 +7,8 @@ import subprocess
 import godwit
 from godwit import add_test, check, test
 
-MAN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../man")
+REPO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+MAN = os.path.join(REPO, "man")
 # Every verb has the first, and the program itself both: godwit(1) documents them once.
 COMMON = {"help", "version"}
 
@@ -87,3 +88,21 @@ def manual_documents_no_option_that_no_verb_of_its_page_has(place):
 def manual_and_help_have_the_same_parameters(place):
     written = set().union(*(parameters_of_page(text) for text in pages().values()))
     check(written == parameters_of_help(), f"only in one: {sorted(written ^ parameters_of_help())}")
+
+
+def has_word(text, name):
+    return re.search(rf"^\.(?:It )?Li\b.*(?<![\w-]){re.escape(name)}(?![\w-])", text, re.M)
+
+
+@test
+def manual_of_qmp_has_each_parameter_and_capability(place):
+    names = re.findall(r"\.qmp = \"([a-z-]+)\"", read(os.path.join(REPO, "migrate/parameter_rows.h")))
+    missing = [name for name in names if not has_word(pages()["godwit-qmp.7"], name)]
+    check(names and not missing, f"godwit-qmp.7 lacks {missing}")
+
+
+@test
+def manual_has_each_decision(place):
+    names = re.findall(r"\] = \"([a-z-]+)\"", read(os.path.join(REPO, "migrate/decisions.c")))
+    missing = [name for name in names if not has_word(pages()["godwit-migrate.1"], name)]
+    check(names and not missing, f"godwit-migrate.1 lacks {missing}")
