@@ -18,7 +18,7 @@
 #include "vmm/tree.h"
 #include "vmm/vcpu.h"
 #include "vmm/x86_64/acpi.h"
-#include "vmm/x86_64/arch_x86.h"
+#include "vmm/x86_64/arch_internal.h"
 #include "vmm/x86_64/boot.h"
 #include "vmm/x86_64/layout.h"
 

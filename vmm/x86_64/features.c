@@ -12,7 +12,7 @@
 #include "vmm/base/err.h"
 #include "vmm/kvm.h"
 #include "vmm/tree.h"
-#include "vmm/x86_64/arch_x86.h"
+#include "vmm/x86_64/arch_internal.h"
 #include "vmm/x86_64/names.h"
 
 #define BIT(n) (1ull << (n))

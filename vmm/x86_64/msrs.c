@@ -13,7 +13,7 @@
 #include "vmm/kvm.h"
 #include "vmm/tree.h"
 #include "vmm/vcpu.h"
-#include "vmm/x86_64/arch_x86.h"
+#include "vmm/x86_64/arch_internal.h"
 
 #define BIT(n) (1u << (n))
 

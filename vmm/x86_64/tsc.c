@@ -13,7 +13,7 @@
 #include "vmm/base/math.h"
 #include "vmm/kvm.h"
 #include "vmm/vcpu.h"
-#include "vmm/x86_64/arch_x86.h"
+#include "vmm/x86_64/arch_internal.h"
 
 #define HYGON_EBX 0x6f677948u /* "Hygo" */
 

@@ -29,7 +29,7 @@
 #include "vmm/kvm.h"
 #include "vmm/state.h"
 #include "vmm/vcpu.h"
-#include "vmm/x86_64/arch_x86.h"
+#include "vmm/x86_64/arch_internal.h"
 #include "vmm/x86_64/boot.h"
 
 #define XCR0_ALWAYS 3 /* x87, SSE */

@@ -15,7 +15,7 @@
 #include "vmm/base/math.h"
 #include "vmm/kvm.h"
 #include "vmm/state.h"
-#include "vmm/x86_64/arch_x86.h"
+#include "vmm/x86_64/arch_internal.h"
 
 struct vm_state {
 	struct kvm_pic_state pic[2];

@@ -1,8 +1,8 @@
 /*
  * What the files of vmm/x86_64/ share among themselves; nobody else includes it.
  */
-#ifndef GODWIT_X86_64_ARCH_X86_H
-#define GODWIT_X86_64_ARCH_X86_H
+#ifndef GODWIT_X86_64_ARCH_INTERNAL_H
+#define GODWIT_X86_64_ARCH_INTERNAL_H
 
 #include <stdbool.h>
 #include <stdint.h>
