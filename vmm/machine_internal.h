@@ -1,7 +1,7 @@
 /*
- * The machine from within: for machine.c, which builds it and lets it live, machine_states.c, which
- * takes its state down and puts it back, and machine_devices.c, which asks something of all
- * devices. Nobody else includes this.
+ * The machine from within: for machine.c, which builds it and runs it, machine_boot.c, which loads
+ * its kernel, machine_states.c, which saves and loads its state, machine_devices.c, which asks
+ * something of all devices, and machine_errors.c. Nobody else includes this.
  */
 #ifndef GODWIT_MACHINE_INTERNAL_H
 #define GODWIT_MACHINE_INTERNAL_H
