@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "migrate/parameters.h"
@@ -20,31 +21,31 @@
 #define HELPS_MAX 32
 
 /* Words in lines of at most WIDTH columns; `column` is where the first one goes. */
-static void print_words(const char *text, size_t column, size_t indent)
+static void print_words(FILE *out, const char *text, size_t column, size_t indent)
 {
 	size_t word;
 
 	for (; *text; text += word + (text[word] == ' ')) {
 		word = strcspn(text, " ");
 		if (column > indent && column + 1 + word > WIDTH)
-			column = (size_t)fprintf(stdout, "\n%*s", (int)indent, "") - 1;
+			column = (size_t)fprintf(out, "\n%*s", (int)indent, "") - 1;
 		else if (column > indent)
-			column += (size_t)fprintf(stdout, " ");
-		column += (size_t)fprintf(stdout, "%.*s", (int)word, text);
+			column += (size_t)fprintf(out, " ");
+		column += (size_t)fprintf(out, "%.*s", (int)word, text);
 	}
-	fputc('\n', stdout);
+	fputc('\n', out);
 }
 
 /* An option, and its text in the column beside it. */
-static void print_item(const char *name, const char *text)
+static void print_item(FILE *out, const char *name, const char *text)
 {
-	size_t n = (size_t)fprintf(stdout, "  %s", name);
+	size_t n = (size_t)fprintf(out, "  %s", name);
 
 	if (n < TEXT_COLUMN)
-		fprintf(stdout, "%*s", (int)(TEXT_COLUMN - n), "");
+		fprintf(out, "%*s", (int)(TEXT_COLUMN - n), "");
 	else
-		fprintf(stdout, "\n%*s", TEXT_COLUMN, "");
-	print_words(text, TEXT_COLUMN, TEXT_COLUMN);
+		fprintf(out, "\n%*s", TEXT_COLUMN, "");
+	print_words(out, text, TEXT_COLUMN, TEXT_COLUMN);
 }
 
 /* The range and the preset of a parameter; "": it has neither. */
@@ -65,7 +66,7 @@ static void describe_values(const struct parameter *r, char *text, size_t size)
 }
 
 /* `left` and the row's text, with what is known of its values and its QMP name in parentheses. */
-static void print_parameter(const struct parameter *r, const char *left, bool with_qmp)
+static void print_parameter(FILE *out, const struct parameter *r, const char *left, bool with_qmp)
 {
 	const char *qmp = with_qmp && strcmp(r->name, r->qmp) ? r->qmp : "";
 	char values[80], text[768];
@@ -76,11 +77,11 @@ static void print_parameter(const struct parameter *r, const char *left, bool wi
 			 values[0] && qmp[0] ? "; " : "", qmp[0] ? "QMP: " : "", qmp);
 	else
 		snprintf(text, sizeof(text), "%s", r->help);
-	print_item(left, text);
+	print_item(out, left, text);
 }
 
 /* As `--name ARGUMENT`. */
-void help_migrate_options(void)
+void help_migrate_options(FILE *out)
 {
 	char left[80];
 
@@ -89,12 +90,12 @@ void help_migrate_options(void)
 			continue;
 		snprintf(left, sizeof(left), "--%s%s%s", r->name, r->argument ? " " : "",
 			 r->argument ? r->argument : "");
-		print_parameter(r, left, false);
+		print_parameter(out, r, left, false);
 	}
 }
 
 /* Which parameters hold at once, as one sentence. */
-static void print_live_parameters(void)
+static void print_live_parameters(FILE *out)
 {
 	char text[768] = "";
 	size_t n = 0;
@@ -105,23 +106,49 @@ static void print_live_parameters(void)
 					      r->name);
 	snprintf(text + n, sizeof(text) - n,
 		 " also hold for a migration that is under way, the others for the next one.");
-	print_words(text, 0, 0);
+	print_words(out, text, 0, 0);
 }
 
 /* As `name=ARGUMENT`. */
-void help_set_parameters(void)
+void help_set_parameters(FILE *out)
 {
 	char left[80];
 
-	print_live_parameters();
-	fputc('\n', stdout);
+	print_live_parameters(out);
+	fputc('\n', out);
 	for (const struct parameter *r = parameter_table; r->qmp; r++) {
 		if (!r->name)
 			continue;
 		snprintf(left, sizeof(left), "%s=%s", r->name,
 			 r->argument ? r->argument : "on|off");
-		print_parameter(r, left, true);
+		print_parameter(out, r, left, true);
 	}
+}
+
+/* In one piece: the reason why output was lost is known only right after it was written. */
+static int print_help(const struct help *h)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	struct err e;
+	int rc;
+
+	if (out) {
+		fputs(h->text, out);
+		if (h->more)
+			h->more(out);
+		if (h->rest)
+			fputs(h->rest, out);
+	}
+	if (!out || fclose(out)) {
+		free(text);
+		err_set(&e, "%s: out of memory", h->verb);
+		return verb_fail(&e, VERB_FAILED);
+	}
+	rc = verb_print_text(h->verb, text);
+	free(text);
+	return rc;
 }
 
 int help_print(const char *verb)
@@ -139,12 +166,7 @@ int help_print(const char *verb)
 		names[n++] = h->verb;
 		if (strcmp(h->verb, verb))
 			continue;
-		fputs(h->text, stdout);
-		if (h->more)
-			h->more();
-		if (h->rest)
-			fputs(h->rest, stdout);
-		return VERB_DONE;
+		return print_help(h);
 	}
 	names[n] = NULL;
 	nearest = word_nearest(verb, names);

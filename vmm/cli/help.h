@@ -5,18 +5,20 @@
 #ifndef GODWIT_CLI_HELP_H
 #define GODWIT_CLI_HELP_H
 
+#include <stdio.h>
+
 struct help {
 	const char *verb; /* NULL ends the list */
 	const char *text;
-	void (*more)(void); /* prints what comes from a table; may be NULL */
-	const char *rest;   /* comes after that; may be NULL */
+	void (*more)(FILE *out); /* prints what comes from a table; may be NULL */
+	const char *rest;	 /* comes after that; may be NULL */
 };
 
 extern const struct help help_texts[];
 extern const char help_overview[];
 
 /* Print to stdout: the parameters that are options of migrate; those of set. */
-void help_migrate_options(void);
-void help_set_parameters(void);
+void help_migrate_options(FILE *out);
+void help_set_parameters(FILE *out);
 
 #endif

@@ -43,6 +43,8 @@ int verb_fail(const struct err *e, int code);
  * that its code stays.
  */
 bool verb_output_lost(const char *verb);
+/* A long text at once; VERB_FAILED with the sentence that says why it was lost. */
+int verb_print_text(const char *verb, const char *text);
 
 /* Prints an answer for scripts, in ASCII; NULL prints an empty line. */
 void verb_print_json(const json_t *o);

@@ -49,23 +49,34 @@ void verb_print_json(const json_t *o)
 	putchar('\n');
 }
 
-bool verb_output_lost(const char *verb)
+/* Says it once; nothing is tried again at exit. `why`: errno, 0 if it is not known any more. */
+static void tell_output_lost(const char *verb, int why)
 {
 	struct err e;
-	int why;
 
-	errno = 0;
-	if (fflush(stdout) == 0 && !ferror(stdout))
-		return false;
-	why = errno;
-	/* Do not try again at exit. */
 	__fpurge(stdout);
 	clearerr(stdout);
 	err_set(&e, "%s: output was lost, stdout cannot be written to", verb);
 	if (why)
 		err_errno(&e, why, "%s: output was lost, cannot write to stdout", verb);
 	verb_fail(&e, VERB_FAILED);
+}
+
+bool verb_output_lost(const char *verb)
+{
+	errno = 0;
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return false;
+	tell_output_lost(verb, errno);
 	return true;
+}
+
+int verb_print_text(const char *verb, const char *text)
+{
+	if (fputs(text, stdout) >= 0 && fflush(stdout) == 0)
+		return VERB_DONE;
+	tell_output_lost(verb, errno);
+	return VERB_FAILED;
 }
 
 int verb_absolute_path(const char *file, char *path, size_t size, struct err *e)

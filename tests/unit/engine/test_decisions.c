@@ -9,45 +9,51 @@
 #include "migrate/decisions.h"
 
 /* Run from the top of the tree, as all unit tests. */
-#define DOCUMENT "README.md"
+#define DOCUMENT "man/godwit-migrate.1"
 
-/* The words in backticks in the parentheses after "`action`", each followed by a space. */
+/* The names of the list that follows GODWIT_DECISION, each between spaces. */
 static void documented(char *words, size_t size)
 {
 	FILE *f = fopen(DOCUMENT, "r");
-	char *text = NULL, *at, *end;
+	char *text = NULL, *line, *rest, *end, *word, *next;
 	size_t n = 0;
 
 	ck_assert_ptr_nonnull(f);
 	ck_assert_int_gt(getdelim(&text, &n, '\0', f), 0);
 	fclose(f);
-	at = strstr(text, "`GODWIT_DECISION`");
-	ck_assert_ptr_nonnull(at);
-	at = strstr(at, "`action`");
-	ck_assert_ptr_nonnull(at);
-	at = strchr(at, '(');
-	ck_assert_ptr_nonnull(at);
-	end = strchr(at, ')');
+	rest = strstr(text, "GODWIT_DECISION");
+	ck_assert_ptr_nonnull(rest);
+	end = strstr(rest, "\n.El");
 	ck_assert_ptr_nonnull(end);
 	*end = '\0';
-	words[0] = '\0';
-	for (at = strtok(at, "`"); (at = strtok(NULL, "`")); at = strtok(NULL, "`")) {
-		ck_assert_uint_lt(strlen(words) + strlen(at) + 2, size);
-		strcat(strcat(words, at), " ");
+	strcpy(words, " ");
+	for (line = strtok_r(rest, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		if (strncmp(line, ".It Li ", 7))
+			continue;
+		for (word = strtok_r(line + 7, " ,", &next); word;
+		     word = strtok_r(NULL, " ,", &next)) {
+			ck_assert_uint_lt(strlen(words) + strlen(word) + 2, size);
+			strcat(strcat(words, word), " ");
+		}
 	}
 	free(text);
 }
 
 START_TEST(documentation_has_every_decision_and_no_other)
 {
-	char has[1024], expected[1024] = "";
+	char has[1024], name[64];
+	size_t length = 1;
 
 	documented(has, sizeof(has));
 	for (enum decision d = 0; d < DECISIONS; d++) {
 		ck_assert_ptr_nonnull(decision_name(d));
-		strcat(strcat(expected, decision_name(d)), " ");
+		if (d == DECISION_POSTCOPY) /* not implemented: such a policy is refused */
+			continue;
+		length += strlen(decision_name(d)) + 1;
+		snprintf(name, sizeof(name), " %s ", decision_name(d));
+		ck_assert_msg(strstr(has, name), "%s lacks%s", DOCUMENT, name);
 	}
-	ck_assert_str_eq(has, expected);
+	ck_assert_uint_eq(strlen(has), length);
 }
 END_TEST
 

@@ -458,7 +458,7 @@ int verb_migrate(int argc, char **argv)
 	settings_init(&m.settings);
 	if (!parse(&m, argc, argv, &e))
 		code = m.help ? help_print("migrate") : move(&m, &e);
-	if (code)
+	if (code && !m.help)
 		verb_fail(&e, code);
 	else if (!m.help && !m.check)
 		verb_output_lost("migrate");
