@@ -19,10 +19,8 @@ static int console_tell(struct console *d, const struct port *p, enum console_ev
 	uint8_t message[sizeof(head) + NAME_MAX_BYTES];
 	size_t len = sizeof(head);
 	struct err e;
-	int rc = queue_pop(q, &d->chain, &e);
+	int rc = queue_pop_or_ask(q, &d->chain, &e);
 
-	if (rc == 0 && queue_ask_rings(q, true))
-		rc = queue_pop(q, &d->chain, &e);
 	if (rc == 0)
 		return 0;
 	memcpy(message, &head, sizeof(head));
@@ -228,9 +226,7 @@ static int port_pop_in(struct port *p)
 
 	if (!virtio_working(v) || !p->st.guest_open)
 		return 0;
-	rc = queue_pop(q, c, &e);
-	if (rc == 0 && queue_ask_rings(q, true))
-		rc = queue_pop(q, c, &e);
+	rc = queue_pop_or_ask(q, c, &e);
 	if (rc > 0 && (c->n_out || !c->in_bytes))
 		rc = err_set(&e, "a buffer that cannot be written");
 	if (rc < 0)

@@ -20,14 +20,13 @@ static int net_rx_pop(struct net *n, struct queue_chain *c, uint64_t least)
 {
 	struct queue *q = &n->v.queues[QUEUE_RX];
 	struct err e;
-	int rc = queue_pop(q, c, &e);
+	int rc;
 
 	/*
-	 * All that the guest has given is popped now, so the ring that is asked for comes with the
-	 * next one, also if these are put back.
+	 * If there is none, all that the guest has given is popped, so the ring that is asked for
+	 * comes with the next one, also if these are put back.
 	 */
-	if (rc == 0 && queue_ask_rings(q, true))
-		rc = queue_pop(q, c, &e);
+	rc = queue_pop_or_ask(q, c, &e);
 	if (rc < 0)
 		virtio_fail(&n->v, "receive queue: %s", e.text);
 	if (rc <= 0)

@@ -373,6 +373,13 @@ bool queue_ask_rings(struct queue *q, bool rings)
 	return load_u16(avail + RING_IDX, __ATOMIC_ACQUIRE) != q->st.next_avail;
 }
 
+int queue_pop_or_ask(struct queue *q, struct queue_chain *c, struct err *e)
+{
+	int rc = queue_pop(q, c, e);
+
+	return rc == 0 && queue_ask_rings(q, true) ? queue_pop(q, c, e) : rc;
+}
+
 /*
  * A walk over the pieces of [offset, offset + len) of a chain's readable or writable part. Gives
  * each piece's guest address and length; ends when the bytes asked for or the buffers end.

@@ -98,6 +98,9 @@ bool queue_wants_interrupt(struct queue *q);
  */
 bool queue_ask_rings(struct queue *q, bool rings);
 
+/* queue_pop; an empty queue is asked to ring, so the driver rings when there is a chain again. */
+int queue_pop_or_ask(struct queue *q, struct queue_chain *c, struct err *e);
+
 /* Copies from the readable (into the writable) bytes of a chain, from byte `offset` of them;
  * returns how many bytes there were to copy (at most len). Writes are marked. */
 size_t queue_chain_read(const struct queue *q, const struct queue_chain *c, uint64_t offset,
