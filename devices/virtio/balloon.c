@@ -441,13 +441,6 @@ static void balloon_save(struct device *d, void *p)
 	pthread_mutex_unlock(&b->v.lock);
 }
 
-static int balloon_fits(struct device *d, const void *p, struct err *e)
-{
-	const struct balloon_state *st = p;
-
-	return virtio_fits((struct virtio_device *)d, &st->v, e);
-}
-
 static void balloon_load(struct device *d, const void *p)
 {
 	struct balloon *b = (struct balloon *)d;
@@ -487,7 +480,7 @@ const struct device_model virtio_balloon_model = {
 	.activate = virtio_activate,
 	.quiesce = virtio_quiesce,
 	.save = balloon_save,
-	.fits = balloon_fits,
+	.fits = virtio_plain_fits,
 	.load = balloon_load,
 	.balloon = &balloon_device_ops,
 };

@@ -469,13 +469,6 @@ static void blk_save(struct device *d, void *p)
 	blk_kept_save((struct blk *)d, st);
 }
 
-static int blk_fits(struct device *d, const void *p, struct err *e)
-{
-	const struct blk_state *st = p;
-
-	return virtio_fits((struct virtio_device *)d, &st->v, e);
-}
-
 static void blk_load(struct device *d, const void *p)
 {
 	const struct blk_state *st = p;
@@ -509,7 +502,7 @@ const struct device_model virtio_blk_model = {
 	.activate = virtio_activate,
 	.quiesce = virtio_quiesce,
 	.save = blk_save,
-	.fits = blk_fits,
+	.fits = virtio_plain_fits,
 	.load = blk_load,
 	.handover = &blk_handover,
 	.resize = blk_resize,

@@ -426,3 +426,36 @@ void virtio_load(struct virtio_device *v, const struct virtio_state *st)
 	__atomic_store_n(&v->interrupt_status, st->interrupt_status, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&v->lock);
 }
+
+/* -- kinds without a state of their own -- */
+
+static void plain_fields(struct state *s, void *p)
+{
+	virtio_fields(s, p);
+}
+
+static int plain_check(const void *p, struct err *e)
+{
+	return virtio_state_check(p, e);
+}
+
+const struct state_desc virtio_plain_state = {
+	.size = sizeof(struct virtio_state),
+	.fields = plain_fields,
+	.check = plain_check,
+};
+
+void virtio_plain_save(struct device *d, void *virtio_state)
+{
+	virtio_save((struct virtio_device *)d, virtio_state);
+}
+
+int virtio_plain_fits(struct device *d, const void *state, struct err *e)
+{
+	return virtio_fits((struct virtio_device *)d, state, e);
+}
+
+void virtio_plain_load(struct device *d, const void *virtio_state)
+{
+	virtio_load((struct virtio_device *)d, virtio_state);
+}

@@ -143,6 +143,15 @@ void virtio_save(struct virtio_device *v, struct virtio_state *st);
 int virtio_fits(struct virtio_device *v, const struct virtio_state *st, struct err *e);
 void virtio_load(struct virtio_device *v, const struct virtio_state *st);
 
+/*
+ * The same members for a kind without a state of its own. virtio_plain_fits is also for a kind
+ * whose own state fits every device.
+ */
+extern const struct state_desc virtio_plain_state;
+void virtio_plain_save(struct device *d, void *virtio_state);
+int virtio_plain_fits(struct device *d, const void *state, struct err *e);
+void virtio_plain_load(struct device *d, const void *virtio_state);
+
 /* Whether a feature bit was negotiated. */
 bool virtio_has(const struct virtio_device *v, unsigned int feature);
 

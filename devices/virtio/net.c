@@ -326,11 +326,6 @@ static void net_save(struct device *d, void *p)
 	st->link_up = !!(le16toh(n->config.status) & NET_STATUS_LINK_UP);
 }
 
-static int net_fits(struct device *d, const void *p, struct err *e)
-{
-	return virtio_fits((struct virtio_device *)d, &((const struct net_state *)p)->virtio, e);
-}
-
 static void net_load(struct device *d, const void *p)
 {
 	struct net *n = (struct net *)d;
@@ -360,7 +355,7 @@ const struct device_model virtio_net_model = {
 	.activate = virtio_activate,
 	.quiesce = virtio_quiesce,
 	.save = net_save,
-	.fits = net_fits,
+	.fits = virtio_plain_fits,
 	.load = net_load,
 	.announce = net_announce,
 };

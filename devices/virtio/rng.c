@@ -27,10 +27,6 @@ struct rng {
 	struct queue_chain chain;
 };
 
-struct rng_state {
-	struct virtio_state v;
-};
-
 /* Random bytes into the chain, at most `budget`; the number of them, 0 when the host has none. */
 static uint32_t fill(struct rng *r, uint32_t budget)
 {
@@ -126,56 +122,15 @@ static void rng_destroy(struct device *d)
 	free(r);
 }
 
-static void rng_fields(struct state *s, void *p)
-{
-	struct rng_state *st = p;
-
-	virtio_fields(s, &st->v);
-}
-
-static int rng_check(const void *p, struct err *e)
-{
-	const struct rng_state *st = p;
-
-	return virtio_state_check(&st->v, e);
-}
-
-static void rng_save(struct device *d, void *p)
-{
-	struct rng_state *st = p;
-
-	virtio_save((struct virtio_device *)d, &st->v);
-}
-
-static int rng_fits(struct device *d, const void *p, struct err *e)
-{
-	const struct rng_state *st = p;
-
-	return virtio_fits((struct virtio_device *)d, &st->v, e);
-}
-
-static void rng_load(struct device *d, const void *p)
-{
-	const struct rng_state *st = p;
-
-	virtio_load((struct virtio_device *)d, &st->v);
-}
-
-static const struct state_desc rng_state_desc = {
-	.size = sizeof(struct rng_state),
-	.fields = rng_fields,
-	.check = rng_check,
-};
-
 const struct device_model virtio_rng_model = {
 	.name = "virtio-rng",
-	.state = &rng_state_desc,
+	.state = &virtio_plain_state,
 	.probe = rng_probe,
 	.create = rng_create,
 	.destroy = rng_destroy,
 	.activate = virtio_activate,
 	.quiesce = virtio_quiesce,
-	.save = rng_save,
-	.fits = rng_fits,
-	.load = rng_load,
+	.save = virtio_plain_save,
+	.fits = virtio_plain_fits,
+	.load = virtio_plain_load,
 };
