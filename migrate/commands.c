@@ -1,6 +1,6 @@
 /*
- * The control commands of migration: see commands.h. Names and fields are QEMU's. Runs on the
- * thread of the machine's owner.
+ * The QMP commands of migration. Names, units and fields are QEMU's; those that QEMU does not have
+ * begin with x-godwit-. Runs on the thread of the machine's owner.
  */
 #include "migrate/commands.h"
 
@@ -81,7 +81,7 @@ static json_t *xbzrle_cache(const struct migration_report *r)
 			 "overflow", number(st->xbzrle_overflows));
 }
 
-/* Where the milliseconds of the pause went, in microseconds. */
+/* The parts of the pause. */
 static json_t *downtime_parts(const struct stats *st)
 {
 	return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "park-us", number(st->park_us),
@@ -90,7 +90,7 @@ static json_t *downtime_parts(const struct stats *st)
 			 "start-us", number(st->start_us), "total-us", number(st->downtime_us));
 }
 
-/* Bytes a second, by the numbers of the vCPUs. */
+/* Bytes a second of each vCPU, in their order. */
 static json_t *vcpu_dirty_rates(const struct migration_report *r)
 {
 	json_t *rates = json_array();
@@ -100,7 +100,7 @@ static json_t *vcpu_dirty_rates(const struct migration_report *r)
 	return rates;
 }
 
-/* Never 0 of a guest that is slowed, and never 100, as it does not stand still. */
+/* Rounded up, so that it is not 0 if the guest is slowed at all; and never 100. */
 static uint64_t whole_percent(uint64_t permille)
 {
 	uint64_t percent = (permille + 9) / 10;
@@ -224,7 +224,7 @@ static int query_check(void *context, json_t *arguments, json_t **result, struct
 
 /* -- parameters and capabilities: the rows of parameters.h -- */
 
-/* Beside the parameters: what migrate-set-capabilities has, so that all is set or nothing. */
+/* One more argument: capabilities, so that one command sets all or nothing. */
 static const struct control_argument with_capabilities = { .name = "x-godwit-capabilities",
 							   .type = CONTROL_ARRAY };
 
@@ -258,7 +258,7 @@ static int set_capability(const char *name, bool state, struct migration_paramet
 	return err_set(e, "'%.64s' is no capability", name);
 }
 
-/* Those of a list, into *p. */
+/* Sets in *p the capabilities of a list. */
 static int take_capabilities(struct migration *mig, const json_t *list,
 			     struct migration_parameters *p, struct err *e)
 {
@@ -378,7 +378,7 @@ static int force_resume(void *context, json_t *arguments, json_t **result, struc
 
 static const struct control_argument migrate_arguments[] = {
 	{ .name = "uri", .type = CONTROL_STRING, .required = true },
-	{ .name = "detach", .type = CONTROL_BOOLEAN }, /* QEMU's, without meaning there too */
+	{ .name = "detach", .type = CONTROL_BOOLEAN }, /* QEMU has it, and ignores it as well */
 	{ .name = "blk", .type = CONTROL_BOOLEAN },
 	{ .name = "inc", .type = CONTROL_BOOLEAN },
 	{ .name = "resume", .type = CONTROL_BOOLEAN },

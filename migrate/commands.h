@@ -1,6 +1,6 @@
 /*
- * The control commands of migration: migrate, migrate_cancel, query-migrate. main.c hands the table
- * to the control server; the context is the machine's struct migration.
+ * The QMP commands of migration, for the control server. Their context is the machine's struct
+ * migration.
  */
 #ifndef GODWIT_MIGRATE_COMMANDS_H
 #define GODWIT_MIGRATE_COMMANDS_H

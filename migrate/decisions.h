@@ -5,7 +5,7 @@
 #ifndef GODWIT_MIGRATE_DECISIONS_H
 #define GODWIT_MIGRATE_DECISIONS_H
 
-/* Their names are in decisions.c; README.md explains the same ones. */
+/* Their names are in decisions.c; godwit-migrate.1 explains the same ones. */
 enum decision {
 	DECISION_THROTTLE,
 	DECISION_DIRTY_LIMIT,
