@@ -184,89 +184,29 @@ static void free_stripe(struct page_cache_stripe *s)
 	free(s->copies);
 }
 
-/* Moves the pages of a stripe into one of another size; the later used stay. */
-static void move_pages(const struct page_cache_stripe *from, struct page_cache_stripe *to)
-{
-	const struct page_cache_slot *slot, *end = from->slots + from->sets * PAGE_CACHE_WAYS;
-	struct page_cache_slot *place;
-
-	for (slot = from->slots; slot < end; slot++) {
-		if (!slot->key)
-			continue;
-		place = oldest(to, slot->key);
-		if (!place->key || place->round < slot->round)
-			put(to, place, slot->key, slot->round, copy_of(from, slot));
-	}
-}
-
-/* Stripes with as many sets, empty; NULL when there is no memory. */
-static struct page_cache_stripe *make_stripes(uint64_t sets)
-{
-	struct page_cache_stripe *made = aligned_alloc(_Alignof(struct page_cache_stripe),
-						       PAGE_CACHE_STRIPES * sizeof(*made));
-	unsigned int i, k;
-
-	if (!made)
-		return NULL;
-	memset(made, 0, PAGE_CACHE_STRIPES * sizeof(*made));
-	for (i = 0; i < PAGE_CACHE_STRIPES; i++)
-		if (make_stripe(&made[i], sets)) {
-			for (k = 0; k <= i; k++)
-				free_stripe(&made[k]);
-			free(made);
-			return NULL;
-		}
-	return made;
-}
-
-int page_cache_resize(struct page_cache *c, uint64_t bytes, struct err *e)
-{
-	const uint64_t sets = sets_for(bytes);
-	uint64_t host;
-	struct page_cache_stripe *made, old = { 0 };
-	unsigned int i;
-
-	if (sets * PAGE_CACHE_BYTES_MIN == page_cache_bytes(c))
-		return 0;
-	/* Memory is promised freely, and missed only when pages come: who asked would be gone. */
-	host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-	if (bytes > host)
-		return err_set(e, "a page cache of %" PRIu64 " MiB, this host has %" PRIu64 " MiB",
-			       bytes >> 20, host >> 20);
-	made = make_stripes(sets);
-	if (!made)
-		return err_set(e, "there is no memory for a page cache of %" PRIu64 " MiB",
-			       bytes >> 20);
-	for (i = 0; i < PAGE_CACHE_STRIPES; i++) {
-		struct page_cache_stripe *s = &c->stripe[i];
-
-		pthread_mutex_lock(&s->lock);
-		old.slots = s->slots;
-		old.copies = s->copies;
-		if (s->slots)
-			move_pages(s, &made[i]);
-		s->sets = sets;
-		s->slots = made[i].slots;
-		s->copies = made[i].copies;
-		pthread_mutex_unlock(&s->lock);
-		free_stripe(&old);
-	}
-	free(made);
-	__atomic_store_n(&c->bytes, sets * PAGE_CACHE_BYTES_MIN, __ATOMIC_RELAXED);
-	return 0;
-}
-
 int page_cache_init(struct page_cache *c, uint64_t bytes, struct err *e)
 {
+	const uint64_t sets = sets_for(bytes);
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	bool made = true;
 	unsigned int i;
 
 	memset(c, 0, sizeof(*c));
-	for (i = 0; i < PAGE_CACHE_STRIPES; i++)
+	/* Memory is promised freely, and missed only when pages come: then the process would end.
+	 */
+	if (bytes > host)
+		return err_set(e, "a page cache of %" PRIu64 " MiB, this host has %" PRIu64 " MiB",
+			       bytes >> 20, host >> 20);
+	for (i = 0; i < PAGE_CACHE_STRIPES; i++) {
 		pthread_mutex_init(&c->stripe[i].lock, NULL);
-	if (page_cache_resize(c, bytes, e)) {
-		page_cache_free(c);
-		return -1;
+		made = made && make_stripe(&c->stripe[i], sets) == 0;
 	}
+	if (!made) {
+		page_cache_free(c);
+		return err_set(e, "there is no memory for a page cache of %" PRIu64 " MiB",
+			       bytes >> 20);
+	}
+	c->bytes = sets * PAGE_CACHE_BYTES_MIN;
 	return 0;
 }
 
@@ -283,5 +223,5 @@ void page_cache_free(struct page_cache *c)
 
 uint64_t page_cache_bytes(const struct page_cache *c)
 {
-	return __atomic_load_n(&c->bytes, __ATOMIC_RELAXED);
+	return c->bytes;
 }

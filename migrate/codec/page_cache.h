@@ -55,24 +55,18 @@ struct page_cache_stripe {
 
 struct page_cache {
 	struct page_cache_stripe stripe[PAGE_CACHE_STRIPES];
-	uint64_t bytes; /* atomic */
+	uint64_t bytes;
 };
 
 /*
  * An empty cache of about `bytes`, at least PAGE_CACHE_BYTES_MIN: a whole, odd number of sets in
- * each stripe, so that pages a power of two apart do not meet. Memory is used as pages come.
+ * each stripe, so that pages a power of two apart do not meet. Memory is used as pages come. -1:
+ * there is no memory, or `bytes` is more than the host has.
  */
 int page_cache_init(struct page_cache *c, uint64_t bytes, struct err *e);
 void page_cache_free(struct page_cache *c);
 
-/*
- * Another size, also while workers use it; one caller at a time. Of the pages for which there is no
- * room those go that were used least lately. On -1 it is as it was: no memory, or more than the
- * host has.
- */
-int page_cache_resize(struct page_cache *c, uint64_t bytes, struct err *e);
-
-/* Its size now. Any thread. */
+/* Its size. Any thread. */
 uint64_t page_cache_bytes(const struct page_cache *c);
 
 /*
