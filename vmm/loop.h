@@ -59,7 +59,7 @@ void loop_change(struct loop *l, struct loop_watch *w, uint32_t events);
 /* Also drops events already fetched for it; safe from inside any watch's fn, twice does nothing. */
 void loop_remove(struct loop *l, struct loop_watch *w);
 
-/* The calling thread will run the loop: from here on calls of other threads wait for that. */
+/* The calling thread will run the loop: from here on, calls by other threads wait for that. */
 void loop_adopt(struct loop *l);
 
 /* Runs on the calling thread until loop_stop(). */

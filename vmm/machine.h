@@ -28,18 +28,18 @@ enum machine_status {
 	MACHINE_PRELAUNCH, /* built, never ran */
 	MACHINE_RUNNING,
 	MACHINE_PAUSED,
-	MACHINE_INMIGRATE,	/* waits for its state from elsewhere */
+	MACHINE_INMIGRATE,	/* waits for its state from another host */
 	MACHINE_FINISH_MIGRATE, /* parked to be saved or handed over */
-	MACHINE_POSTMIGRATE,	/* its guest runs elsewhere, or lies in a file */
+	MACHINE_POSTMIGRATE,	/* its guest runs on another host, or lies in a file */
 	MACHINE_SHUTDOWN,	/* the guest powered off */
 	MACHINE_INTERNAL_ERROR, /* the guest met what KVM cannot run */
-	MACHINE_IO_ERROR, /* paused, as the host could not do what the guest asked of a disk */
+	MACHINE_IO_ERROR, /* paused because the host could not do what the guest asked of a disk */
 };
 
 /* "prelaunch", "running", "paused", "inmigrate", "finish-migrate", ... */
 const char *machine_status_name(enum machine_status s);
 
-/* What the owner wants to hear of; called on the owner's loop thread. */
+/* Events for the owner, called on its loop's thread. */
 struct machine_events {
 	void (*request)(void *arg, enum machine_request r);
 	void *arg;
@@ -48,13 +48,13 @@ struct machine_events {
 };
 
 /*
- * Makes everything the tree says and opens what it needs of the host: memory, VM, irqchip, each
- * device from `models` (NULL-terminated), vCPUs; no thread yet. A fresh machine comes from a
- * command line: what the guest will see of this host is first added to its tree (the models' probe
- * and the processors'); any other tree is complete, and refused where this host cannot provide it.
- * `owner_loop` is where requests are delivered. On -1 nothing is left; the sentence begins with
- * the path or id of what could not be provided. The machine keeps its own copy of the tree (which
- * is packed).
+ * Makes everything that the tree describes and opens what it needs of the host: memory, VM,
+ * irqchip, vCPUs, each device from `models` (NULL-terminated). It starts no thread. A fresh machine
+ * comes from a command line: machine_build first adds to its tree what the guest will see of this
+ * host (the models' and the processors' probe). Any other tree is complete, and is refused if this
+ * host cannot provide it. Requests are delivered on `owner_loop`. On -1 nothing is left; the
+ * sentence begins with the path or id of what could not be provided. The machine keeps its own
+ * packed copy of the tree.
  */
 enum machine_origin {
 	ORIGIN_FRESH,	 /* from a command line */
@@ -67,19 +67,19 @@ int machine_build(struct tree *t, enum machine_origin origin,
 		  const struct machine_events *events, struct machine **out, struct err *e);
 
 /*
- * Starts the threads, all waiting. Between build and this the process gives up its rights: threads
- * have rights of their own.
+ * Starts the threads, all of them waiting. The process gives up its rights between build and
+ * launch, because each thread has rights of its own.
  */
 int machine_launch(struct machine *m, struct err *e);
 void machine_destroy(struct machine *m);
 
 /*
- * Opens the kernel (and initrd) that /host/boot names, to have them when the guest reboots: before
- * rights are given up. A machine that came from elsewhere runs on without them.
+ * Opens the kernel (and initrd) that /host/boot names, for when the guest reboots. Before rights
+ * are given up. A machine that came from another host runs on without them.
  */
 int machine_open_boot(struct machine *m, struct err *e);
 
-/* Loads them: before the first start of a fresh machine. */
+/* Loads kernel and initrd, before the first start of a fresh machine. */
 int machine_boot(struct machine *m, struct err *e);
 
 /* Lets the guest run, for the first time or after machine_park(). Idempotent. -1 while held. */
@@ -89,29 +89,29 @@ int machine_resume(struct machine *m, struct err *e);
 void machine_park(struct machine *m);
 
 /*
- * Parks a guest that runs: status becomes IO_ERROR, until it is resumed, which tries again what
- * failed. False if it did not run.
+ * Parks a guest that runs. The status is IO_ERROR until machine_resume, which tries again what
+ * failed. False if the guest did not run.
  */
 bool machine_stop_for_error(struct machine *m);
 
 /*
- * After machine_resume, not the owner's thread: waits until KVM has run every vCPU, for `ms` at
- * most. 0: it has, as far as can be known. -1: one of them cannot run (and the machine has asked
- * its owner for REQUEST_FAILED, too).
+ * After machine_resume, not on the owner's thread: waits up to `ms` until KVM has run every vCPU.
+ * 0: it has, as far as can be known. -1: one of them cannot run (and the machine has also sent its
+ * owner REQUEST_FAILED).
  */
 int machine_await_entry(struct machine *m, unsigned int ms, struct err *e);
 
-/* Parked, after a machine_resume: whether KVM may have run anything of the guest since. */
+/* Parked: whether KVM may have run anything of the guest since the last machine_resume. */
 bool machine_has_run(struct machine *m);
 
-/* Takes a request back that was not delivered yet: whether there was that one. */
+/* Takes back a request that was not delivered yet; whether there was one of that kind. */
 bool machine_take_request(struct machine *m, enum machine_request r);
 
 /*
- * Parks for a migration: status becomes FINISH_MIGRATE. A reboot that the guest has just asked for
- * is carried out first, so that it is not lost; -1 when the guest has ended, or is about to (and
- * then is not held). machine_unhold goes back to how it was, running or paused (-1: it cannot run,
- * and is paused).
+ * Parks the guest for a migration: the status becomes FINISH_MIGRATE. If the guest has just asked
+ * for a reboot, that is carried out first, so that it is not lost. -1: the guest has ended, or is
+ * about to, and is not held. machine_unhold goes back to how it was, running or paused. (-1: the
+ * guest cannot run, and is paused.)
  */
 int machine_hold(struct machine *m, struct err *e);
 int machine_unhold(struct machine *m, struct err *e);
@@ -136,8 +136,9 @@ int machine_acquire(struct machine *m, struct err *e);
 int machine_check_host(struct machine *m, struct err *e);
 
 /*
- * The disk `id` becomes so large, 0: as large as its image is now; it never shrinks. The guest is
- * told, and the tree says so from now on: not while a migration may have sent it. Owner's thread.
+ * Makes the disk `id` `bytes` large, 0: as large as its image is now. A disk never shrinks. The
+ * guest is told, and the tree is changed: so not while a migration may have sent it. Owner's
+ * thread.
  */
 int machine_resize_disk(struct machine *m, const char *id, uint64_t bytes, struct err *e);
 
@@ -149,27 +150,28 @@ int machine_log_clear(struct machine *m, unsigned int block, uint64_t first, uin
 void machine_log_stop(struct machine *m);
 
 /*
- * Pages that the vCPU has dirtied while the log ran, each counted again when it was protected
- * again: only ever grows. 0 without dirty rings. Any thread.
+ * Pages that the vCPU has dirtied while the log ran. A page counts again after it was protected
+ * again; the number only ever grows. 0 without dirty rings. Any thread.
  */
 uint64_t machine_vcpu_dirty_pages(struct machine *m, unsigned int vcpu);
 bool machine_has_dirty_rings(const struct machine *m);
 
 /*
- * Keeps a vCPU from running for that share of its time, in permille, up to THROTTLE_MAX_PERMILLE
- * (vmm/throttle.h); 0: none. By naps of at most 10 ms, which everything else breaks. Stays while
- * parked and over a reset. Any thread.
+ * Keeps a vCPU from running for this share of its time, in permille, up to THROTTLE_MAX_PERMILLE
+ * (throttle.h); 0: it runs freely. It naps for at most 10 ms at a time, and any request ends a nap.
+ * The throttle stays while the guest is parked, and over a reset. Any thread.
  */
 void machine_throttle(struct machine *m, unsigned int vcpu, unsigned int permille);
 
 /*
- * Lets each vCPU dirty so many bytes a second, 0: no limit; one that would dirty more naps, as if
- * throttled, the others are left alone. Counted are pages as by machine_vcpu_dirty_pages, so it
- * holds while the log runs. -1 without dirty rings. Any thread.
+ * Limits how much each vCPU dirties, in bytes a second; 0: no limit. A vCPU that would dirty more
+ * naps, as if throttled; the others run freely. Pages are counted as by machine_vcpu_dirty_pages,
+ * so the limit works only while the log runs. -1 without dirty rings. Any thread.
  */
 int machine_dirty_limit(struct machine *m, uint64_t bytes_per_s, struct err *e);
 
-/* Parks, sets everything back to how it was when built, loads the kernel again. Then resume. */
+/* Parks the guest, sets the machine back to how it was built, and loads the kernel again. The
+ * caller resumes it. */
 int machine_reset(struct machine *m, struct err *e);
 
 /*
@@ -189,45 +191,47 @@ struct machine_costs {
 };
 
 /*
- * Rehearses what can be while the guest runs, and says what it all costs: load_us only of a machine
- * that was built as `incoming`. While no states are saved or loaded; any thread.
+ * Rehearses those parts of a pause that can be rehearsed while the guest runs, and says what all
+ * parts cost (load_us only of a machine that was built as `incoming`). Not while states are saved
+ * or loaded. Any thread.
  */
 int machine_rehearse(struct machine *m, struct machine_costs *out, struct err *e);
 
 /*
- * A connection to the guest's end of the channel of that name, as programs of this host have it by
- * the channel's socket: a non-blocking socket, which the caller closes. -1: there is no such
- * channel, such a program is connected, or nobody in the guest listens. Any thread but the I/O
- * thread.
+ * Connects to the guest's end of a channel, like a program of this host that uses the channel's
+ * socket. Returns a non-blocking socket, which the caller closes. -1: there is no such channel, a
+ * program of this host is connected to it, or nothing in the guest listens. Any thread except the
+ * I/O thread.
  */
 int machine_channel_open(struct machine *m, const char *name, struct err *e);
 
 /*
- * The guest shall have `bytes` of its RAM left, at least a page, and give the host the rest; it
- * does as far as it can, now or when it runs; and again after a reset. machine_balloon says how
- * much it has. -1 when the machine has no balloon. Owner's thread.
+ * Asks the guest to keep `bytes` of its RAM, at least a page, and to give the rest to the host. It
+ * does so as far as it can, now or when it runs, and again after a reset. machine_balloon says how
+ * much it has. -1: the machine has no balloon. Owner's thread.
  */
 int machine_set_balloon(struct machine *m, uint64_t bytes, struct err *e);
 int machine_balloon(struct machine *m, uint64_t *bytes, struct err *e);
 
-/* The guest has gone to another host: who talked to it here is let go. */
+/* The guest has gone to another host: lets go of the programs of this host that talked to it. */
 void machine_depart(struct machine *m);
 
 /* The ACPI power button. */
 void machine_press_power_button(struct machine *m);
 
 enum machine_status machine_status(const struct machine *m);
-/* For the steps that vmm/ does not know by itself: INMIGRATE, FINISH_MIGRATE, POSTMIGRATE. */
+/* For the statuses that vmm/ does not set by itself: INMIGRATE, FINISH_MIGRATE, POSTMIGRATE. */
 void machine_set_status(struct machine *m, enum machine_status s);
 
-/* What becomes of a guest that is still coming: until somebody has said so, as it was there. */
+/* Whether a guest that is still coming will run here. Until somebody decides: as it was at the
+ * source. */
 enum machine_arrival { ARRIVAL_AS_IT_WAS, ARRIVAL_PAUSED, ARRIVAL_RUNNING };
 
 /* Owner's thread. */
 void machine_set_arrival(struct machine *m, enum machine_arrival a);
 enum machine_arrival machine_arrival(const struct machine *m);
 
-/* How a guest that comes here is announced; before it is let run. */
+/* How a guest that comes here is announced to the network. Before it runs. */
 void machine_set_announce(struct machine *m, const struct announce *a);
 
 const char *machine_name(const struct machine *m);

@@ -1,19 +1,21 @@
 /*
- * A bucket of dirtied bytes: see quota.h.
+ * A bucket of dirtied bytes, in floating point: its figures are estimates.
  */
 #include "vmm/quota.h"
 
+#include "vmm/base/math.h"
 #include "vmm/throttle.h"
 
 #define SECOND_NS 1000000000ull
 
-/* A shorter nap costs more than it is worth; what is owed waits for the next. */
+/* A shorter nap costs more than it is worth; the debt waits for the next one. */
 #define NAP_MIN_NS 200000
 
-/* Too short a run says nothing about speed. */
+/* A shorter run says nothing about speed. */
 #define SPEED_RUN_NS 20000
 
-/* A vCPU of which nothing is known yet: the first look comes after 1 ms. */
+/* The speed of a vCPU that was not seen to write yet, as a multiple of its quota: the first look
+ * comes after 1 ms. */
 #define FIRST_SPEED 10
 
 static int64_t bytes_in(const struct quota *q, uint64_t ns)
@@ -21,15 +23,10 @@ static int64_t bytes_in(const struct quota *q, uint64_t ns)
 	return (int64_t)((double)q->bytes_per_s * (double)ns / (double)SECOND_NS);
 }
 
-static int64_t limit(int64_t value, int64_t min, int64_t max)
-{
-	return value < min ? min : value > max ? max : value;
-}
-
 static void keep_in_bounds(struct quota *q)
 {
-	q->owed_bytes = limit(q->owed_bytes, -bytes_in(q, THROTTLE_NAP_MAX_NS),
-			      bytes_in(q, SECOND_NS));
+	q->owed_bytes = clamp_i64(q->owed_bytes, -bytes_in(q, THROTTLE_NAP_MAX_NS),
+				  bytes_in(q, SECOND_NS));
 }
 
 void quota_set(struct quota *q, uint64_t bytes_per_s)
@@ -68,7 +65,7 @@ uint64_t quota_nap_ns(const struct quota *q)
 	if (!q->bytes_per_s || q->owed_bytes <= 0)
 		return 0;
 	ns = (int64_t)((double)q->owed_bytes * (double)SECOND_NS / (double)q->bytes_per_s);
-	return ns < NAP_MIN_NS ? 0 : (uint64_t)limit(ns, 0, THROTTLE_NAP_MAX_NS);
+	return ns < NAP_MIN_NS ? 0 : (uint64_t)clamp_i64(ns, 0, THROTTLE_NAP_MAX_NS);
 }
 
 uint64_t quota_slice_ns(const struct quota *q)
@@ -77,6 +74,6 @@ uint64_t quota_slice_ns(const struct quota *q)
 
 	if (q->speed <= q->bytes_per_s)
 		return THROTTLE_NAP_MAX_NS;
-	return (uint64_t)limit((int64_t)((double)may * (double)SECOND_NS / (double)q->speed),
-			       THROTTLE_SLICE_MIN_NS, THROTTLE_NAP_MAX_NS);
+	return (uint64_t)clamp_i64((int64_t)((double)may * (double)SECOND_NS / (double)q->speed),
+				   THROTTLE_SLICE_MIN_NS, THROTTLE_NAP_MAX_NS);
 }

@@ -1,12 +1,12 @@
 /*
- * How long a vCPU that is kept from running may run, and naps then: pure arithmetic, no clock.
+ * How long a throttled vCPU runs and then naps. Pure arithmetic, no clock.
  *
- * A throttle takes a share of a vCPU's time away, in permille: its processor is as one that is
- * slower by that share. For what it has run it owes naps, share / (1 - share) times as long; time
- * that it slept by itself (HLT) costs it nothing and earns it nothing, so that only who runs is
- * slowed. It runs in slices, each of which owes one nap; slice and nap are 10 ms together, so no
- * nap is longer than that. What came out otherwise (a slice that ended late, a nap that was too
- * long or too short) is made up for by the next ones.
+ * A throttle takes a share of a vCPU's time, in permille: its processor behaves like one that is
+ * slower by that share. For the time that it ran, it owes naps that are share / (1 - share) times
+ * as long. Time that it slept by itself (HLT) costs nothing and earns nothing, so only a vCPU that
+ * runs is slowed. It runs in slices, each of which owes one nap. Slice and nap take 10 ms together,
+ * so no nap is longer. If a slice ended late, or a nap was too long or too short, the next ones
+ * make up for it.
  *
  * Owner: one thread, the vCPU's.
  */
@@ -18,8 +18,8 @@
 #define THROTTLE_MAX_PERMILLE 999
 #define THROTTLE_NAP_MAX_NS   10000000
 /*
- * A shorter slice would be over before KVM has entered the guest (where KVM is nested in another,
- * that was seen to take 70 us), and the guest stood still. So above 990 permille it gets a little
+ * A shorter slice would be over before KVM has entered the guest, and the guest would stand still:
+ * under a nested KVM the entry was seen to take 70 us. So above 990 permille the vCPU gets a little
  * more than its share.
  */
 #define THROTTLE_SLICE_MIN_NS 100000
@@ -30,18 +30,18 @@ struct throttle {
 	uint64_t rest_ns;      /* a vCPU that mostly sleeps is looked at this rarely, at least */
 };
 
-/* A new share; of what was owed under the old one, at most one nap of the new stays. */
+/* Sets a new share. Of what the vCPU owes, at most one nap of the new share stays. */
 void throttle_set(struct throttle *t, unsigned int permille);
 
-/* It has run `ran_ns` of its own CPU time in `wall_ns`, since it was last told. */
+/* The vCPU has run `ran_ns` of its own CPU time in the last `wall_ns`. */
 void throttle_ran(struct throttle *t, uint64_t ran_ns, uint64_t wall_ns);
-/* It has napped so long. */
+/* The vCPU has napped for `ns`. */
 void throttle_napped(struct throttle *t, uint64_t ns);
 
-/* How long it should nap now; 0: not enough is owed, it runs on. */
+/* How long the vCPU should nap now; 0: it owes too little for a nap, and runs on. */
 uint64_t throttle_nap_ns(const struct throttle *t);
 
-/* How long it may run until the next look. */
+/* How long the vCPU may run until its next slice is due. */
 uint64_t throttle_slice_ns(const struct throttle *t);
 
 #endif

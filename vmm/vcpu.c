@@ -1,5 +1,5 @@
 /*
- * The vCPU thread: see vcpu.h. The exit switch is flat: what a guest does comes in here, goes to a
+ * The vCPU thread. The exit switch is flat: what a guest does comes in here, goes to a
  * bus, and back into KVM.
  */
 #include "vmm/vcpu.h"
@@ -24,7 +24,7 @@
 
 #define KICK_SIGNAL SIGUSR1
 
-/* Who has been in KVM_RUN for so long, and is well, has been in the guest. */
+/* A vCPU that has been in KVM_RUN for this long without failing has been in the guest. */
 #define ENTRY_NS 300000u
 
 #ifndef sigev_notify_thread_id /* the kernel's name; older C libraries do not have it */
@@ -32,8 +32,8 @@
 #endif
 
 /*
- * That KVM_RUN or a system call is interrupted is all that is wanted. The end of a slice may also
- * come just before KVM_RUN: the flag is then what takes the thread out. (Who kicks has set it.)
+ * The signal only has to interrupt KVM_RUN or a system call. The end of a slice may come just
+ * before KVM_RUN; then the flag takes the thread out. (Code that kicks has set the flag before.)
  */
 static void kicked(int signal, siginfo_t *info, void *context)
 {
@@ -86,7 +86,7 @@ static void request(struct vcpu *v, enum machine_request r)
 	v->env->request(v->env->machine, r);
 }
 
-/* KVM has run it, or cannot. */
+/* Notes that KVM has run the vCPU, or cannot. */
 static void note_entry(struct vcpu *v, bool entered)
 {
 	pthread_mutex_lock(&v->lock);
@@ -128,14 +128,14 @@ static void ring_full(struct vcpu *v)
 	struct err e;
 
 	if (dirty_log_harvest(v->env->log, v->index, &e) == 0) {
-		v->slice_end_ns = 0; /* a good moment to ask for its quota */
+		v->slice_end_ns = 0; /* a good moment to look at its quota */
 		return;
 	}
 	log_warn("%s", e.text);
 	cannot_go_on(v, "KVM does not take its dirty ring back");
 }
 
-/* Most often a KVM that interprets kernel mode, and has met what it does not know. */
+/* Most often KVM interprets kernel mode, and has met an instruction that it does not know. */
 static void internal_error(struct vcpu *v)
 {
 	uint32_t suberror = v->run->internal.suberror;
@@ -178,7 +178,7 @@ static void handle_exit(struct vcpu *v)
 		bus_access(v->env->mmio_bus, run->mmio.phys_addr, run->mmio.data, run->mmio.len,
 			   run->mmio.is_write);
 		break;
-	case KVM_EXIT_DIRTY_RING_FULL: /* only where there is one */
+	case KVM_EXIT_DIRTY_RING_FULL: /* only with dirty rings */
 		ring_full(v);
 		break;
 	case KVM_EXIT_INTR:
@@ -207,7 +207,7 @@ static bool should_run(struct vcpu *v)
 	pthread_mutex_lock(&v->lock);
 	go_on = v->want_run && !v->want_end;
 	if (go_on)
-		v->run->immediate_exit = 0; /* a kick that was taken back */
+		v->run->immediate_exit = 0; /* of a kick that was taken back */
 	pthread_mutex_unlock(&v->lock);
 	return go_on;
 }
@@ -222,7 +222,7 @@ static void set_timer(struct vcpu *v, uint64_t at_ns)
 	timer_settime(v->timer, TIMER_ABSTIME, &t, NULL);
 }
 
-/* With the lock held: as long as it is owed, or until something else is wanted. */
+/* With the lock held: naps as long as is owed, or until something else is wanted. */
 static void nap(struct vcpu *v, uint64_t ns)
 {
 	uint64_t start = clock_ns(), napped;
@@ -243,7 +243,7 @@ static uint64_t nap_due_ns(const struct vcpu *v)
 	return throttle > quota ? throttle : quota;
 }
 
-/* With the lock held: takes new limits over; false when there are none any more. */
+/* With the lock held: takes new limits over; false if there are no limits any more. */
 static bool take_limits(struct vcpu *v)
 {
 	if (v->limits_changed) {
@@ -256,7 +256,7 @@ static bool take_limits(struct vcpu *v)
 	return v->limited;
 }
 
-/* What it has dirtied since its slice began, or 0 where nobody wants to know. */
+/* Pages that it has dirtied since its slice began; 0 if there is no dirty limit. */
 static uint64_t dirtied_pages(struct vcpu *v)
 {
 	uint64_t before = v->dirty_pages;
@@ -283,7 +283,7 @@ static void begin_slice(struct vcpu *v)
 	set_timer(v, v->slice_end_ns);
 }
 
-/* What came of the slice, if there was one. */
+/* Accounts for the slice, if there was one. */
 static void account(struct vcpu *v)
 {
 	uint64_t ran, wall;
@@ -335,7 +335,7 @@ static void pace(struct vcpu *v)
 		set_timer(v, 0);
 }
 
-/* What it does while parked counts as nothing. */
+/* Time while it is parked does not count. */
 static void end_slice(struct vcpu *v)
 {
 	if (!v->slice_begun)
@@ -351,13 +351,13 @@ static void note_entering(struct vcpu *v)
 	pthread_mutex_unlock(&v->lock);
 }
 
-/* An interrupted KVM_RUN may have ended before it reached the guest; not one that took so long. */
+/* An interrupted KVM_RUN may have ended before it reached the guest, unless it took ENTRY_NS. */
 static bool was_inside(const struct vcpu *v)
 {
 	return clock_ns() - v->entering_ns >= ENTRY_NS;
 }
 
-/* Running: until KVM_RUN says EINTR and somebody wants the vCPU parked. */
+/* Runs the guest until KVM_RUN says EINTR and the vCPU is to be parked. */
 static void run(struct vcpu *v)
 {
 	bool entered = false;
@@ -458,7 +458,7 @@ int vcpu_start(struct vcpu *v, struct err *e)
 	return 0;
 }
 
-/* With the lock held: whatever the thread does, it looks at what is wanted soon. */
+/* With the lock held: makes the thread look soon at what is wanted, whatever it is doing. */
 static void kick(struct vcpu *v)
 {
 	pthread_cond_broadcast(&v->changed);
@@ -541,7 +541,7 @@ void vcpu_park(struct vcpu *v)
 	pthread_mutex_unlock(&v->lock);
 }
 
-/* With the lock held: the thread takes them over at once. */
+/* With the lock held: the thread takes new limits over at once. */
 static void limits_change(struct vcpu *v)
 {
 	v->limits_changed = true;

@@ -7,8 +7,8 @@
  * It goes from running to parked only when KVM_RUN returns EINTR, after an exit that was under way
  * has been completed by re-entering KVM; registers read while parked are therefore whole.
  *
- * While there are limits (throttle.h, quota.h) it runs in slices: a timer of its own takes it out
- * of KVM at the end of each, and it naps then. Whatever is asked of it breaks a nap.
+ * While the vCPU has limits (throttle.h, quota.h) it runs in slices: its timer takes it out of KVM
+ * at the end of each slice, and then it naps. Every request to the vCPU ends its nap.
  */
 #ifndef GODWIT_VCPU_H
 #define GODWIT_VCPU_H
@@ -56,7 +56,7 @@ struct vcpu {
 
 	bool limited; /* atomic: the thread runs in slices, or should begin to */
 
-	bool used; /* the vCPU's thread: it has run, or was given a timer that a new one has not */
+	bool used; /* vCPU's thread: it has run, or was given a timer that a new vCPU lacks */
 
 	/* The vCPU's thread: its slice under way. */
 	struct throttle throttle;
@@ -73,36 +73,40 @@ int vcpu_start(struct vcpu *v, struct err *e);
 /* Ends and joins the thread if there is one, closes everything. */
 void vcpu_free(struct vcpu *v);
 
-/* Owner: asks for it, without waiting. */
+/* Owner: asks the vCPU to run or to park, without waiting. */
 void vcpu_resume(struct vcpu *v);
 void vcpu_park(struct vcpu *v);
 
-/* Owner: waits until it is parked and has no job; after vcpu_park() or vcpu_job(). */
+/* Owner: waits until the vCPU is parked and has no job; after vcpu_park() or vcpu_job(). */
 void vcpu_wait(struct vcpu *v);
 
 /*
  * Any thread, after vcpu_resume(): waits until KVM has run the vCPU, or cannot; until `end_ns`
- * (clock_ns) at most. Then vcpu_is_entered() tells: 1 KVM has run it, or may have before it was
- * parked again; 2 it was parked before that, and is well; 0 not known yet; -1 it never will; -2 it
- * has, and cannot go on.
+ * (clock_ns) at most. Then vcpu_is_entered() returns
+ *
+ *    1  KVM has run it, or may have run it before it was parked again;
+ *    2  it was parked before KVM could run it, and can be run;
+ *    0  not known yet;
+ *   -1  KVM cannot run it, and has not;
+ *   -2  KVM has run it, and cannot run it any more.
  */
 void vcpu_await_entry(struct vcpu *v, uint64_t end_ns);
 int vcpu_is_entered(struct vcpu *v);
-/* Takes one that is not known to be entered out of KVM, which then tells. */
+/* Takes a vCPU of which it is not known out of KVM: KVM_RUN's result then tells. */
 void vcpu_prove_entry(struct vcpu *v);
 
 /* Owner: gives a parked vCPU's thread something to do; wait with vcpu_wait(). */
 void vcpu_job(struct vcpu *v, void (*job)(struct vcpu *v, void *arg), void *arg);
 
 /*
- * Any thread: from now on it is kept from running for that share of the time that it would run,
- * 0 to THROTTLE_MAX_PERMILLE (more counts as that); 0 ends a nap at once.
+ * Any thread: from now on the vCPU naps for this share of the time that it would run, in permille
+ * up to THROTTLE_MAX_PERMILLE (a larger value counts as that). 0 ends a nap at once.
  */
 void vcpu_throttle(struct vcpu *v, unsigned int permille);
 
 /*
- * Any thread: from now on it naps whenever it dirties more than so many bytes a second (quota.h),
- * 0: never. For a machine with dirty rings.
+ * Any thread: from now on the vCPU naps whenever it dirties more than bytes_per_s (quota.h); 0:
+ * never. Only for a machine with dirty rings.
  */
 void vcpu_dirty_limit(struct vcpu *v, uint64_t bytes_per_s);
 
