@@ -14,7 +14,7 @@
 #include "migrate/channel/channel.h"
 #include "migrate/policy/expect.h"
 #include "migrate/policy/rate.h"
-#include "migrate/source/rounds.h"
+#include "migrate/source/ram.h"
 #include "migrate/source/source.h"
 #include "migrate/source/source_internal.h"
 #include "vmm/base/clock.h"

@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 #include "migrate/agent/teller.h"
-#include "migrate/source/rounds.h"
+#include "migrate/source/ram.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/wake.h"

@@ -16,7 +16,7 @@
 #include "migrate/codec/page_cache.h"
 #include "migrate/handover.h"
 #include "migrate/policy/expect.h"
-#include "migrate/source/rounds.h"
+#include "migrate/source/ram.h"
 #include "migrate/source/source_internal.h"
 #include "migrate/agent/teller.h"
 #include "vmm/base/clock.h"

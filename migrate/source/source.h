@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "migrate/source/answers.h"
-#include "migrate/source/brake.h"
+#include "migrate/source/throttle.h"
 #include "migrate/policy/expect.h"
 #include "migrate/decisions.h"
 #include "migrate/guest.h"

@@ -1,5 +1,5 @@
-/* Rounds: see rounds.h. */
-#include "migrate/source/rounds.h"
+/* Rounds: see ram.h. */
+#include "migrate/source/ram.h"
 
 #include <limits.h>
 #include <stdlib.h>

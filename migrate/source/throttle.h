@@ -3,8 +3,8 @@
  * Where it is known who dirties how much (dirty rings), those who dirty next to nothing are left
  * alone. The migration's thread.
  */
-#ifndef GODWIT_MIGRATE_BRAKE_H
-#define GODWIT_MIGRATE_BRAKE_H
+#ifndef GODWIT_MIGRATE_THROTTLE_H
+#define GODWIT_MIGRATE_THROTTLE_H
 
 #include <stdbool.h>
 #include <stdint.h>

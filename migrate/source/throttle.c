@@ -1,5 +1,5 @@
-/* How the guest is slowed: see brake.h. */
-#include "migrate/source/brake.h"
+/* How the guest is slowed: see throttle.h. */
+#include "migrate/source/throttle.h"
 
 #include "migrate/source/source.h"
 #include "vmm/base/clock.h"

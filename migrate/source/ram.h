@@ -1,8 +1,8 @@
 /*
  * The rounds of a source: all pages that are dirty are sent once. On the migration's thread.
  */
-#ifndef GODWIT_MIGRATE_ROUNDS_H
-#define GODWIT_MIGRATE_ROUNDS_H
+#ifndef GODWIT_MIGRATE_RAM_H
+#define GODWIT_MIGRATE_RAM_H
 
 #include <stdint.h>
 
