@@ -1,7 +1,7 @@
 /*
  * The prediction. The model of the guest: it writes several regions from end to end, again and
  * again. Their sizes, and how long one pass takes, are chosen so that they make up the curve that
- * was seen. The model of the engine: rounds.c and watch.c in small; policy/ decides, as it does
+ * was seen. The model of the engine: source/ in small; policy/ decides, as it does
  * there.
  */
 #include "migrate/check/predict.h"

@@ -14,7 +14,6 @@
 #include "migrate/channel/channel.h"
 #include "migrate/policy/expect.h"
 #include "migrate/policy/rate.h"
-#include "migrate/source/ram.h"
 #include "migrate/source/source.h"
 #include "migrate/source/source_internal.h"
 #include "vmm/base/clock.h"
@@ -62,7 +61,7 @@ int handover_park(struct source *s, struct err *e)
 	s->guest->ops->sync_begin(s->guest);
 	stats_set(&s->stats->precopy_bytes,
 		  stats_get(&s->stats->data_bytes) + stats_get(&s->stats->meta_bytes));
-	brake_release(s);
+	throttle_release(&s->throttle);
 	dirty_end_free(&s->dirty);
 	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
 	return 0;
@@ -179,7 +178,7 @@ static int await_last_round(struct source *s, struct err *e)
 
 	if (s->last_round_in)
 		return 0;
-	if (rounds_await(s, stats_get(&s->stats->round), e))
+	if (precopy_await(s, stats_get(&s->stats->round), e))
 		return -1;
 	s->last_round_in = true;
 	stats_add(&s->stats->pages_us, clock_us() - start);
@@ -248,11 +247,11 @@ int handover_live(struct source *s, struct err *e)
 			return -1;
 	}
 	start = s->parked_at_us + stats_get(&s->stats->park_us);
-	if (rounds_fetch(s, &dirty, e))
+	if (precopy_fetch(s, &dirty, e))
 		return -1;
 	stats_set(&s->stats->remaining_pages, dirty);
 	handover_limit_pause(s);
-	if (rounds_send(s, round, e))
+	if (precopy_round(s, round, e))
 		return -1;
 	stats_set(&s->stats->pages_us, clock_us() - start);
 	/* The disks come first: after READY the destination waits for GO only for a while. */
@@ -266,7 +265,7 @@ int handover_cold(struct source *s, struct err *e)
 {
 	source_enter(s, PHASE_PRECOPY);
 	source_enter(s, PHASE_SWITCHOVER);
-	if (handover_park(s, e) || rounds_look_ahead(s, e) || rounds_send(s, 1, e) ||
+	if (handover_park(s, e) || ram_look_ahead(&s->ram, e) || precopy_round(s, 1, e) ||
 	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
 	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, e) ||
 	    (s->events.commit && s->events.commit(s->events.arg, e)) ||

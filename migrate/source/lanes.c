@@ -80,6 +80,15 @@ static void lanes_fail(struct lanes *l, const struct err *why)
 	limiter_end(l->limiter);
 }
 
+/* Sends the lane's chunk. */
+static int send_by(struct lane *lane, struct err *e)
+{
+	struct part *p = lane->chunk.part;
+
+	return p->ops->send(p, (unsigned int)(lane - lane->all->lane), &lane->writer, &lane->chunk,
+			    e);
+}
+
 static void *lane_thread(void *arg)
 {
 	struct lane *lane = arg;
@@ -92,9 +101,7 @@ static void *lane_thread(void *arg)
 		if (!l->failed && queue_take(l, lane)) {
 			pthread_cond_broadcast(&l->changed);
 			pthread_mutex_unlock(&l->lock);
-			rc = lane->chunk.part->send(lane->chunk.part,
-						    (unsigned int)(lane - l->lane), &lane->writer,
-						    &lane->chunk, &e);
+			rc = send_by(lane, &e);
 			pthread_mutex_lock(&l->lock);
 			l->busy--;
 			lane->busy = false;
@@ -182,7 +189,7 @@ int lanes_send(struct lanes *l, const struct chunk *c, struct err *e)
 
 	if (l->n == 1) {
 		l->lane[0].chunk = *c;
-		return c->part->send(c->part, 0, &l->lane[0].writer, &l->lane[0].chunk, e);
+		return send_by(&l->lane[0], e);
 	}
 	pthread_mutex_lock(&l->lock);
 	while (queue_is_full(l, c->priority) && !l->failed)

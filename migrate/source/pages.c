@@ -48,7 +48,7 @@ static void add_run(struct batch *b, const struct guest_block *block, uint64_t f
  * write to a page at any moment: what is summed and what is sent must be one copy of it, or sound
  * data would be found damaged.
  */
-static int checksum_batch(const struct pages_part *p, struct batch *b, uint32_t *crc)
+static int checksum_batch(const struct pages_sender *p, struct batch *b, uint32_t *crc)
 {
 	uint8_t *copy = b->copies, *from;
 	uint64_t at;
@@ -75,7 +75,7 @@ static int checksum_batch(const struct pages_part *p, struct batch *b, uint32_t 
 static int send_paced(struct pages_worker *w, const void *body, size_t body_bytes,
 		      struct iovec *data, int n_data, uint64_t data_bytes, struct err *e)
 {
-	struct pages_part *p = w->all;
+	struct pages_sender *p = w->all;
 	uint64_t start = clock_us();
 
 	if (limiter_wait(p->limiter, RECORD_HEAD_BYTES + body_bytes + data_bytes, e) ||
@@ -92,7 +92,7 @@ static int send_paced(struct pages_worker *w, const void *body, size_t body_byte
 }
 
 /* How many pages may go into one record under the present rate. */
-static uint64_t batch_pages(const struct pages_part *p)
+static uint64_t batch_pages(const struct pages_sender *p)
 {
 	const uint64_t most = p->checksums && !p->still ? COPIES_PAGES : CHUNK_PAGES;
 
@@ -102,7 +102,7 @@ static uint64_t batch_pages(const struct pages_part *p)
 static int write_batch(struct pages_worker *w, unsigned int block, enum pages_codec codec,
 		       struct err *e)
 {
-	struct pages_part *p = w->all;
+	struct pages_sender *p = w->all;
 	struct batch *b = w->batch;
 	bool plain = codec == CODEC_PLAIN;
 	size_t body = PAGES_HEAD_BYTES + (size_t)b->n_runs * RUN_BYTES;
@@ -128,7 +128,7 @@ static int write_batch(struct pages_worker *w, unsigned int block, enum pages_co
 
 /* Moves the zero pages from the chunk to `zero`, except those that the destination has as zero
  * already: returns how many these are. */
-static uint64_t split_zero(struct pages_part *p, struct chunk *c, uint64_t zero[CHUNK_WORDS])
+static uint64_t split_zero(struct pages_sender *p, struct chunk *c, uint64_t zero[CHUNK_WORDS])
 {
 	const struct guest_block *block = &p->guest->blocks[c->block];
 	uint64_t *sent = p->sent[c->block] + c->first / 64, i, skipped = 0;
@@ -153,7 +153,7 @@ static uint64_t split_zero(struct pages_part *p, struct chunk *c, uint64_t zero[
 static int send_runs(struct pages_worker *w, const struct chunk *c, const uint64_t *pages,
 		     enum pages_codec codec, struct err *e)
 {
-	struct pages_part *p = w->all;
+	struct pages_sender *p = w->all;
 	const struct guest_block *block = &p->guest->blocks[c->block];
 	uint64_t max = batch_pages(p), at, n;
 
@@ -192,7 +192,7 @@ static enum decision choice_decision(enum pages_codec codec, bool on)
 	}
 }
 
-static void say_choice(struct pages_part *p, enum pages_codec codec, enum choice_change change,
+static void say_choice(struct pages_sender *p, enum pages_codec codec, enum choice_change change,
 		       const struct choice *c)
 {
 	bool on = change == CHOICE_SWITCHED_ON;
@@ -212,7 +212,7 @@ static void say_choice(struct pages_part *p, enum pages_codec codec, enum choice
 static void judge(struct pages_worker *w, const struct encode_how *how, uint64_t rest_pages,
 		  uint64_t rest_bytes, uint64_t delta_ns, uint64_t rest_ns)
 {
-	struct pages_part *p = w->all;
+	struct pages_sender *p = w->all;
 	uint64_t byte_ps = link_byte_ps(w);
 	enum choice_change delta = CHOICE_AS_BEFORE, rest = CHOICE_AS_BEFORE;
 	struct choice delta_now, rest_now;
@@ -233,7 +233,7 @@ static void judge(struct pages_worker *w, const struct encode_how *how, uint64_t
 static int write_encoded(struct pages_worker *w, const struct page_set *set, struct encoded *out,
 			 struct err *e)
 {
-	struct pages_part *p = w->all;
+	struct pages_sender *p = w->all;
 	uint64_t before = w->writer->channel->bytes, at, n;
 	struct pages head = { .block = set->block, .codec = out->codec };
 	uint8_t *body = w->batch->body;
@@ -295,7 +295,7 @@ static int encode_set(struct pages_worker *w, const struct encode_how *how,
 }
 
 /* Which codecs the next pages go through. */
-static struct encode_how how_to_encode(struct pages_part *p, uint64_t pages)
+static struct encode_how how_to_encode(struct pages_sender *p, uint64_t pages)
 {
 	struct encode_how how = { .rest = CODEC_PLAIN,
 				  .level = p->codecs.level,
@@ -312,7 +312,7 @@ static struct encode_how how_to_encode(struct pages_part *p, uint64_t pages)
 	return how;
 }
 
-static void set_up_set(struct page_set *set, const struct pages_part *p, const struct chunk *c)
+static void set_up_set(struct page_set *set, const struct pages_sender *p, const struct chunk *c)
 {
 	*set = (struct page_set){ .block = c->block,
 				  .first = c->first,
@@ -364,11 +364,10 @@ static int send_data(struct pages_worker *w, const struct chunk *c, struct err *
 	return send_runs(w, c, c->pages, CODEC_PLAIN, e);
 }
 
-static int pages_send(struct part *part, unsigned int lane, struct writer *writer, struct chunk *c,
-		      struct err *e)
+int pages_send(struct pages_sender *p, unsigned int worker, struct writer *writer, struct chunk *c,
+	       struct err *e)
 {
-	struct pages_part *p = (struct pages_part *)part;
-	struct pages_worker *w = &p->worker[lane];
+	struct pages_worker *w = &p->worker[worker];
 	uint64_t zero[CHUNK_WORDS], pages = bitmap_count(c->pages, CHUNK_PAGES);
 
 	w->writer = writer;
@@ -380,18 +379,15 @@ static int pages_send(struct part *part, unsigned int lane, struct writer *write
 	return 0;
 }
 
-int pages_init(struct pages_part *p, const struct guest *g, struct stats *stats,
+int pages_init(struct pages_sender *p, const struct guest *g, struct stats *stats,
 	       struct limiter *limiter, unsigned int n, const struct pages_codecs *codecs,
 	       struct err *e)
 {
 	unsigned int i;
 
-	*p = (struct pages_part){ .part = { .send = pages_send },
-				  .guest = g,
-				  .stats = stats,
-				  .limiter = limiter,
-				  .codecs = *codecs,
-				  .n = n };
+	*p = (struct pages_sender){
+		.guest = g, .stats = stats, .limiter = limiter, .codecs = *codecs, .n = n
+	};
 	pthread_mutex_init(&p->lock, NULL);
 	for (i = 0; i < n; i++) {
 		p->worker[i].all = p;
@@ -409,7 +405,7 @@ int pages_init(struct pages_part *p, const struct guest *g, struct stats *stats,
 	return 0;
 }
 
-void pages_free(struct pages_part *p)
+void pages_free(struct pages_sender *p)
 {
 	unsigned int i;
 
@@ -422,5 +418,5 @@ void pages_free(struct pages_part *p)
 	for (i = 0; i < GUEST_BLOCKS_MAX; i++)
 		free(p->sent[i]);
 	pthread_mutex_destroy(&p->lock);
-	*p = (struct pages_part){ 0 };
+	*p = (struct pages_sender){ 0 };
 }

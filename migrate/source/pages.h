@@ -21,6 +21,7 @@
 
 struct err;
 struct limiter;
+struct writer;
 
 /* How pages may be encoded. */
 struct pages_codecs {
@@ -31,11 +32,11 @@ struct pages_codecs {
 	struct decisions decisions;
 };
 
-struct pages_part;
+struct pages_sender;
 
 /* Of one lane; on its thread. */
 struct pages_worker {
-	struct pages_part *all;
+	struct pages_sender *all;
 	struct writer *writer; /* of the chunk under way */
 	struct batch *batch;   /* what goes into one record */
 	struct encoder encoder;
@@ -43,10 +44,7 @@ struct pages_worker {
 	uint64_t link_bytes, link_ns;
 };
 
-/* RAM as lanes send it. */
-struct pages_part {
-	struct part part; /* first */
-
+struct pages_sender {
 	/* Set by pages_init. */
 	const struct guest *guest;
 	struct stats *stats;
@@ -68,11 +66,15 @@ struct pages_part {
 };
 
 /* For `n` workers. After a failure nothing may be called but pages_free. */
-int pages_init(struct pages_part *p, const struct guest *g, struct stats *stats,
+int pages_init(struct pages_sender *p, const struct guest *g, struct stats *stats,
 	       struct limiter *limiter, unsigned int n, const struct pages_codecs *codecs,
 	       struct err *e);
 
+/* Sends a chunk by `writer`: see part.h. */
+int pages_send(struct pages_sender *p, unsigned int worker, struct writer *writer, struct chunk *c,
+	       struct err *e);
+
 /* Does nothing if *p is zero. */
-void pages_free(struct pages_part *p);
+void pages_free(struct pages_sender *p);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * What lanes carry: chunks of a part. RAM is a part (pages.h); each disk can be another.
+ * A part of what a migration moves in rounds, and the chunks of it that lanes carry. RAM is a part
+ * (ram.h); each disk can be another.
  */
 #ifndef GODWIT_MIGRATE_SOURCE_PART_H
 #define GODWIT_MIGRATE_SOURCE_PART_H
@@ -8,6 +9,9 @@
 
 #define CHUNK_PAGES 512u
 #define CHUNK_WORDS (CHUNK_PAGES / 64)
+
+/* Of one migration. */
+#define PARTS_MAX 16u
 
 struct err;
 struct part;
@@ -27,8 +31,15 @@ struct chunk {
 	uint64_t pages[CHUNK_WORDS];
 };
 
-/* Embedded first in each kind's own struct. */
-struct part {
+struct part_ops {
+	/* Sends all that is pending, in chunks for the lanes. The first round is 1: all that the
+	 * part holds. The migration's thread. */
+	int (*round)(struct part *p, uint64_t round, struct err *e);
+
+	/* Between two rounds: what is dirty becomes pending. *bytes: how much. The migration's
+	 * thread. */
+	int (*fetch)(struct part *p, uint64_t *bytes, struct err *e);
+
 	/*
 	 * Sends a chunk as records by `w`, the writer of lane `lane`; may change c->pages. Called
 	 * on the lane's thread. No two calls at a time have the same lane, or chunks of the same
@@ -36,6 +47,11 @@ struct part {
 	 */
 	int (*send)(struct part *p, unsigned int lane, struct writer *w, struct chunk *c,
 		    struct err *e);
+};
+
+/* Embedded first in each kind's own struct. */
+struct part {
+	const struct part_ops *ops;
 };
 
 #endif

@@ -4,13 +4,15 @@
 #include "migrate/source/source_internal.h"
 
 #include <inttypes.h>
-#include <stdio.h>
+#include <limits.h>
 
 #include "migrate/agent/teller.h"
-#include "migrate/source/ram.h"
+#include "migrate/channel/channel.h"
+#include "migrate/stream/body.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
 #include "vmm/base/wake.h"
+#include "vmm/memory.h"
 
 /* Poll interval while waiting for the guest's agent: is the guest to be parked by force? */
 #define AGENT_LOOK_MS 100
@@ -28,7 +30,7 @@ static bool waits_for_agent(const struct source *s)
 /* Waits until the agent was told of the migration; teller.h bounds that. */
 static int await_agent(struct source *s, struct err *e)
 {
-	watch_rest(s);
+	throttle_rest(&s->throttle);
 	while (waits_for_agent(s))
 		if (answers_poll(&s->answers, s->teller->idle_fd, AGENT_LOOK_MS, e))
 			return -1;
@@ -51,48 +53,11 @@ static void say_switchover(struct source *s, const struct course_verdict *v,
 		      (v->expected_us + 999) / 1000, v->limit_us / 1000);
 }
 
-/* Rounds until the guest can be parked. */
-int precopy_run(struct source *s, struct err *e)
-{
-	uint64_t round, dirty, start;
-	struct course_verdict v;
-	struct course_figures f;
-
-	steer_say_unkeepable(s);
-	for (round = 1;; round++) {
-		s->guest->ops->settle(s->guest);
-		start = clock_us();
-		if (wake_nap(s->stop_fd, 0, e) || rounds_send(s, round, e))
-			return -1;
-		if (s->parked)
-			return 0;
-		if (rounds_fetch(s, &dirty, e))
-			return -1;
-		watch_end_round(s, dirty);
-		stats_set(&s->stats->dirty_pages, dirty);
-		stats_set(&s->stats->remaining_pages, dirty);
-		dirty_rate_round(&s->dirty_rate, dirty, clock_us() - start);
-		steer_say_unkeepable(s);
-		f = steer_figures(s, dirty);
-		if (course_must_wait(&s->steer.course, &f)) {
-			if (answers_poll(&s->answers, -1, LIMIT_LOOK_MS, e))
-				return -1;
-			f = steer_figures(s, dirty);
-		}
-		f.round_us = clock_us() - start;
-		if (steer_round_end(s, &f, &v, e))
-			return -1;
-		stats_set(&s->stats->expected_us, v.expected_us);
-		if (v.action == COURSE_PARK) {
-			say_switchover(s, &v, &f);
-			return 0;
-		}
-		if (v.action == COURSE_AWAIT_AGENT && await_agent(s, e))
-			return -1;
-	}
-}
-
-int precopy_park_within_round(struct source *s, struct err *e)
+/*
+ * Parks the guest in the middle of a round, which then goes on: by force, or because all that is
+ * left fits a limit that was raised.
+ */
+static int park_within_round(struct source *s, struct err *e)
 {
 	struct course_figures f;
 	struct course_verdict v;
@@ -115,4 +80,124 @@ int precopy_park_within_round(struct source *s, struct err *e)
 		return -1;
 	handover_limit_pause(s);
 	return 0;
+}
+
+/* -- one round -- */
+
+int precopy_before_step(void *source, struct err *e)
+{
+	struct source *s = source;
+
+	if (wake_nap(s->stop_fd, 0, e) || answers_poll(&s->answers, -1, 0, e))
+		return -1;
+	return park_within_round(s, e);
+}
+
+int precopy_after_step(void *source, struct err *e)
+{
+	struct source *s = source;
+	struct course_figures within;
+	int looked;
+
+	if (s->parked)
+		return 0;
+	looked = throttle_look(&s->throttle, &s->dirty, e);
+	if (looked <= 0)
+		return looked;
+	within = steer_figures_within(s);
+	/* A guest that is about to be parked is not slowed. */
+	if (!course_fits_raised_limit(&within))
+		throttle_adjust(&s->throttle, within.fixed_us);
+	return 0;
+}
+
+int precopy_round(struct source *s, uint64_t round, struct err *e)
+{
+	bool last = s->parked;
+	unsigned int i;
+
+	link_round_begin(&s->link, round, clock_us());
+	throttle_round_begin(&s->throttle);
+	if (s->events.round)
+		s->events.round(s->events.arg, round);
+	for (i = 0; i < s->n_parts; i++)
+		if (s->parts[i]->ops->round(s->parts[i], round, e))
+			return -1;
+	if ((!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
+	    (!s->cold && !last && precopy_await(s, round, e)))
+		return -1;
+	link_round_end(&s->link, clock_us());
+	return 0;
+}
+
+int precopy_await(struct source *s, uint64_t round, struct err *e)
+{
+	uint64_t start = clock_us();
+	struct record rec;
+	uint32_t taken;
+
+	if (source_expect(s, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
+		return -1;
+	if (round_decode(&rec, &taken, NULL) || taken != (uint32_t)round)
+		return err_set(e, "%s: the destination has taken in another round than %llu",
+			       s->channel->name, (unsigned long long)round);
+	expect_answered(&s->expect, clock_us() - start);
+	return 0;
+}
+
+int precopy_fetch(struct source *s, uint64_t *pages, struct err *e)
+{
+	uint64_t start = clock_us(), all = 0, bytes;
+	unsigned int i;
+
+	for (i = 0; i < s->n_parts; i++) {
+		if (s->parts[i]->ops->fetch(s->parts[i], &bytes, e))
+			return -1;
+		all += bytes;
+	}
+	*pages = all / PAGE_SIZE;
+	s->expect.fetch_us = clock_us() - start;
+	return 0;
+}
+
+/* -- all rounds -- */
+
+int precopy_run(struct source *s, struct err *e)
+{
+	uint64_t round, dirty, start;
+	struct course_verdict v;
+	struct course_figures f;
+
+	steer_say_unkeepable(s);
+	for (round = 1;; round++) {
+		s->guest->ops->settle(s->guest);
+		start = clock_us();
+		if (wake_nap(s->stop_fd, 0, e) || precopy_round(s, round, e))
+			return -1;
+		if (s->parked)
+			return 0;
+		if (precopy_fetch(s, &dirty, e))
+			return -1;
+		throttle_round_end(&s->throttle, dirty, steer_fixed_us(s));
+		stats_set(&s->stats->dirty_pages, dirty);
+		stats_set(&s->stats->remaining_pages, dirty);
+		dirty_rate_round(&s->dirty_rate, dirty, clock_us() - start);
+		steer_say_unkeepable(s);
+		f = steer_figures(s, dirty);
+		if (course_must_wait(&s->steer.course, &f)) {
+			if (answers_poll(&s->answers, -1, LIMIT_LOOK_MS, e))
+				return -1;
+			f = steer_figures(s, dirty);
+		}
+		f.round_us = clock_us() - start;
+		if (steer_round_end(s, &f, &v, e))
+			return -1;
+		stats_set(&s->stats->expected_us, v.expected_us);
+		if (v.action == COURSE_PARK) {
+			say_switchover(s, &v, &f);
+			return 0;
+		}
+		if (v.action == COURSE_AWAIT_AGENT && await_agent(s, e))
+			return -1;
+	}
 }

@@ -1,24 +1,44 @@
 /*
- * The rounds of a source: all pages that are dirty are sent once. On the migration's thread.
+ * RAM as a part of a migration. A round goes through it in steps: the pages of a step are taken
+ * from the dirty log just before the lanes get them, and between two steps the caller looks at the
+ * rest of the migration. The migration's thread.
  */
-#ifndef GODWIT_MIGRATE_RAM_H
-#define GODWIT_MIGRATE_RAM_H
+#ifndef GODWIT_MIGRATE_SOURCE_RAM_H
+#define GODWIT_MIGRATE_SOURCE_RAM_H
 
-#include <stdint.h>
+#include <stdbool.h>
 
+#include "migrate/source/part.h"
+
+struct dirty;
 struct err;
-struct source;
+struct guest;
+struct lanes;
+struct pages_sender;
+struct stats;
 
-/* Before the first round: see rounds.c. */
-int rounds_look_ahead(struct source *s, struct err *e);
+struct ram {
+	struct part part; /* first; by ram_init */
 
-/* One round, with its figures; the guest may be parked in it, by force. */
-int rounds_send(struct source *s, uint64_t round, struct err *e);
+	/* Set by the caller. */
+	struct guest *guest;
+	struct stats *stats;
+	struct dirty *dirty;
+	struct lanes *lanes;
+	struct pages_sender *pages;
+	const bool *parked; /* the guest is: no chunk is deferred any more */
+	/* Before and after each step of a round: 0, or -1 to give up. */
+	int (*before_step)(void *arg, struct err *e);
+	int (*after_step)(void *arg, struct err *e);
+	void *arg;
+};
 
-/* The destination has taken in that round. */
-int rounds_await(struct source *s, uint64_t round, struct err *e);
+void ram_init(struct ram *r);
 
-/* What is dirty becomes what is to be sent in the next round: how many pages. */
-int rounds_fetch(struct source *s, uint64_t *count, struct err *e);
+/*
+ * Before the first round: guesses what it will send. The destination is told, unless the log does
+ * not run (a file), and the round makes long steps over the rest.
+ */
+int ram_look_ahead(struct ram *r, struct err *e);
 
 #endif

@@ -16,7 +16,6 @@
 #include "migrate/codec/page_cache.h"
 #include "migrate/handover.h"
 #include "migrate/policy/expect.h"
-#include "migrate/source/ram.h"
 #include "migrate/source/source_internal.h"
 #include "migrate/agent/teller.h"
 #include "vmm/base/clock.h"
@@ -188,10 +187,34 @@ static int await_checked(struct source *s, struct err *e)
 	return 0;
 }
 
+static void set_up_parts(struct source *s)
+{
+	s->ram = (struct ram){ .guest = s->guest,
+			       .stats = s->stats,
+			       .dirty = &s->dirty,
+			       .lanes = &s->lanes,
+			       .pages = &s->pages,
+			       .parked = &s->parked,
+			       .before_step = precopy_before_step,
+			       .after_step = precopy_after_step,
+			       .arg = s };
+	ram_init(&s->ram);
+	s->parts[0] = &s->ram.part;
+	s->n_parts = 1;
+}
+
 static int set_up(struct source *s, struct err *e)
 {
+	const struct throttle_uses throttle = { .guest = s->guest,
+						.stats = s->stats,
+						.parameters = &s->parameters,
+						.downtime_us = &s->limits->downtime_us,
+						.link = &s->link,
+						.dirty_rate = &s->dirty_rate,
+						.decisions = &s->decisions };
 	struct writer *w = lanes_main(&s->lanes);
 
+	set_up_parts(s);
 	w->channel = s->channel;
 	w->n_vcpus = s->guest->n_vcpus;
 	if (s->fixed_id)
@@ -200,7 +223,7 @@ static int set_up(struct source *s, struct err *e)
 		return err_errno(e, errno, "no random numbers");
 	rehearse(s);
 	count_pages(s);
-	watch_init(s);
+	throttle_init(&s->throttle, &throttle);
 	if (dirty_init(&s->dirty, s->guest, s->stop_fd, &s->decisions, e) ||
 	    send_hello(s, w, ROLE_MAIN, e) || send_tree(s, RECORD_MACHINE, s->guest->tree, e))
 		return -1;
@@ -218,7 +241,7 @@ static int live(struct source *s, struct err *e)
 	source_enter(s, PHASE_PRECOPY);
 	if (s->guest_events)
 		teller_want(s->teller, GUEST_BEFORE_MIGRATION);
-	if (dirty_ask_free(&s->dirty, e) || rounds_look_ahead(s, e) || precopy_run(s, e))
+	if (dirty_ask_free(&s->dirty, e) || ram_look_ahead(&s->ram, e) || precopy_run(s, e))
 		return -1;
 	return handover_live(s, e);
 }
@@ -260,7 +283,7 @@ static void undo(struct source *s, struct err *e)
 	struct err resume;
 
 	s->give_up_us = 0;
-	brake_release(s);
+	throttle_release(&s->throttle);
 	dirty_end_free(&s->dirty);
 	dirty_stop(&s->dirty);
 	s->stuck = s->parked && s->guest->ops->unpark(s->guest, &resume);

@@ -21,9 +21,9 @@
 #include "migrate/source/limiter.h"
 #include "migrate/source/link.h"
 #include "migrate/source/pages.h"
+#include "migrate/source/ram.h"
 #include "migrate/stats.h"
 #include "migrate/source/steer.h"
-#include "migrate/source/watch.h"
 
 struct channel;
 struct err;
@@ -81,9 +81,11 @@ struct source {
 	struct limiter limiter;
 	struct lanes lanes;
 	struct dirty dirty;
-	struct pages_part pages;
-	struct watch watch;
-	struct brake brake;
+	struct pages_sender pages;
+	struct ram ram;
+	struct part *parts[PARTS_MAX];
+	unsigned int n_parts;
+	struct throttle throttle;
 	struct page_cache *cache; /* for XBZRLE */
 	struct link link;
 	struct dirty_rate dirty_rate;

@@ -31,12 +31,21 @@ int source_expect(struct source *s, enum record_type type, int timeout_ms, struc
 
 /* Sends rounds until the guest can be parked. It may be parked within one. */
 int precopy_run(struct source *s, struct err *e);
-/*
- * Called within a round, which goes on afterwards. Parks the guest if that is forced, or if all
- * that is left fits a downtime limit that was raised. Checks the limit of the pause if the guest is
- * parked already.
- */
-int precopy_park_within_round(struct source *s, struct err *e);
+
+/* A part calls them before and after each step of a round (ram.h). The guest may be parked in the
+ * first one; the round then goes on. */
+int precopy_before_step(void *source, struct err *e);
+int precopy_after_step(void *source, struct err *e);
+
+/* One round of all parts, with its figures. While the guest runs, the round is over when the
+ * destination has it: what the sockets hold would otherwise be sent within the pause. */
+int precopy_round(struct source *s, uint64_t round, struct err *e);
+
+/* Waits until the destination has all of that round. */
+int precopy_await(struct source *s, uint64_t round, struct err *e);
+
+/* What is dirty in all parts is to be sent in the next round: how many pages. */
+int precopy_fetch(struct source *s, uint64_t *pages, struct err *e);
 
 /* -- handover.c -- */
 

@@ -78,12 +78,12 @@ struct course_figures steer_figures(const struct source *s, uint64_t remaining_p
 
 struct course_figures steer_figures_within(const struct source *s)
 {
-	const struct watch *w = &s->watch;
+	const struct throttle *t = &s->throttle;
 	struct course_figures f = steer_figures(s, stats_get(&s->stats->remaining_pages) +
-							   w->left_pages);
+							   t->seen.left_pages);
 
-	f.round_limit_us = w->round_limit_us;
-	f.rest_us = w->rest_us;
+	f.round_limit_us = t->round_limit_us;
+	f.rest_us = t->seen.rest_us;
 	return f;
 }
 

@@ -65,12 +65,14 @@ static int holder_send(struct part *part, unsigned int lane, struct writer *w, s
 	return 0;
 }
 
+static const struct part_ops holder_ops = { .send = holder_send };
+
 static void set_up(struct rig *r, unsigned int n)
 {
 	struct writer writers[LANES_MAX] = { 0 };
 	struct err e;
 
-	*r = (struct rig){ .holder = { .part = { .send = holder_send } } };
+	*r = (struct rig){ .holder = { .part = { .ops = &holder_ops } } };
 	pthread_mutex_init(&r->holder.lock, NULL);
 	pthread_cond_init(&r->holder.changed, NULL);
 	limiter_init(&r->limiter, &r->bandwidth, &r->force, -1);
