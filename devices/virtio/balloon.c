@@ -270,37 +270,27 @@ static bool take_chain(struct balloon *b, unsigned int q, uint64_t *left)
 	}
 }
 
-static void balloon_ring(struct virtio_device *v, unsigned int index)
+static enum virtio_took balloon_take(struct virtio_device *v, unsigned int q, struct queue_chain *c,
+				     uint32_t *written, void *turn)
 {
 	struct balloon *b = (struct balloon *)v;
-	struct queue *q = &v->queues[index];
-	uint64_t left = TURN_BYTES;
-	struct err e;
-	int rc;
+	uint64_t *left = turn;
 
-	if (index == QUEUE_STATS)
-		return;
-	do {
-		queue_ask_rings(q, false);
-		while ((rc = queue_pop(q, &b->chain, &e)) > 0) {
-			if (!left || !take_chain(b, index, &left)) {
-				queue_unpop(q);
-				virtio_interrupt(v, index);
-				virtio_ring_later(v, index);
-				return;
-			}
-			b->done[index] = 0;
-			rc = queue_push(q, b->chain.head, 0, &e);
-			if (rc < 0)
-				break;
-			spend(&left, 0);
-		}
-		if (rc < 0) {
-			virtio_fail(v, "queue %u: %s", index, e.text);
-			return;
-		}
-		virtio_interrupt(v, index);
-	} while (queue_ask_rings(q, true));
+	(void)c;
+	(void)written;
+	if (!*left || !take_chain(b, q, left))
+		return VIRTIO_LATER;
+	b->done[q] = 0;
+	spend(left, 0);
+	return VIRTIO_TOOK;
+}
+
+static void balloon_ring(struct virtio_device *v, unsigned int index)
+{
+	uint64_t left = TURN_BYTES;
+
+	if (index != QUEUE_STATS)
+		virtio_drain(v, index, NULL, &((struct balloon *)v)->chain, balloon_take, &left);
 }
 
 static void balloon_config_write(struct virtio_device *v, uint32_t offset, const void *value,

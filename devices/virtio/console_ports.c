@@ -4,6 +4,7 @@
 #include "devices/virtio/console_internal.h"
 
 #include <endian.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "vmm/base/err.h"
@@ -114,36 +115,25 @@ static void console_message(struct console *d, const struct console_control *m)
 	}
 }
 
+static enum virtio_took console_take_message(struct virtio_device *v, unsigned int q,
+					     struct queue_chain *c, uint32_t *written, void *turn)
+{
+	unsigned int *chains = turn;
+	struct console_control m;
+
+	(void)written;
+	if (queue_chain_read(&v->queues[q], c, 0, &m, sizeof(m)) == sizeof(m))
+		console_message((struct console *)v, &m);
+	return ++*chains == TURN_CHAINS ? VIRTIO_TOOK_LAST : VIRTIO_TOOK;
+}
+
 void console_control_out(struct console *d)
 {
-	struct queue *q = &d->v.queues[QUEUE_CONTROL_OUT];
-	struct console_control m;
 	unsigned int chains = 0;
-	struct err e;
-	int rc;
 
-	do {
-		queue_ask_rings(q, false);
-		while ((rc = queue_pop(q, &d->chain, &e)) > 0) {
-			if (queue_chain_read(q, &d->chain, 0, &m, sizeof(m)) == sizeof(m))
-				console_message(d, &m);
-			rc = queue_push(q, d->chain.head, 0, &e);
-			if (rc < 0)
-				break;
-			if (++chains == TURN_CHAINS) {
-				virtio_ring_later(&d->v, QUEUE_CONTROL_OUT);
-				goto out;
-			}
-		}
-		if (rc < 0) {
-			virtio_fail(&d->v, "control output queue: %s", e.text);
-			return;
-		}
-	} while (queue_ask_rings(q, true));
-out:
-	if (chains)
-		virtio_interrupt(&d->v, QUEUE_CONTROL_OUT);
-	console_tell_all(d);
+	if (virtio_drain(&d->v, QUEUE_CONTROL_OUT, "control output queue", &d->chain,
+			 console_take_message, &chains))
+		console_tell_all(d);
 }
 
 /* ---- bytes out of the guest; lock held ---- */
@@ -178,39 +168,36 @@ static enum put_result port_put_chain(struct console *d, struct port *p, const s
 	return PUT_ALL;
 }
 
+struct out_turn {
+	struct port *port;
+	unsigned int chains;
+	size_t left;
+};
+
+static enum virtio_took console_take_out(struct virtio_device *v, unsigned int q,
+					 struct queue_chain *c, uint32_t *written, void *arg)
+{
+	struct out_turn *turn = arg;
+
+	(void)c;
+	(void)written;
+	switch (port_put_chain((struct console *)v, turn->port, &v->queues[q], &turn->left)) {
+	case PUT_FULL:
+		return VIRTIO_BLOCKED; /* until the host's side is writable */
+	case PUT_ENOUGH:
+		return VIRTIO_LATER;
+	default:
+		return ++turn->chains == TURN_CHAINS ? VIRTIO_TOOK_LAST : VIRTIO_TOOK;
+	}
+}
+
 void console_out(struct console *d, struct port *p, unsigned int queue)
 {
-	struct queue *q = &d->v.queues[queue];
-	unsigned int chains = 0;
-	size_t left = TURN_BYTES;
-	enum put_result put;
-	struct err e;
-	int rc;
+	struct out_turn turn = { .port = p, .left = TURN_BYTES };
+	char name[32];
 
-	do {
-		queue_ask_rings(q, false);
-		while ((rc = queue_pop(q, &d->chain, &e)) > 0) {
-			put = port_put_chain(d, p, q, &left);
-			if (put == PUT_ALL)
-				rc = queue_push(q, d->chain.head, 0, &e);
-			else
-				queue_unpop(q);
-			if (rc < 0)
-				break;
-			if (put == PUT_FULL)
-				goto out; /* until the host's side is writable */
-			if (put == PUT_ENOUGH || ++chains == TURN_CHAINS) {
-				virtio_ring_later(&d->v, queue);
-				goto out;
-			}
-		}
-		if (rc < 0) {
-			virtio_fail(&d->v, "output queue %u: %s", queue, e.text);
-			return;
-		}
-	} while (queue_ask_rings(q, true));
-out:
-	virtio_interrupt(&d->v, queue);
+	snprintf(name, sizeof(name), "output queue %u", queue);
+	virtio_drain(&d->v, queue, name, &d->chain, console_take_out, &turn);
 }
 
 /* ---- the host's side; I/O thread, lock not held ---- */

@@ -427,6 +427,52 @@ void virtio_load(struct virtio_device *v, const struct virtio_state *st)
 	pthread_mutex_unlock(&v->lock);
 }
 
+/* -- a turn -- */
+
+static bool fail_queue(struct virtio_device *v, unsigned int q, const char *name,
+		       const struct err *e)
+{
+	if (name)
+		virtio_fail(v, "%s: %s", name, e->text);
+	else
+		virtio_fail(v, "queue %u: %s", q, e->text);
+	return false;
+}
+
+bool virtio_drain(struct virtio_device *v, unsigned int q, const char *name, struct queue_chain *c,
+		  virtio_take_fn *take, void *turn)
+{
+	enum virtio_took took = VIRTIO_TOOK;
+	struct queue *queue = &v->queues[q];
+	bool pushed = false;
+	uint32_t written;
+	struct err e;
+	int rc;
+
+	do {
+		queue_ask_rings(queue, false);
+		while (took == VIRTIO_TOOK && (rc = queue_pop(queue, c, &e)) != 0) {
+			if (rc < 0)
+				return fail_queue(v, q, name, &e);
+			written = 0;
+			took = take(v, q, c, &written, turn);
+			if (took == VIRTIO_BROKEN)
+				return false;
+			if (took == VIRTIO_LATER || took == VIRTIO_BLOCKED)
+				queue_unpop(queue);
+			else if (queue_push(queue, c->head, written, &e) < 0)
+				return fail_queue(v, q, name, &e);
+			else
+				pushed = true;
+		}
+	} while (took == VIRTIO_TOOK && queue_ask_rings(queue, true));
+	if (took == VIRTIO_TOOK_LAST || took == VIRTIO_LATER)
+		virtio_ring_later(v, q);
+	if (pushed)
+		virtio_interrupt(v, q);
+	return true;
+}
+
 /* -- kinds without a state of their own -- */
 
 static void plain_fields(struct state *s, void *p)

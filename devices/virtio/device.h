@@ -167,6 +167,27 @@ void virtio_ring_later(struct virtio_device *v, unsigned int q);
 /* The queue's interrupt, if the driver wants one for what was pushed. */
 void virtio_interrupt(struct virtio_device *v, unsigned int q);
 
+/* What a kind did with a popped chain. */
+enum virtio_took {
+	VIRTIO_TOOK,	  /* all of it: it is given back */
+	VIRTIO_TOOK_LAST, /* the same, and the turn is over: the queue is rung again */
+	VIRTIO_LATER,	  /* it is put back and the turn is over: the queue is rung again */
+	VIRTIO_BLOCKED,	  /* it is put back until the kind itself goes on with the queue */
+	VIRTIO_BROKEN,	  /* virtio_fail was called */
+};
+
+/* `written` is 0 at first: how many bytes of the writable buffers were filled. */
+typedef enum virtio_took virtio_take_fn(struct virtio_device *v, unsigned int q,
+					struct queue_chain *c, uint32_t *written, void *turn);
+
+/*
+ * A kind's turn on queue `q`: `take` is called for each chain until none is left or it ends the
+ * turn; then the driver gets an interrupt for what was given back. `c` is the kind's, for one chain
+ * at a time; `name` is what messages call the queue (NULL: "queue N"). False: the device is broken.
+ */
+bool virtio_drain(struct virtio_device *v, unsigned int q, const char *name, struct queue_chain *c,
+		  virtio_take_fn *take, void *turn);
+
 /* The configuration has changed: new generation and an interrupt. */
 void virtio_config_changed(struct virtio_device *v);
 

@@ -83,47 +83,33 @@ static uint8_t net_command(struct net *n, uint8_t class, uint8_t command)
 	return NET_ERR; /* nothing else was offered */
 }
 
+static enum virtio_took net_take_command(struct virtio_device *v, unsigned int q,
+					 struct queue_chain *c, uint32_t *written, void *turn)
+{
+	struct queue *queue = &v->queues[q];
+	unsigned int *commands = turn;
+	uint8_t head[2], ack;
+
+	if (queue_chain_read(queue, c, 0, head, sizeof(head)) < sizeof(head) || !c->in_bytes) {
+		virtio_fail(v,
+			    "control queue: a command of %llu bytes with %llu for "
+			    "the answer",
+			    (unsigned long long)c->out_bytes, (unsigned long long)c->in_bytes);
+		return VIRTIO_BROKEN;
+	}
+	ack = net_command((struct net *)v, head[0], head[1]);
+	queue_chain_write(queue, c, 0, &ack, sizeof(ack));
+	*written = sizeof(ack);
+	return ++*commands == TURN_COMMANDS ? VIRTIO_TOOK_LAST : VIRTIO_TOOK;
+}
+
 static void net_control(struct net *n)
 {
-	struct queue *q = &n->v.queues[QUEUE_CONTROL];
-	struct queue_chain *c = &n->chain;
 	unsigned int commands = 0;
-	uint8_t head[2], ack;
-	struct err e;
-	int rc;
 
-	if (!virtio_has(&n->v, NET_F_CTRL_VQ))
-		return;
-	do {
-		queue_ask_rings(q, false);
-		while ((rc = queue_pop(q, c, &e)) > 0) {
-			if (queue_chain_read(q, c, 0, head, sizeof(head)) < sizeof(head) ||
-			    !c->in_bytes) {
-				virtio_fail(&n->v,
-					    "control queue: a command of %llu bytes with %llu for "
-					    "the answer",
-					    (unsigned long long)c->out_bytes,
-					    (unsigned long long)c->in_bytes);
-				return;
-			}
-			ack = net_command(n, head[0], head[1]);
-			queue_chain_write(q, c, 0, &ack, sizeof(ack));
-			rc = queue_push(q, c->head, sizeof(ack), &e);
-			if (rc < 0)
-				break;
-			if (++commands == TURN_COMMANDS) {
-				virtio_ring_later(&n->v, QUEUE_CONTROL);
-				goto out;
-			}
-		}
-		if (rc < 0) {
-			virtio_fail(&n->v, "control queue: %s", e.text);
-			return;
-		}
-	} while (queue_ask_rings(q, true));
-out:
-	if (commands)
-		virtio_interrupt(&n->v, QUEUE_CONTROL);
+	if (virtio_has(&n->v, NET_F_CTRL_VQ))
+		virtio_drain(&n->v, QUEUE_CONTROL, "control queue", &n->chain, net_take_command,
+			     &commands);
 }
 
 /* ---- ops; lock held ---- */

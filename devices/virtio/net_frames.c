@@ -185,41 +185,31 @@ static int net_send(struct net *n, const struct queue *q)
 	return 1;
 }
 
+struct transmit_turn {
+	unsigned int frames;
+	uint64_t bytes;
+};
+
+static enum virtio_took net_take_frame(struct virtio_device *v, unsigned int q,
+				       struct queue_chain *c, uint32_t *written, void *arg)
+{
+	struct transmit_turn *turn = arg;
+	struct net *n = (struct net *)v;
+	int rc = net_send(n, &v->queues[q]);
+
+	(void)written;
+	n->blocked = rc == 0;
+	if (rc <= 0)
+		return rc < 0 ? VIRTIO_BROKEN : VIRTIO_BLOCKED;
+	turn->bytes += c->out_bytes;
+	return ++turn->frames == TURN_FRAMES || turn->bytes > TURN_BYTES ? VIRTIO_TOOK_LAST
+									 : VIRTIO_TOOK;
+}
+
 void net_transmit(struct net *n)
 {
-	struct queue *q = &n->v.queues[QUEUE_TX];
-	unsigned int frames = 0;
-	uint64_t bytes = 0;
-	struct err e;
-	int rc;
+	struct transmit_turn turn = { 0 };
 
 	n->blocked = false;
-	do {
-		queue_ask_rings(q, false);
-		while ((rc = queue_pop(q, &n->chain, &e)) > 0) {
-			rc = net_send(n, q);
-			if (rc < 0)
-				return;
-			if (rc == 0) {
-				queue_unpop(q);
-				n->blocked = true;
-				goto out;
-			}
-			rc = queue_push(q, n->chain.head, 0, &e);
-			if (rc < 0)
-				break;
-			bytes += n->chain.out_bytes;
-			if (++frames == TURN_FRAMES || bytes > TURN_BYTES) {
-				virtio_ring_later(&n->v, QUEUE_TX);
-				goto out;
-			}
-		}
-		if (rc < 0) {
-			virtio_fail(&n->v, "transmit queue: %s", e.text);
-			return;
-		}
-	} while (queue_ask_rings(q, true));
-out:
-	if (frames)
-		virtio_interrupt(&n->v, QUEUE_TX);
+	virtio_drain(&n->v, QUEUE_TX, "transmit queue", &n->chain, net_take_frame, &turn);
 }

@@ -89,7 +89,7 @@ bool queue_wants_interrupt(struct queue *q);
 
 /*
  * Asks the driver not to ring (false), or to ring again (true): then it returns true when there is
- * something in the queue already. So a device's turn is:
+ * something in the queue already. So a turn (virtio_drain) is:
  *
  *     do {
  *             queue_ask_rings(q, false);

@@ -50,42 +50,28 @@ static uint32_t fill(struct rng *r, uint32_t budget)
 	return (uint32_t)done;
 }
 
+static enum virtio_took rng_take(struct virtio_device *v, unsigned int q, struct queue_chain *c,
+				 uint32_t *written, void *turn)
+{
+	uint32_t *budget = turn;
+
+	(void)q;
+	if (!c->n_in || c->n_out) {
+		virtio_fail(v, "a request for random bytes %s",
+			    c->n_out ? "brings bytes of its own" : "has no room for them");
+		return VIRTIO_BROKEN;
+	}
+	*written = fill((struct rng *)v, *budget);
+	/* A chain costs something even when it holds one byte. */
+	*budget -= *written + STEP_BYTES < *budget ? *written + STEP_BYTES : *budget;
+	return *budget ? VIRTIO_TOOK : VIRTIO_TOOK_LAST;
+}
+
 static void rng_ring(struct virtio_device *v, unsigned int index)
 {
-	struct rng *r = (struct rng *)v;
-	struct queue *q = &v->queues[index];
-	uint32_t budget = TURN_BYTES, written;
-	struct err e;
-	int rc;
+	uint32_t budget = TURN_BYTES;
 
-	do {
-		queue_ask_rings(q, false);
-		while ((rc = queue_pop(q, &r->chain, &e)) > 0) {
-			if (!r->chain.n_in || r->chain.n_out) {
-				virtio_fail(v, "a request for random bytes %s",
-					    r->chain.n_out ? "brings bytes of its own"
-							   : "has no room for them");
-				return;
-			}
-			written = fill(r, budget);
-			if (queue_push(q, r->chain.head, written, &e) < 0) {
-				rc = -1;
-				break;
-			}
-			/* A chain costs something even when it holds one byte. */
-			budget -= written + STEP_BYTES < budget ? written + STEP_BYTES : budget;
-			if (!budget) {
-				virtio_interrupt(v, index);
-				virtio_ring_later(v, index);
-				return;
-			}
-		}
-		if (rc < 0) {
-			virtio_fail(v, "queue %u: %s", index, e.text);
-			return;
-		}
-		virtio_interrupt(v, index);
-	} while (queue_ask_rings(q, true));
+	virtio_drain(v, index, NULL, &((struct rng *)v)->chain, rng_take, &budget);
 }
 
 static const struct virtio_ops rng_ops = {
