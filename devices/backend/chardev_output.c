@@ -262,16 +262,22 @@ void chardev_stalled(void *arg, uint32_t events)
 {
 	struct chardev *c = arg;
 	uint64_t n;
+	uint32_t before;
 	bool stalled;
 
 	(void)events;
 	if (read(c->stall_watch.fd, &n, sizeof(n)) < 0)
 		return;
 	c->stall_timed = false;
+	pthread_mutex_lock(&c->lock);
+	before = c->tail;
+	pthread_mutex_unlock(&c->lock);
 	/* A last time: what cannot be watched is asked so. */
 	chardev_drain(c);
+	/* The ring need not be full any more: the reader may have taken a little after it was, and
+	 * the guest is not told of room before half of the ring is free. */
 	pthread_mutex_lock(&c->lock);
-	stalled = c->full && c->out_open && used(c) == CHARDEV_RING_BYTES;
+	stalled = c->full && c->out_open && c->tail == before;
 	if (stalled)
 		c->lossy = true;
 	pthread_mutex_unlock(&c->lock);

@@ -309,6 +309,31 @@ static uint64_t io_ticks_us(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+/* Its ring is not full then, but the guest has not been told of room. */
+START_TEST(a_reader_that_takes_a_little_and_then_stands_still_holds_nobody_up)
+{
+	static uint8_t bytes[4096];
+	int out[2], saved_out = dup(1), refused;
+	size_t calls;
+
+	ck_assert_int_eq(pipe(out), 0);
+	dup2(out[1], 1);
+	ops.is_console = true;
+	open_as("stdio");
+	/* Until pipe and ring are full. */
+	for (refused = 0; refused < 20; usleep(1000))
+		refused = chardev_put(c, bytes, sizeof(bytes)) ? 0 : refused + 1;
+	calls = __atomic_load_n(&writable_calls, __ATOMIC_SEQ_CST);
+	read_exactly(out[0], bytes, sizeof(bytes));
+	WAIT_FOR(__atomic_load_n(&writable_calls, __ATOMIC_SEQ_CST) != calls);
+	shut();
+	dup2(saved_out, 1);
+	close(saved_out);
+	close(out[0]);
+	close(out[1]);
+}
+END_TEST
+
 START_TEST(a_consoles_reader_that_stands_still_holds_nobody_up)
 {
 	int out[2], err[2], saved_out = dup(1), saved_err = dup(2);
@@ -856,6 +881,7 @@ int main(void)
 	tcase_add_test(t, output_without_a_client_is_dropped_and_never_blocks);
 	tcase_add_test(t, a_late_client_of_a_console_gets_the_last_lines_that_it_missed);
 	tcase_add_test(t, a_consoles_reader_that_stands_still_holds_nobody_up);
+	tcase_add_test(t, a_reader_that_takes_a_little_and_then_stands_still_holds_nobody_up);
 	tcase_add_test(t, a_terminal_that_is_gone_takes_no_time_and_holds_nobody_up);
 	tcase_add_test(t, clients_that_no_descriptor_is_left_for_are_turned_away);
 	tcase_add_test(t, what_is_made_is_for_its_owner_only);
