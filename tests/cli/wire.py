@@ -45,7 +45,15 @@ def replies(path, sent):
     """What comes back for these bytes and the end of the connection: ids and outcomes, ASCII, in order."""
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(30)
-        s.connect(path)
+
+        def connect():
+            try:
+                s.connect(path)
+                return True
+            except (FileNotFoundError, ConnectionRefusedError):  # QEMU makes the socket before it listens
+                return False
+
+        wait_until(connect, f"a listener at {path}")
         s.sendall(b"{'execute':'qmp_capabilities'}" + sent + b"{'execute':'query-status','id':'end'}")
         got = b""
         while b'"id": "end"' not in got or not got.endswith(b"\n"):
