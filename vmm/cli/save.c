@@ -99,58 +99,52 @@ static void print_done(const struct client *c, const char *path)
 			   (double)st.st_blocks * 512 / (1 << 20));
 }
 
-static int save_vm(struct client *c, const struct verb_args *args, struct err *e)
+/* Returns the exit code; if it is not VERB_DONE, `e` has the sentence. */
+static int save_vm(struct client *c, const char *path, struct err *e)
 {
-	char path[PATH_MAX], uri[PATH_MAX + 8];
-	int fd, rc;
+	char uri[PATH_MAX + 8];
 
-	*c = (struct client){ .fd = -1, .pidfd = -1 };
-	if (verb_absolute_path(args->file, path, sizeof(path), e) ||
-	    client_open(c, args->vm, CLIENT_TIMEOUT_MS, e))
-		goto failed;
-	fd = verb_watch_interrupts(e);
-	if (fd < 0)
-		goto failed;
-	c->interrupt_fd = fd;
 	snprintf(uri, sizeof(uri), "file:%s", path);
-	rc = VERB_FAILED;
-	if (client_execute(c, "migrate", json_pack("{s:s}", "uri", uri), NULL, e) == 0) {
-		switch (follow(c, e)) {
-		case SAVE_DONE:
-			/* A VM whose guest has moved lingers for questions; there are no more. One
-			 * that has ended by itself in between is as good. */
-			client_execute(c, "quit", NULL, NULL, e);
-			rc = client_wait_end(c, END_TIMEOUT_MS, e) ? VERB_FAILED : VERB_DONE;
-			break;
-		case SAVE_CANCELLED:
-			err_set(e, "'%s' was not saved: cancelled, the guest runs on", c->name);
-			rc = VERB_CANCELLED;
-			break;
-		default:
-			break;
-		}
+	if (client_execute(c, "migrate", json_pack("{s:s}", "uri", uri), NULL, e))
+		return VERB_FAILED;
+	switch (follow(c, e)) {
+	case SAVE_DONE:
+		/* The VM stays for a while to answer questions. There are none, and if it has
+		 * ended by itself meanwhile, that is as good. */
+		client_execute(c, "quit", NULL, NULL, e);
+		return client_wait_end(c, END_TIMEOUT_MS, e) ? VERB_FAILED : VERB_DONE;
+	case SAVE_CANCELLED:
+		err_set(e, "'%s' was not saved: cancelled, the guest runs on", c->name);
+		return VERB_CANCELLED;
+	default:
+		return VERB_FAILED;
 	}
-	close(fd);
-	if (rc == VERB_DONE) {
-		print_done(c, path);
-		verb_output_lost("save");
-	} else {
-		verb_fail(e, rc);
-	}
-	client_close(c);
-	return rc;
-
-failed:
-	client_close(c);
-	return verb_fail(e, VERB_FAILED);
 }
 
 int verb_save(int argc, char **argv)
 {
 	struct verb_args args = { 0 };
-	int rc = verb_parse("save", 0, 2, argc, argv, &args);
-	struct client c;
+	int rc = verb_parse("save", 0, 2, argc, argv, &args), fd = -1;
+	struct client c = { .fd = -1, .pidfd = -1 };
+	char path[PATH_MAX];
 	struct err e;
 
-	return rc >= 0 ? rc : save_vm(&c, &args, &e);
+	if (rc >= 0)
+		return rc;
+	rc = VERB_FAILED;
+	if (verb_absolute_path(args.file, path, sizeof(path), &e) == 0 &&
+	    client_open(&c, args.vm, CLIENT_TIMEOUT_MS, &e) == 0 &&
+	    (fd = verb_watch_interrupts(&e)) >= 0) {
+		c.interrupt_fd = fd;
+		rc = save_vm(&c, path, &e);
+		close(fd);
+	}
+	if (rc == VERB_DONE) {
+		print_done(&c, path);
+		verb_output_lost("save");
+	} else {
+		verb_fail(&e, rc);
+	}
+	client_close(&c);
+	return rc;
 }
