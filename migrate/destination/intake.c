@@ -70,31 +70,13 @@ static int read_pages(struct intake *in, uint8_t *to, uint64_t n, struct checksu
 	return 0;
 }
 
-static int copy_run(struct intake *in, uint32_t block, struct run run, struct checksum *sum,
-		    struct err *e)
-{
-	uint64_t n;
-
-	if (need_scratch(in, e))
-		return -1;
-	for (; run.n; run.first += n, run.n -= n) {
-		n = run.n < INTAKE_SCRATCH_PAGES ? run.n : INTAKE_SCRATCH_PAGES;
-		if (read_pages(in, in->scratch, n, sum, e) ||
-		    in->place->ops->copy(in->place, block, run.first, n, in->scratch, e))
-			return -1;
-	}
-	return 0;
-}
-
 static int take_run(struct intake *in, const struct pages *p, const struct run *run,
 		    struct checksum *sum, struct err *e)
 {
-	uint8_t *to;
-
 	if (p->codec == CODEC_ZERO)
 		return in->place->ops->zero(in->place, p->block, run->first, run->n, e);
-	to = place_direct(in->place, p->block, run->first, run->n);
-	return to ? read_pages(in, to, run->n, sum, e) : copy_run(in, p->block, *run, sum, e);
+	return read_pages(in, in->place->ops->direct(in->place, p->block, run->first, run->n),
+			  run->n, sum, e);
 }
 
 /* A record with the pages as they are, or without data. */
@@ -111,56 +93,76 @@ static int take_plain(struct intake *in, const struct pages *p, struct checksum 
 	return 0;
 }
 
-/* Where the decoder is to write the run; `at`: pages of the record that come before it. */
-static uint8_t *decode_to(struct intake *in, const struct pages *p, const struct run *run,
-			  uint64_t at)
+/* A record that must be decoded, as a whole. */
+static int take_encoded(struct intake *in, const struct pages *p, struct checksum *sum,
+			struct err *e)
 {
-	uint8_t *to = place_direct(in->place, p->block, run->first, run->n);
+	struct run run = { 0 };
+	uint64_t pages = 0;
+	uint32_t i;
 
-	return to ? to : in->scratch + at * PAGE_SIZE;
+	/* No more runs than pages, and pages_decode has seen that they are not too many. */
+	for (i = 0; i < p->n_runs; i++) {
+		if (find_run(in, p, i, &run, e))
+			return -1;
+		in->decoder.run[i] = (struct iovec){ in->place->ops->direct(in->place, p->block,
+									    run.first, run.n),
+						     run.n * PAGE_SIZE };
+		pages += run.n;
+	}
+	if (decoder_take(&in->decoder, in->reader, p->codec, p->n_runs, sum, e))
+		return -1;
+	count_pages(in->stats, p->codec, pages);
+	return 0;
 }
 
-/* What was decoded into the scratch pages goes where it belongs. */
-static int place_decoded(struct intake *in, const struct pages *p, struct err *e)
+static int check_sum(const struct intake *in, const struct record *rec, const struct pages *p,
+		     const struct checksum *sum, struct err *e)
+{
+	if (p->codec == CODEC_ZERO || checksum_is(sum, p->data_crc))
+		return 0;
+	return err_set(e, "%s: the pages of the record at byte %" PRIu64 " are damaged",
+		       in->reader->channel->name, rec->offset);
+}
+
+/* All pages of a record into the scratch pages, one run behind the other. */
+static int fill_scratch(struct intake *in, const struct pages *p, struct checksum *sum,
+			struct err *e)
+{
+	struct run run = { 0 };
+	uint64_t pages = 0;
+	uint32_t i;
+
+	for (i = 0; i < p->n_runs; i++) {
+		if (find_run(in, p, i, &run, e))
+			return -1;
+		if (run.n > INTAKE_SCRATCH_PAGES - pages)
+			return err_set(e, "%s: a record of more than %u pages, which are copied",
+				       in->reader->channel->name, INTAKE_SCRATCH_PAGES);
+		pages += run.n;
+	}
+	if (!decoder_wants(p->codec))
+		return read_pages(in, in->scratch, pages, sum, e);
+	in->decoder.run[0] = (struct iovec){ in->scratch, pages * PAGE_SIZE };
+	return decoder_take(&in->decoder, in->reader, p->codec, 1, sum, e);
+}
+
+/* A place that takes copies may be one whose guest runs: it never gets a damaged page. */
+static int take_by_copy(struct intake *in, const struct record *rec, const struct pages *p,
+			struct checksum *sum, struct err *e)
 {
 	uint64_t first, n, at = 0;
 	uint32_t i;
 
+	if (need_scratch(in, e) || fill_scratch(in, p, sum, e) || check_sum(in, rec, p, sum, e))
+		return -1;
 	for (i = 0; i < p->n_runs; i++, at += n) {
 		run_decode(p->runs, i, &first, &n);
 		if (in->place->ops->copy(in->place, p->block, first, n,
 					 in->scratch + at * PAGE_SIZE, e))
 			return -1;
 	}
-	return 0;
-}
-
-/* A record that must be decoded, as a whole. */
-static int take_encoded(struct intake *in, const struct pages *p, struct checksum *sum,
-			struct err *e)
-{
-	bool by_copy = !in->place->ops->direct;
-	struct run run = { 0 };
-	uint64_t pages = 0;
-	uint32_t i;
-
-	if (p->codec == CODEC_XBZRLE && !in->place->keeps_old)
-		return err_set(e, "%s: pages as changes to older ones (xbzrle), which are not here",
-			       in->reader->channel->name);
-	if (by_copy && need_scratch(in, e))
-		return -1;
-	/* No more runs than pages, and pages_decode has seen that they are not too many. */
-	for (i = 0; i < p->n_runs; i++) {
-		if (find_run(in, p, i, &run, e))
-			return -1;
-		in->decoder.run[i] = (struct iovec){ decode_to(in, p, &run, pages),
-						     run.n * PAGE_SIZE };
-		pages += run.n;
-	}
-	if (decoder_take(&in->decoder, in->reader, p->codec, p->n_runs, sum, e) ||
-	    (by_copy && place_decoded(in, p, e)))
-		return -1;
-	count_pages(in->stats, p->codec, pages);
+	count_pages(in->stats, p->codec, at);
 	return 0;
 }
 
@@ -177,17 +179,19 @@ int intake_pages(struct intake *in, const struct record *rec, struct err *e)
 	if (p.block >= g->n_blocks)
 		return err_set(e, "%s: pages of memory block %" PRIu32 ", the machine has %u", name,
 			       p.block, g->n_blocks);
-	if (decoder_wants(p.codec))
+	if (p.codec == CODEC_XBZRLE && !in->place->keeps_old)
+		return err_set(e, "%s: pages as changes to older ones (xbzrle), which are not here",
+			       name);
+	if (p.codec != CODEC_ZERO && !in->place->ops->direct)
+		rc = take_by_copy(in, rec, &p, &sum, e);
+	else if (decoder_wants(p.codec))
 		rc = take_encoded(in, &p, &sum, e);
 	else
 		rc = take_plain(in, &p, &sum, e);
 	if (rc)
 		return -1;
 	stats_add(&in->stats->data_bytes, rec->data_bytes);
-	if (p.codec != CODEC_ZERO && !checksum_is(&sum, p.data_crc))
-		return err_set(e, "%s: the pages of the record at byte %" PRIu64 " are damaged",
-			       name, rec->offset);
-	return 0;
+	return check_sum(in, rec, &p, &sum, e);
 }
 
 void intake_free(struct intake *in)

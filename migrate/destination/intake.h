@@ -28,7 +28,8 @@ struct intake {
 
 #define INTAKE_SCRATCH_PAGES PAGES_ENCODED_MAX
 
-/* Takes a PAGES record that was just read, and its data. After -1 the pages may hold anything. */
+/* Takes a PAGES record that was just read, and its data. After -1 the pages may hold anything,
+ * except in a place that takes copies: there they are as they were. */
 int intake_pages(struct intake *in, const struct record *rec, struct err *e);
 
 void intake_free(struct intake *in);

@@ -62,8 +62,3 @@ bool place_has(const struct place *p, uint64_t block, uint64_t first, uint64_t n
 	return block < p->guest->n_blocks && first < p->guest->blocks[block].pages &&
 	       n <= p->guest->blocks[block].pages - first;
 }
-
-uint8_t *place_direct(struct place *p, unsigned int block, uint64_t first, uint64_t n)
-{
-	return p->ops->direct ? p->ops->direct(p, block, first, n) : NULL;
-}

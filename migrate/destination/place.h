@@ -33,18 +33,15 @@ struct place_ops {
 struct place {
 	const struct place_ops *ops;
 	const struct guest *guest;
-	/* What `direct` returns holds what the pages held before, so deltas (XBZRLE) can be applied
-	 * to it. */
+	/* Only with `direct`: what it returns holds the older pages, so deltas (XBZRLE) can be
+	 * applied to it. */
 	bool keeps_old;
 };
 
-/* Memory that is there as a whole and that nobody uses before the guest has arrived. */
+/* Memory that is there as a whole and that nothing uses before the guest has arrived. */
 void place_memory_init(struct place *p, const struct guest *g);
 
 /* Whether the guest has these pages. Any numbers may be asked for. */
 bool place_has(const struct place *p, uint64_t block, uint64_t first, uint64_t n);
-
-/* `direct`, or NULL if pages come by copy. */
-uint8_t *place_direct(struct place *p, unsigned int block, uint64_t first, uint64_t n);
 
 #endif
