@@ -249,7 +249,6 @@ static int begin(struct migration *mig, void *(*thread)(void *), struct err *e)
 {
 	migration_end_before(mig);
 	memset(&mig->stats, 0, sizeof(mig->stats));
-	memset(&mig->source, 0, sizeof(mig->source));
 	memset(&mig->progress, 0, sizeof(mig->progress));
 	mig->error.text[0] = mig->cancel_reason.text[0] = mig->waiting[0] = 0;
 	mig->start_us = clock_us();

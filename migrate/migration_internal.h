@@ -35,8 +35,7 @@ struct migration {
 	struct migration_parameters parameters;
 	struct migration_parameters used; /* by the present migration; constant for its thread */
 	struct source_limits limits;	  /* atomic: the parameters that may change meanwhile */
-	struct source source;
-	struct teller teller; /* of the guest, through all migrations */
+	struct teller teller;		  /* of the guest, through all migrations */
 	struct slots slots;   /* used by the owner's and the migration's thread in turn */
 	struct err why_slots; /* why there are no slots */
 	struct destination *destination; /* NULL: a migration out */

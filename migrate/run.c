@@ -128,68 +128,88 @@ static int await_turn(struct migration *mig, struct err *e)
 	return rc > 0 || !p ? 0 : -1;
 }
 
-static int migrate_out(struct migration *mig, struct err *e)
-{
-	const struct policy *p = mig->used.has_policy ? &mig->used.policy : NULL;
-	struct source *s = &mig->source;
-	int rc = 0;
+/* How the engine has ended. */
+struct engine_end {
+	enum owner owner; /* of the guest */
+	bool stuck;	  /* the guest could not run again */
+};
 
-	*s = (struct source){
+static int run_source(struct migration *mig, struct source *s, bool cold, struct err *e)
+{
+	struct channel *ch;
+	int rc;
+
+	if (cold) {
+		if (file_channel_create(&ch, mig->uri.path, e))
+			return -1;
+	} else {
+		if (mig->slots.fd >= 0 && await_turn(mig, e))
+			return -1;
+		ch = open_connection(mig, e);
+		if (!ch)
+			return -1;
+	}
+	rc = source_run(s, ch, e);
+	channel_close(ch);
+	return rc;
+}
+
+static int migrate_out(struct migration *mig, struct engine_end *end, struct err *e)
+{
+	const bool cold = mig->uri.kind == URI_FILE;
+	const struct policy *p = !cold && mig->used.has_policy ? &mig->used.policy : NULL;
+	const struct source_job job = {
 		.guest = &mig->guest.guest,
-		.n_lanes = mig->uri.kind != URI_FILE && mig->used.multifd ? mig->used.channels : 1,
-		.cold = mig->uri.kind == URI_FILE,
+		.n_lanes = !cold && mig->used.multifd ? mig->used.channels : 1,
+		.cold = cold,
 		.stop_fd = mig->stop_fd,
 		.limits = &mig->limits,
 		.parameters = mig->used,
 		.teller = &mig->teller,
-		.guest_events = p && p->guest_events && mig->uri.kind != URI_FILE,
+		.policy = p,
+		.guest_events = p && p->guest_events,
 		.stats = &mig->stats,
 		.decisions = { migration_tell_decision, mig },
 		.events = { on_phase, migration_tell_round, on_commit, open_connection, on_explain,
 			    mig },
 	};
-	if (s->cold) {
-		rc = file_channel_create(&s->channel, mig->uri.path, e);
-	} else {
-		steer_begin(s, p);
-		if (mig->slots.fd >= 0 && await_turn(mig, e))
-			return -1;
-		s->channel = open_connection(mig, e);
-	}
-	if (!rc && s->channel) {
-		rc = source_run(s, e);
-		channel_close(s->channel);
-	} else {
-		rc = -1;
-	}
+	struct source *s = source_new(&job, e);
+	int rc;
+
+	if (!s)
+		return -1;
+	rc = run_source(mig, s, cold, e);
+	*end = (struct engine_end){ source_owner(s), source_is_stuck(s) };
+	source_free(s);
 	slots_release(&mig->slots);
 	return rc;
 }
 
-/* Records the end. `owner` owns the guest after the engine has ended. */
-static enum phase outcome(struct migration *mig, int rc, enum owner owner, const struct err *e)
+/* Records the end. */
+static enum phase outcome(struct migration *mig, int rc, const struct engine_end *end,
+			  const struct err *e)
 {
 	bool cancelled;
 
 	pthread_mutex_lock(&mig->lock);
 	mig->end_us = clock_us();
-	phase_hand(&mig->owner, owner);
-	cancelled = mig->phase == PHASE_CANCELLING && !mig->source.stuck;
+	phase_hand(&mig->owner, end->owner);
+	cancelled = mig->phase == PHASE_CANCELLING && !end->stuck;
 	if (rc)
 		mig->error = cancelled ? mig->cancel_reason : *e;
 	/* A cancel with a reason (a timeout) counts as a failure; one by a person does not. */
 	cancelled = cancelled && !mig->error.text[0];
 	pthread_mutex_unlock(&mig->lock);
-	return phase_of_end(owner, cancelled);
+	return phase_of_end(end->owner, cancelled);
 }
 
 void *migration_out_thread(void *arg)
 {
 	struct migration *mig = arg;
 	struct err e = { "" };
-	int rc = migrate_out(mig, &e);
-
-	enum phase s = outcome(mig, rc, mig->source.owner, &e);
+	struct engine_end end = { OWNER_SOURCE, false };
+	int rc = migrate_out(mig, &end, &e);
+	enum phase s = outcome(mig, rc, &end, &e);
 
 	/* The owner may end this process once it hears of the end, so it hears first where the
 	 * guest went. */
@@ -203,7 +223,7 @@ void *migration_in_thread(void *arg)
 {
 	struct migration *mig = arg;
 	struct destination *d = mig->destination;
-	enum owner owner = OWNER_SOURCE;
+	struct engine_end end = { OWNER_SOURCE, false };
 	struct err e = { "" };
 	int rc;
 
@@ -213,13 +233,13 @@ void *migration_in_thread(void *arg)
 	rc = destination_receive(d, &mig->guest.guest, &mig->stats, &e) ||
 	     destination_start(d, mig->paused, &e);
 	if (!rc)
-		owner = OWNER_DESTINATION;
+		end.owner = OWNER_DESTINATION;
 	else if (d->undecided)
-		owner = OWNER_NOBODY;
+		end.owner = OWNER_NOBODY;
 	mig->arrived_runs = d->in.run && !mig->paused;
 	destination_free(d);
 	/* This must be last: once the owner hears of the end it may start anew, and joins this
 	 * thread. */
-	news_post_status(&mig->news, outcome(mig, rc, owner, &e));
+	news_post_status(&mig->news, outcome(mig, rc, &end, &e));
 	return NULL;
 }

@@ -6,6 +6,7 @@
 
 #include "migrate/channel/channel.h"
 #include "migrate/migration_internal.h"
+#include "migrate/policy/expect.h"
 
 struct check_news {
 	struct migration *mig;

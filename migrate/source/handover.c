@@ -14,7 +14,6 @@
 #include "migrate/channel/channel.h"
 #include "migrate/policy/expect.h"
 #include "migrate/policy/rate.h"
-#include "migrate/source/source.h"
 #include "migrate/source/source_internal.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/err.h"
@@ -52,18 +51,18 @@ int handover_check_pause(const struct source *s, struct err *e)
 
 int handover_park(struct source *s, struct err *e)
 {
-	if (s->teller)
-		teller_halt(s->teller, "the guest is parked");
+	if (s->job.teller)
+		teller_halt(s->job.teller, "the guest is parked");
 	s->parked_at_us = clock_us();
-	if (s->guest->ops->park(s->guest, e))
+	if (s->job.guest->ops->park(s->job.guest, e))
 		return -1;
 	s->parked = true;
-	s->guest->ops->sync_begin(s->guest);
-	stats_set(&s->stats->precopy_bytes,
-		  stats_get(&s->stats->data_bytes) + stats_get(&s->stats->meta_bytes));
+	s->job.guest->ops->sync_begin(s->job.guest);
+	stats_set(&s->job.stats->precopy_bytes,
+		  stats_get(&s->job.stats->data_bytes) + stats_get(&s->job.stats->meta_bytes));
 	throttle_release(&s->throttle);
 	dirty_end_free(&s->dirty);
-	stats_set(&s->stats->park_us, clock_us() - s->parked_at_us);
+	stats_set(&s->job.stats->park_us, clock_us() - s->parked_at_us);
 	return 0;
 }
 
@@ -74,39 +73,40 @@ int handover_park(struct source *s, struct err *e)
  */
 void handover_limit_pause(struct source *s)
 {
-	uint64_t chosen_us = __atomic_load_n(&s->limits->switchover_us, __ATOMIC_RELAXED);
-	uint64_t downtime_us = __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+	uint64_t chosen_us = __atomic_load_n(&s->job.limits->switchover_us, __ATOMIC_RELAXED);
+	uint64_t downtime_us = __atomic_load_n(&s->job.limits->downtime_us, __ATOMIC_RELAXED);
 	uint64_t from = steer_forced(s) && !chosen_us ? clock_us() : s->parked_at_us;
 	uint64_t rate = link_rate(&s->link, clock_us()), rest_us, fixed_us, limit;
 	unsigned int i;
 
-	rest_us = stats_get(&s->stats->remaining_pages) * PAGE_SIZE;
-	rest_us += s->parked_within ? (uint64_t)SOCKET_BYTES * s->n_lanes : 0;
+	rest_us = stats_get(&s->job.stats->remaining_pages) * PAGE_SIZE;
+	rest_us += s->parked_within ? (uint64_t)SOCKET_BYTES * s->job.n_lanes : 0;
 	rest_us = rate_us(rest_us, rate);
 	/* The destination says part of it, and must not decide how long the guest stands. */
 	fixed_us = expect_fixed_us(&s->expect, rate);
 	rest_us += fixed_us < FIXED_MAX_US ? fixed_us : FIXED_MAX_US;
-	limit = handover_limit_us(chosen_us, downtime_us, rest_us, (uint64_t)s->spare_ms * 1000);
+	limit = handover_limit_us(chosen_us, downtime_us, rest_us,
+				  (uint64_t)s->job.spare_ms * 1000);
 
 	if (limit > HANDOVER_CHOSEN_MAX_MS * 1000ull)
 		limit = HANDOVER_CHOSEN_MAX_MS * 1000ull;
 	if (from + limit > s->give_up_us)
 		s->give_up_us = from + limit;
-	for (i = 0; i < s->n_lanes; i++)
+	for (i = 0; i < s->job.n_lanes; i++)
 		channel_set_deadline(s->lanes.lane[i].writer.channel, handover_left_ms(s));
 }
 
 /* What STATES says of the guest, whose time has stood still since it was parked. */
 static struct states_head states_head_now(struct source *s)
 {
-	bool told = s->teller && teller_told(s->teller);
-	bool ran = s->guest->ops->ran(s->guest);
-	uint64_t parked_us = clock_us() - s->parked_at_us - stats_get(&s->stats->park_us);
+	bool told = s->job.teller && teller_told(s->job.teller);
+	bool ran = s->job.guest->ops->ran(s->job.guest);
+	uint64_t parked_us = clock_us() - s->parked_at_us - stats_get(&s->job.stats->park_us);
 
 	if (told && !ran)
-		decision_tell(&s->decisions, DECISION_GUEST_EVENT,
+		decision_tell(&s->job.decisions, DECISION_GUEST_EVENT,
 			      "after_migration: the guest is paused");
-	return (struct states_head){ .pause_ns = s->cold ? 0 : parked_us * 1000,
+	return (struct states_head){ .pause_ns = s->job.cold ? 0 : parked_us * 1000,
 				     .ran = ran,
 				     .tell = ran && told };
 }
@@ -121,7 +121,7 @@ static int send_states(struct source *s, struct err *e)
 	size_t used;
 	int rc;
 
-	if (s->guest->ops->states_save(s->guest, &states, e))
+	if (s->job.guest->ops->states_save(s->job.guest, &states, e))
 		return -1;
 	used = tree_bytes_used(&states);
 	body = malloc(STATES_HEAD_BYTES + used);
@@ -135,7 +135,7 @@ static int send_states(struct source *s, struct err *e)
 	rc = source_send_record(s, RECORD_STATES, body, STATES_HEAD_BYTES + used, e);
 	free(body);
 	tree_free(&states);
-	stats_set(&s->stats->states_us, clock_us() - start);
+	stats_set(&s->job.stats->states_us, clock_us() - start);
 	return rc;
 }
 
@@ -147,7 +147,7 @@ static int await_running(struct source *s, struct err *e)
 {
 	struct record rec;
 
-	if (source_expect(s, RECORD_RUNNING, s->running_ms, &rec, e) == 0)
+	if (source_expect(s, RECORD_RUNNING, s->job.running_ms, &rec, e) == 0)
 		return 0;
 	if (s->answers.refused)
 		source_set_owner(s, OWNER_SOURCE);
@@ -159,11 +159,11 @@ static int send_go(struct source *s, struct err *e)
 {
 	uint64_t before = s->channel->bytes;
 
-	s->guest->ops->release(s->guest);
+	s->job.guest->ops->release(s->job.guest);
 	source_set_owner(s, OWNER_NOBODY);
 	s->answers.stop_fd = -1;
 	channel_set_stop(s->channel, -1);
-	channel_set_deadline(s->channel, s->running_ms);
+	channel_set_deadline(s->channel, s->job.running_ms);
 	if (source_send_record(s, RECORD_GO, NULL, 0, e) == 0)
 		return 0;
 	if (s->channel->bytes == before)
@@ -178,10 +178,10 @@ static int await_last_round(struct source *s, struct err *e)
 
 	if (s->last_round_in)
 		return 0;
-	if (precopy_await(s, stats_get(&s->stats->round), e))
+	if (precopy_await(s, stats_get(&s->job.stats->round), e))
 		return -1;
 	s->last_round_in = true;
-	stats_add(&s->stats->pages_us, clock_us() - start);
+	stats_add(&s->job.stats->pages_us, clock_us() - start);
 	return 0;
 }
 
@@ -201,15 +201,15 @@ static int await_sync(struct source *s, struct err *e)
 	uint64_t start = clock_us();
 	int rc;
 
-	while ((rc = s->guest->ops->sync_done(s->guest, e)) == 0) {
-		if (wake_nap(s->stop_fd, SYNC_LOOK_MS * 1000, e))
+	while ((rc = s->job.guest->ops->sync_done(s->job.guest, e)) == 0) {
+		if (wake_nap(s->job.stop_fd, SYNC_LOOK_MS * 1000, e))
 			return -1;
 		if (hear_meanwhile(s, e))
 			return -1;
 		if (handover_check_pause(s, e))
 			return err_context(e, "waiting for the guest's disks to be synced");
 	}
-	stats_set(&s->stats->sync_us, clock_us() - start);
+	stats_set(&s->job.stats->sync_us, clock_us() - start);
 	return rc < 0 ? -1 : 0;
 }
 
@@ -224,40 +224,40 @@ static int hand_over(struct source *s, struct err *e)
 	start = clock_us();
 	if (source_expect(s, RECORD_READY, INT_MAX, &rec, e))
 		return -1;
-	stats_set(&s->stats->load_us, clock_us() - start);
+	stats_set(&s->job.stats->load_us, clock_us() - start);
 	start = clock_us();
 	if (answers_poll(&s->answers, -1, 0, e) || handover_check_pause(s, e))
 		return -1;
-	if (s->events.commit && s->events.commit(s->events.arg, e))
+	if (s->job.events.commit && s->job.events.commit(s->job.events.arg, e))
 		return -1;
 	if (send_go(s, e) || await_running(s, e))
 		return -1;
 	source_set_owner(s, OWNER_DESTINATION);
-	stats_set(&s->stats->start_us, clock_us() - start);
+	stats_set(&s->job.stats->start_us, clock_us() - start);
 	return 0;
 }
 
 int handover_live(struct source *s, struct err *e)
 {
-	uint64_t round = stats_get(&s->stats->round) + 1, start, dirty;
+	uint64_t round = stats_get(&s->job.stats->round) + 1, start, dirty;
 
 	if (!s->parked) {
 		source_enter(s, PHASE_SWITCHOVER);
 		if (handover_park(s, e))
 			return -1;
 	}
-	start = s->parked_at_us + stats_get(&s->stats->park_us);
+	start = s->parked_at_us + stats_get(&s->job.stats->park_us);
 	if (precopy_fetch(s, &dirty, e))
 		return -1;
-	stats_set(&s->stats->remaining_pages, dirty);
+	stats_set(&s->job.stats->remaining_pages, dirty);
 	handover_limit_pause(s);
 	if (precopy_round(s, round, e))
 		return -1;
-	stats_set(&s->stats->pages_us, clock_us() - start);
+	stats_set(&s->job.stats->pages_us, clock_us() - start);
 	/* The disks come first: after READY the destination waits for GO only for a while. */
 	if (await_sync(s, e) || send_states(s, e) || hand_over(s, e))
 		return -1;
-	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
+	stats_set(&s->job.stats->downtime_us, clock_us() - s->parked_at_us);
 	return 0;
 }
 
@@ -268,10 +268,10 @@ int handover_cold(struct source *s, struct err *e)
 	if (handover_park(s, e) || ram_look_ahead(&s->ram, e) || precopy_round(s, 1, e) ||
 	    lanes_drain(&s->lanes, e) || send_states(s, e) ||
 	    source_send_record(s, RECORD_END, NULL, 0, e) || await_sync(s, e) ||
-	    (s->events.commit && s->events.commit(s->events.arg, e)) ||
+	    (s->job.events.commit && s->job.events.commit(s->job.events.arg, e)) ||
 	    channel_finish(s->channel, e))
 		return -1;
 	source_set_owner(s, OWNER_DESTINATION);
-	stats_set(&s->stats->downtime_us, clock_us() - s->parked_at_us);
+	stats_set(&s->job.stats->downtime_us, clock_us() - s->parked_at_us);
 	return 0;
 }

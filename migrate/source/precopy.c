@@ -24,7 +24,7 @@
 /* A migration that is forced waits for no agent. */
 static bool waits_for_agent(const struct source *s)
 {
-	return s->guest_events && teller_busy(s->teller) && !steer_forced(s);
+	return s->job.guest_events && teller_busy(s->job.teller) && !steer_forced(s);
 }
 
 /* Waits until the agent was told of the migration; teller.h bounds that. */
@@ -32,7 +32,7 @@ static int await_agent(struct source *s, struct err *e)
 {
 	throttle_rest(&s->throttle);
 	while (waits_for_agent(s))
-		if (answers_poll(&s->answers, s->teller->idle_fd, AGENT_LOOK_MS, e))
+		if (answers_poll(&s->answers, s->job.teller->idle_fd, AGENT_LOOK_MS, e))
 			return -1;
 	return 0;
 }
@@ -42,10 +42,10 @@ static void say_switchover(struct source *s, const struct course_verdict *v,
 			   const struct course_figures *f)
 {
 	/* Nobody has seen how fast the link is without the bandwidth limit. */
-	bool faster = f->forced && __atomic_load_n(&s->limits->bandwidth, __ATOMIC_RELAXED);
+	bool faster = f->forced && __atomic_load_n(&s->job.limits->bandwidth, __ATOMIC_RELAXED);
 
-	stats_set(&s->stats->expected_us, v->expected_us);
-	decision_tell(&s->decisions, DECISION_SWITCHOVER,
+	stats_set(&s->job.stats->expected_us, v->expected_us);
+	decision_tell(&s->job.decisions, DECISION_SWITCHOVER,
 		      "%s: %" PRIu64 " KiB remain and %" PRIu64
 		      " MiB/s are sent, a pause of %s %" PRIu64 " ms; %" PRIu64 " ms are allowed",
 		      v->reason, f->remaining_bytes >> 10, f->rate_bytes >> 20,
@@ -62,7 +62,7 @@ static int park_within_round(struct source *s, struct err *e)
 	struct course_figures f;
 	struct course_verdict v;
 
-	if (s->parked && !s->cold) {
+	if (s->parked && !s->job.cold) {
 		if (steer_forced(s))
 			handover_limit_pause(s);
 		return handover_check_pause(s, e);
@@ -88,7 +88,7 @@ int precopy_before_step(void *source, struct err *e)
 {
 	struct source *s = source;
 
-	if (wake_nap(s->stop_fd, 0, e) || answers_poll(&s->answers, -1, 0, e))
+	if (wake_nap(s->job.stop_fd, 0, e) || answers_poll(&s->answers, -1, 0, e))
 		return -1;
 	return park_within_round(s, e);
 }
@@ -118,13 +118,13 @@ int precopy_round(struct source *s, uint64_t round, struct err *e)
 
 	link_round_begin(&s->link, round, clock_us());
 	throttle_round_begin(&s->throttle);
-	if (s->events.round)
-		s->events.round(s->events.arg, round);
+	if (s->job.events.round)
+		s->job.events.round(s->job.events.arg, round);
 	for (i = 0; i < s->n_parts; i++)
 		if (s->parts[i]->ops->round(s->parts[i], round, e))
 			return -1;
-	if ((!s->cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
-	    (!s->cold && !last && precopy_await(s, round, e)))
+	if ((!s->job.cold && lanes_end_round(&s->lanes, (uint32_t)round, e)) ||
+	    (!s->job.cold && !last && precopy_await(s, round, e)))
 		return -1;
 	link_round_end(&s->link, clock_us());
 	return 0;
@@ -136,7 +136,7 @@ int precopy_await(struct source *s, uint64_t round, struct err *e)
 	struct record rec;
 	uint32_t taken;
 
-	if (source_expect(s, RECORD_ROUND, s->parked ? INT_MAX : s->round_ms, &rec, e))
+	if (source_expect(s, RECORD_ROUND, s->parked ? INT_MAX : s->job.round_ms, &rec, e))
 		return -1;
 	if (round_decode(&rec, &taken, NULL) || taken != (uint32_t)round)
 		return err_set(e, "%s: the destination has taken in another round than %llu",
@@ -170,17 +170,17 @@ int precopy_run(struct source *s, struct err *e)
 
 	steer_say_unkeepable(s);
 	for (round = 1;; round++) {
-		s->guest->ops->settle(s->guest);
+		s->job.guest->ops->settle(s->job.guest);
 		start = clock_us();
-		if (wake_nap(s->stop_fd, 0, e) || precopy_round(s, round, e))
+		if (wake_nap(s->job.stop_fd, 0, e) || precopy_round(s, round, e))
 			return -1;
 		if (s->parked)
 			return 0;
 		if (precopy_fetch(s, &dirty, e))
 			return -1;
 		throttle_round_end(&s->throttle, dirty, steer_fixed_us(s));
-		stats_set(&s->stats->dirty_pages, dirty);
-		stats_set(&s->stats->remaining_pages, dirty);
+		stats_set(&s->job.stats->dirty_pages, dirty);
+		stats_set(&s->job.stats->remaining_pages, dirty);
 		dirty_rate_round(&s->dirty_rate, dirty, clock_us() - start);
 		steer_say_unkeepable(s);
 		f = steer_figures(s, dirty);
@@ -192,7 +192,7 @@ int precopy_run(struct source *s, struct err *e)
 		f.round_us = clock_us() - start;
 		if (steer_round_end(s, &f, &v, e))
 			return -1;
-		stats_set(&s->stats->expected_us, v.expected_us);
+		stats_set(&s->job.stats->expected_us, v.expected_us);
 		if (v.action == COURSE_PARK) {
 			say_switchover(s, &v, &f);
 			return 0;

@@ -4,7 +4,6 @@
  * Every failure before GO ends in undo(): the log stops and the guest goes on here. A failure after
  * GO undoes nothing.
  */
-#include "migrate/source/source.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -31,8 +30,8 @@
 
 void source_enter(struct source *s, enum phase p)
 {
-	if (s->events.phase)
-		s->events.phase(s->events.arg, p);
+	if (s->job.events.phase)
+		s->job.events.phase(s->job.events.arg, p);
 }
 
 void source_set_owner(struct source *s, enum owner o)
@@ -53,7 +52,7 @@ static uint64_t features_wanted(const struct source *s)
 {
 	uint64_t wanted = FEATURE_COSTS;
 
-	if (s->cold)
+	if (s->job.cold)
 		return 0;
 	if (!s->channel->authenticated && !s->channel->same_host)
 		wanted |= FEATURE_CHECKSUMS;
@@ -62,17 +61,17 @@ static uint64_t features_wanted(const struct source *s)
 
 static int send_hello(struct source *s, struct writer *w, enum hello_role role, struct err *e)
 {
-	struct hello h = { .role = role, .lanes = s->n_lanes };
+	struct hello h = { .role = role, .lanes = s->job.n_lanes };
 	uint64_t before = w->channel->bytes;
 
-	if (s->program)
-		memcpy(h.program, s->program, strnlen(s->program, sizeof(h.program) - 1));
+	if (s->job.program)
+		memcpy(h.program, s->job.program, strnlen(s->job.program, sizeof(h.program) - 1));
 	memcpy(h.id, s->id, sizeof(h.id));
 	if (role == ROLE_MAIN)
 		h.wanted = features_wanted(s);
 	if (hello_send(w, &h, e))
 		return -1;
-	stats_add(&s->stats->meta_bytes, w->channel->bytes - before);
+	stats_add(&s->job.stats->meta_bytes, w->channel->bytes - before);
 	return 0;
 }
 
@@ -81,7 +80,7 @@ int source_send_record(struct source *s, enum record_type type, const void *body
 {
 	if (writer_record(lanes_main(&s->lanes), type, body, len, NULL, 0, e))
 		return -1;
-	stats_add(&s->stats->meta_bytes, RECORD_HEAD_BYTES + len);
+	stats_add(&s->job.stats->meta_bytes, RECORD_HEAD_BYTES + len);
 	return 0;
 }
 
@@ -109,20 +108,20 @@ static void count_pages(struct source *s)
 {
 	unsigned int i;
 
-	for (i = 0; i < s->guest->n_blocks; i++) {
-		stats_add(&s->stats->total_pages, s->guest->blocks[i].pages);
-		stats_add(&s->stats->remaining_pages, s->guest->blocks[i].pages);
+	for (i = 0; i < s->job.guest->n_blocks; i++) {
+		stats_add(&s->job.stats->total_pages, s->job.guest->blocks[i].pages);
+		stats_add(&s->job.stats->remaining_pages, s->job.guest->blocks[i].pages);
 	}
 }
 
 static int make_cache(struct source *s, struct err *e)
 {
-	if (!parameters_may_use_xbzrle(&s->parameters) || s->cold)
+	if (!parameters_may_use_xbzrle(&s->job.parameters) || s->job.cold)
 		return 0;
 	s->cache = malloc(sizeof(*s->cache));
 	if (!s->cache)
 		return err_set(e, "out of memory");
-	if (page_cache_init(s->cache, s->parameters.xbzrle_cache_bytes, e) == 0)
+	if (page_cache_init(s->cache, s->job.parameters.xbzrle_cache_bytes, e) == 0)
 		return 0;
 	free(s->cache);
 	s->cache = NULL;
@@ -133,15 +132,15 @@ static int make_cache(struct source *s, struct err *e)
 static int open_lanes(struct source *s, struct err *e)
 {
 	struct writer writers[LANES_MAX] = { *lanes_main(&s->lanes) };
-	const struct migration_parameters *p = &s->parameters;
-	struct pages_codecs codecs = { .rest = p->compression && !s->cold ? p->compression
-									  : CODEC_PLAIN,
+	const struct migration_parameters *p = &s->job.parameters;
+	struct pages_codecs codecs = { .rest = p->compression && !s->job.cold ? p->compression
+									      : CODEC_PLAIN,
 				       .level = parameters_level(p),
-				       .decisions = s->decisions };
+				       .decisions = s->job.decisions };
 	unsigned int i;
 
-	for (i = 1; i < s->n_lanes; i++) {
-		writers[i].channel = s->extra[i] = s->events.connect(s->events.arg, e);
+	for (i = 1; i < s->job.n_lanes; i++) {
+		writers[i].channel = s->extra[i] = s->job.events.connect(s->job.events.arg, e);
 		if (!s->extra[i])
 			return -1;
 		if (send_hello(s, &writers[i], ROLE_PAGES, e))
@@ -150,11 +149,12 @@ static int open_lanes(struct source *s, struct err *e)
 	if (make_cache(s, e))
 		return -1;
 	codecs.cache = s->cache;
-	if (pages_init(&s->pages, s->guest, s->stats, &s->limiter, s->n_lanes, &codecs, e))
+	if (pages_init(&s->pages, s->job.guest, s->job.stats, &s->limiter, s->job.n_lanes, &codecs,
+		       e))
 		return -1;
-	s->pages.checksums = s->cold || s->features & FEATURE_CHECKSUMS;
-	s->pages.still = s->cold;
-	return lanes_init(&s->lanes, writers, s->n_lanes, s->stats, &s->limiter, e);
+	s->pages.checksums = s->job.cold || s->features & FEATURE_CHECKSUMS;
+	s->pages.still = s->job.cold;
+	return lanes_init(&s->lanes, writers, s->job.n_lanes, s->job.stats, &s->limiter, e);
 }
 
 /* Measures what the pause costs here, while the guest runs. If it fails, only the figure is lost.
@@ -163,7 +163,7 @@ static void rehearse(struct source *s)
 {
 	struct guest_costs here;
 
-	if (!s->cold && !s->guest->ops->rehearse(s->guest, &here, NULL))
+	if (!s->job.cold && !s->job.guest->ops->rehearse(s->job.guest, &here, NULL))
 		expect_rehearsed(&s->expect, &here);
 }
 
@@ -176,7 +176,7 @@ static int await_checked(struct source *s, struct err *e)
 	struct checked c;
 	struct record rec;
 
-	if (source_expect(s, RECORD_CHECKED, s->checked_ms, &rec, e))
+	if (source_expect(s, RECORD_CHECKED, s->job.checked_ms, &rec, e))
 		return -1;
 	checked_decode(&rec, &c); /* source_expect knows refusals */
 	if (checked_fits(&c, &said, e))
@@ -189,8 +189,8 @@ static int await_checked(struct source *s, struct err *e)
 
 static void set_up_parts(struct source *s)
 {
-	s->ram = (struct ram){ .guest = s->guest,
-			       .stats = s->stats,
+	s->ram = (struct ram){ .guest = s->job.guest,
+			       .stats = s->job.stats,
 			       .dirty = &s->dirty,
 			       .lanes = &s->lanes,
 			       .pages = &s->pages,
@@ -205,29 +205,29 @@ static void set_up_parts(struct source *s)
 
 static int set_up(struct source *s, struct err *e)
 {
-	const struct throttle_uses throttle = { .guest = s->guest,
-						.stats = s->stats,
-						.parameters = &s->parameters,
-						.downtime_us = &s->limits->downtime_us,
+	const struct throttle_uses throttle = { .guest = s->job.guest,
+						.stats = s->job.stats,
+						.parameters = &s->job.parameters,
+						.downtime_us = &s->job.limits->downtime_us,
 						.link = &s->link,
 						.dirty_rate = &s->dirty_rate,
-						.decisions = &s->decisions };
+						.decisions = &s->job.decisions };
 	struct writer *w = lanes_main(&s->lanes);
 
 	set_up_parts(s);
 	w->channel = s->channel;
-	w->n_vcpus = s->guest->n_vcpus;
-	if (s->fixed_id)
-		memcpy(s->id, s->fixed_id, sizeof(s->id));
+	w->n_vcpus = s->job.guest->n_vcpus;
+	if (s->job.fixed_id)
+		memcpy(s->id, s->job.fixed_id, sizeof(s->id));
 	else if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
 		return err_errno(e, errno, "no random numbers");
 	rehearse(s);
 	count_pages(s);
 	throttle_init(&s->throttle, &throttle);
-	if (dirty_init(&s->dirty, s->guest, s->stop_fd, &s->decisions, e) ||
-	    send_hello(s, w, ROLE_MAIN, e) || send_tree(s, RECORD_MACHINE, s->guest->tree, e))
+	if (dirty_init(&s->dirty, s->job.guest, s->job.stop_fd, &s->job.decisions, e) ||
+	    send_hello(s, w, ROLE_MAIN, e) || send_tree(s, RECORD_MACHINE, s->job.guest->tree, e))
 		return -1;
-	if (!s->cold && await_checked(s, e))
+	if (!s->job.cold && await_checked(s, e))
 		return -1;
 	return open_lanes(s, e);
 }
@@ -239,8 +239,8 @@ static int live(struct source *s, struct err *e)
 	if (dirty_start(&s->dirty, e))
 		return -1;
 	source_enter(s, PHASE_PRECOPY);
-	if (s->guest_events)
-		teller_want(s->teller, GUEST_BEFORE_MIGRATION);
+	if (s->job.guest_events)
+		teller_want(s->job.teller, GUEST_BEFORE_MIGRATION);
 	if (dirty_ask_free(&s->dirty, e) || ram_look_ahead(&s->ram, e) || precopy_run(s, e))
 		return -1;
 	return handover_live(s, e);
@@ -249,8 +249,8 @@ static int live(struct source *s, struct err *e)
 /* Lets the destination prepare to take what only one side may hold; or no longer. */
 static void share(struct source *s, bool on)
 {
-	if (!s->cold)
-		s->guest->ops->share(s->guest, on);
+	if (!s->job.cold)
+		s->job.guest->ops->share(s->job.guest, on);
 }
 
 /* If a connection was lost, the error becomes the destination's FAILED, if there is one. */
@@ -258,9 +258,9 @@ static void hear_why(struct source *s, struct err *e)
 {
 	unsigned int i;
 
-	for (i = 0; i < s->n_lanes && !s->lanes.lane[i].writer.broken; i++)
+	for (i = 0; i < s->job.n_lanes && !s->lanes.lane[i].writer.broken; i++)
 		;
-	if (!s->cold && !s->answers.refused && i < s->n_lanes)
+	if (!s->job.cold && !s->answers.refused && i < s->job.n_lanes)
 		answers_await_refusal(&s->answers, LAST_WORDS_MS, e);
 }
 
@@ -270,7 +270,7 @@ static void tell_failed(struct source *s, const struct err *e)
 {
 	struct writer *w = lanes_main(&s->lanes);
 
-	if (s->cold || !w->channel)
+	if (s->job.cold || !w->channel)
 		return;
 	channel_set_stop(s->channel, -1);
 	channel_set_deadline(s->channel, 0);
@@ -286,15 +286,15 @@ static void undo(struct source *s, struct err *e)
 	throttle_release(&s->throttle);
 	dirty_end_free(&s->dirty);
 	dirty_stop(&s->dirty);
-	s->stuck = s->parked && s->guest->ops->unpark(s->guest, &resume);
+	s->stuck = s->parked && s->job.guest->ops->unpark(s->job.guest, &resume);
 	share(s, false);
 	hear_why(s, e);
-	if (s->events.explain)
-		s->events.explain(s->events.arg, e);
+	if (s->job.events.explain)
+		s->job.events.explain(s->job.events.arg, e);
 	if (s->stuck)
 		err_context(e, "the guest is paused: %s", resume.text);
-	if (s->teller)
-		teller_want(s->teller, GUEST_AFTER_MIGRATION);
+	if (s->job.teller)
+		teller_want(s->job.teller, GUEST_AFTER_MIGRATION);
 	tell_failed(s, e);
 }
 
@@ -303,10 +303,39 @@ static int answer_ms(const struct source *s, int chosen, int usual)
 {
 	if (chosen)
 		return chosen;
-	return s->parameters.answer_timeout_s ? (int)s->parameters.answer_timeout_s * 1000 : usual;
+	return s->job.parameters.answer_timeout_s ? (int)s->job.parameters.answer_timeout_s * 1000
+						  : usual;
 }
 
-int source_run(struct source *s, struct err *e)
+struct source *source_new(const struct source_job *job, struct err *e)
+{
+	struct source *s = calloc(1, sizeof(*s));
+
+	if (!s) {
+		err_set(e, "out of memory");
+		return NULL;
+	}
+	s->job = *job;
+	steer_begin(s, job->policy);
+	return s;
+}
+
+void source_free(struct source *s)
+{
+	free(s);
+}
+
+enum owner source_owner(const struct source *s)
+{
+	return __atomic_load_n(&s->owner, __ATOMIC_ACQUIRE);
+}
+
+bool source_is_stuck(const struct source *s)
+{
+	return s->stuck;
+}
+
+int source_run(struct source *s, struct channel *channel, struct err *e)
 {
 	uint64_t start = clock_us();
 	struct err unwanted;
@@ -314,20 +343,22 @@ int source_run(struct source *s, struct err *e)
 	int rc;
 
 	e = e ? e : &unwanted;
-	s->checked_ms = answer_ms(s, s->checked_ms, CHECKED_MS);
-	s->round_ms = answer_ms(s, s->round_ms, ROUND_MS);
-	s->spare_ms = s->spare_ms ? s->spare_ms : HANDOVER_SPARE_MS;
-	s->running_ms = s->running_ms ? s->running_ms : HANDOVER_RUNNING_MS;
+	s->channel = channel;
+	s->job.checked_ms = answer_ms(s, s->job.checked_ms, CHECKED_MS);
+	s->job.round_ms = answer_ms(s, s->job.round_ms, ROUND_MS);
+	s->job.spare_ms = s->job.spare_ms ? s->job.spare_ms : HANDOVER_SPARE_MS;
+	s->job.running_ms = s->job.running_ms ? s->job.running_ms : HANDOVER_RUNNING_MS;
 	source_set_owner(s, OWNER_SOURCE);
 	source_enter(s, PHASE_SETUP);
-	limiter_init(&s->limiter, &s->limits->bandwidth, &s->limits->force, s->stop_fd);
-	link_init(&s->link, s->stats, &s->limits->bandwidth);
-	dirty_rate_init(&s->dirty_rate, s->stats);
+	limiter_init(&s->limiter, &s->job.limits->bandwidth, &s->job.limits->force, s->job.stop_fd);
+	link_init(&s->link, s->job.stats, &s->job.limits->bandwidth);
+	dirty_rate_init(&s->dirty_rate, s->job.stats);
 	share(s, true);
-	rc = answers_begin(&s->answers, s->cold ? NULL : s->channel, s->stop_fd, e) || set_up(s, e);
-	stats_set(&s->stats->setup_us, clock_us() - start);
+	rc = answers_begin(&s->answers, s->job.cold ? NULL : s->channel, s->job.stop_fd, e) ||
+	     set_up(s, e);
+	stats_set(&s->job.stats->setup_us, clock_us() - start);
 	if (!rc)
-		rc = s->cold ? handover_cold(s, e) : live(s, e);
+		rc = s->job.cold ? handover_cold(s, e) : live(s, e);
 	if (rc)
 		lanes_abort(&s->lanes);
 	lanes_free(&s->lanes);

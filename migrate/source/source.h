@@ -8,25 +8,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "migrate/source/answers.h"
-#include "migrate/source/throttle.h"
-#include "migrate/policy/expect.h"
 #include "migrate/decisions.h"
-#include "migrate/guest.h"
 #include "migrate/parameters.h"
 #include "migrate/phase.h"
-#include "migrate/source/dirty.h"
-#include "migrate/source/dirty_rate.h"
-#include "migrate/source/lanes.h"
-#include "migrate/source/limiter.h"
-#include "migrate/source/link.h"
-#include "migrate/source/pages.h"
-#include "migrate/source/ram.h"
-#include "migrate/stats.h"
-#include "migrate/source/steer.h"
 
 struct channel;
 struct err;
+struct guest;
+struct policy;
+struct stats;
 struct teller;
 
 /* Atomic: these may change while the migration runs. */
@@ -49,18 +39,18 @@ struct source_events {
 	void *arg;
 };
 
-struct source {
-	/* Set by the caller. */
+/* What is to be moved, and how. */
+struct source_job {
 	struct guest *guest;
-	struct channel *channel; /* the main one; not closed here */
-	unsigned int n_lanes;	 /* 1 to LANES_MAX */
-	bool cold;		 /* to a file: the guest is parked from the start, nobody answers */
+	unsigned int n_lanes; /* 1 to LANES_MAX */
+	bool cold;	      /* to a file: the guest is parked from the start, nobody answers */
 	int stop_fd;
 	struct source_limits *limits; /* a policy raises the downtime */
 	/* Those that cannot change while it runs; `limits` has the others. */
 	struct migration_parameters parameters;
-	struct teller *teller; /* NULL: the guest's agent is told nothing */
-	bool guest_events;     /* it is told of this migration */
+	const struct policy *policy; /* NULL: none */
+	struct teller *teller;	     /* NULL: the guest's agent is told nothing */
+	bool guest_events;	     /* it is told of this migration */
 	struct stats *stats;
 	struct source_events events;
 	struct decisions decisions; /* told on any of its threads */
@@ -70,40 +60,27 @@ struct source {
 	int checked_ms, round_ms, running_ms, spare_ms;
 	const uint8_t *fixed_id; /* 16 bytes */
 	const char *program;
-
-	/* Atomic: read by anybody. */
-	enum owner owner;
-
-	/* The migration's thread. */
-	struct answers answers;
-	struct expect expect;
-	struct steer steer; /* steer_begin before source_run; zero: no policy */
-	struct limiter limiter;
-	struct lanes lanes;
-	struct dirty dirty;
-	struct pages_sender pages;
-	struct ram ram;
-	struct part *parts[PARTS_MAX];
-	unsigned int n_parts;
-	struct throttle throttle;
-	struct page_cache *cache; /* for XBZRLE */
-	struct link link;
-	struct dirty_rate dirty_rate;
-	struct channel *extra[LANES_MAX];
-	uint8_t id[16];
-	uint64_t features;		   /* of the stream: what the destination has accepted */
-	uint64_t parked_at_us, give_up_us; /* 0: it was not limited yet */
-	bool parked;
-	bool parked_within; /* within a round, of which pages may still be on the way */
-	bool last_round_in; /* the destination has the round that was sent in the pause */
-	bool stuck;	    /* the migration failed, and the guest could not run again */
 };
 
+struct source;
+
+/* Copies the job; what it points to stays the caller's. Takes the first downtime limit of the
+ * policy. NULL: out of memory. */
+struct source *source_new(const struct source_job *job, struct err *e);
+void source_free(struct source *s);
+
 /*
- * Runs the whole migration. 0: the guest runs at the destination, or is in the file. -1: it is not,
- * and s->owner says where it is. OWNER_SOURCE: here, as it was before, at full speed. OWNER_NOBODY:
- * GO was sent and RUNNING did not come; the guest is parked here, and only a person may resume it.
+ * Runs the whole migration over `channel`, the main connection, which is not closed here. Once.
+ * 0: the guest runs at the destination, or is in the file. -1: it is not, and source_owner says
+ * where it is. OWNER_SOURCE: here, as it was before, at full speed. OWNER_NOBODY: GO was sent and
+ * RUNNING did not come; the guest is parked here, and only a person may resume it.
  */
-int source_run(struct source *s, struct err *e);
+int source_run(struct source *s, struct channel *channel, struct err *e);
+
+/* Who owns the guest. Any thread. */
+enum owner source_owner(const struct source *s);
+
+/* After source_run: the migration failed, and the guest could not run again. */
+bool source_is_stuck(const struct source *s);
 
 #endif

@@ -8,10 +8,53 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "migrate/policy/expect.h"
+#include "migrate/source/answers.h"
+#include "migrate/source/dirty.h"
+#include "migrate/source/dirty_rate.h"
+#include "migrate/source/lanes.h"
+#include "migrate/source/limiter.h"
+#include "migrate/source/link.h"
+#include "migrate/source/pages.h"
+#include "migrate/source/ram.h"
 #include "migrate/source/source.h"
+#include "migrate/source/steer.h"
+#include "migrate/source/throttle.h"
 
 struct err;
 struct record;
+
+struct source {
+	struct source_job job;
+	struct channel *channel; /* the main one */
+
+	/* Atomic: read by anybody. */
+	enum owner owner;
+
+	/* The migration's thread. */
+	struct answers answers;
+	struct expect expect;
+	struct steer steer;
+	struct limiter limiter;
+	struct lanes lanes;
+	struct dirty dirty;
+	struct pages_sender pages;
+	struct ram ram;
+	struct part *parts[PARTS_MAX];
+	unsigned int n_parts;
+	struct throttle throttle;
+	struct page_cache *cache; /* for XBZRLE */
+	struct link link;
+	struct dirty_rate dirty_rate;
+	struct channel *extra[LANES_MAX];
+	uint8_t id[16];
+	uint64_t features;		   /* of the stream: what the destination has accepted */
+	uint64_t parked_at_us, give_up_us; /* 0: it was not limited yet */
+	bool parked;
+	bool parked_within; /* within a round, of which pages may still be on the way */
+	bool last_round_in; /* the destination has the round that was sent in the pause */
+	bool stuck;	    /* the migration failed, and the guest could not run again */
+};
 
 /* -- source.c -- */
 

@@ -14,17 +14,17 @@
 
 static uint64_t limit_us(const struct source *s)
 {
-	return __atomic_load_n(&s->limits->downtime_us, __ATOMIC_RELAXED);
+	return __atomic_load_n(&s->job.limits->downtime_us, __ATOMIC_RELAXED);
 }
 
 static void set_limit(struct source *s, uint64_t us)
 {
-	__atomic_store_n(&s->limits->downtime_us, us, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->job.limits->downtime_us, us, __ATOMIC_RELAXED);
 }
 
 bool steer_forced(const struct source *s)
 {
-	return __atomic_load_n(&s->limits->force, __ATOMIC_RELAXED);
+	return __atomic_load_n(&s->job.limits->force, __ATOMIC_RELAXED);
 }
 
 uint64_t steer_fixed_us(const struct source *s)
@@ -40,11 +40,11 @@ void steer_say_unkeepable(struct source *s)
 
 	if (s->steer.course.policy)
 		then = "the policy decides what is done about it";
-	else if (timeout_is_set(&s->parameters.timeout))
+	else if (timeout_is_set(&s->job.parameters.timeout))
 		then = "the timeout decides what is done about it";
 	if (expect_unkeepable(&s->expect, link_rate(&s->link, clock_us()), limit_us(s),
-			      s->guest->n_vcpus, then, reason, sizeof(reason)))
-		decision_tell(&s->decisions, DECISION_DOWNTIME_LIMIT, "%s", reason);
+			      s->job.guest->n_vcpus, then, reason, sizeof(reason)))
+		decision_tell(&s->job.decisions, DECISION_DOWNTIME_LIMIT, "%s", reason);
 }
 
 void steer_begin(struct source *s, const struct policy *p)
@@ -56,7 +56,7 @@ void steer_begin(struct source *s, const struct policy *p)
 	if (!p || !p->n_initial)
 		return;
 	set_limit(s, limit);
-	decision_tell(&s->decisions, DECISION_DOWNTIME,
+	decision_tell(&s->job.decisions, DECISION_DOWNTIME,
 		      "the policy '%s' begins with %" PRIu64 " ms", p->name, limit / 1000);
 }
 
@@ -65,21 +65,21 @@ struct course_figures steer_figures(const struct source *s, uint64_t remaining_p
 	uint64_t rate = link_rate(&s->link, clock_us());
 
 	return (struct course_figures){
-		.round = stats_get(&s->stats->round),
+		.round = stats_get(&s->job.stats->round),
 		.remaining_bytes = remaining_pages * PAGE_SIZE,
 		.rate_bytes = rate,
 		.fixed_us = expect_fixed_us(&s->expect, rate),
 		.limit_us = limit_us(s),
-		.timed = timeout_is_set(&s->parameters.timeout),
+		.timed = timeout_is_set(&s->job.parameters.timeout),
 		.forced = steer_forced(s),
-		.agent_busy = s->guest_events && teller_busy(s->teller),
+		.agent_busy = s->job.guest_events && teller_busy(s->job.teller),
 	};
 }
 
 struct course_figures steer_figures_within(const struct source *s)
 {
 	const struct throttle *t = &s->throttle;
-	struct course_figures f = steer_figures(s, stats_get(&s->stats->remaining_pages) +
+	struct course_figures f = steer_figures(s, stats_get(&s->job.stats->remaining_pages) +
 							   t->seen.left_pages);
 
 	f.round_limit_us = t->round_limit_us;
@@ -96,15 +96,15 @@ static void say_forecast(struct source *s, const struct course_figures *f, uint6
 {
 	bool saturated = f->remaining_bytes <= s->steer.left_before / 100 * 105;
 	struct forecast_input in = {
-		.send_bytes = stats_get(&s->stats->send_rate) ? f->rate_bytes : 0,
-		.dirty_bytes = stats_get(&s->stats->dirty_rate) * PAGE_SIZE,
+		.send_bytes = stats_get(&s->job.stats->send_rate) ? f->rate_bytes : 0,
+		.dirty_bytes = stats_get(&s->job.stats->dirty_rate) * PAGE_SIZE,
 		.remaining_bytes = f->remaining_bytes,
 		.working_set_bytes = saturated ? f->remaining_bytes : 0,
 		.limit_us = limit,
 		.fixed_us = f->fixed_us,
 		.saturated = saturated,
-		.throttle = parameters_may_slow(&s->parameters),
-		.compression = parameters_may_use_xbzrle(&s->parameters),
+		.throttle = parameters_may_slow(&s->job.parameters),
+		.compression = parameters_may_use_xbzrle(&s->job.parameters),
 	};
 	struct forecast out;
 
@@ -112,7 +112,7 @@ static void say_forecast(struct source *s, const struct course_figures *f, uint6
 		in.dirty_bytes = in.send_bytes;
 	forecast_make(&in, &out);
 	if (out.converges == FORECAST_NO && !s->steer.told) {
-		decision_tell(&s->decisions, DECISION_FORECAST, "%s", out.sentence);
+		decision_tell(&s->job.decisions, DECISION_FORECAST, "%s", out.sentence);
 		s->steer.told = true;
 	}
 }
@@ -127,7 +127,7 @@ static int follow_policy(struct source *s, const struct course_figures *f,
 	const struct schedule_step *step = &v->policy_step;
 	const char *name = s->steer.course.policy->name;
 
-	decision_tell(&s->decisions, decisions[step->action], "%s", step->reason);
+	decision_tell(&s->job.decisions, decisions[step->action], "%s", step->reason);
 	if (v->action == COURSE_GIVE_UP)
 		return err_set(e, "policy '%s': %s", name, step->reason);
 	if (v->action == COURSE_POSTCOPY)

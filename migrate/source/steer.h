@@ -21,7 +21,7 @@ struct steer {
 	bool told;	      /* that it will not converge; until a round makes progress */
 };
 
-/* Before the first round: takes the policy (NULL: none), and its first downtime limit. */
+/* Before the migration: takes the policy (NULL: none), and its first downtime limit. */
 void steer_begin(struct source *s, const struct policy *p);
 
 /* What holds now, at the end of a round that leaves so many pages; `round_us` is the caller's. */

@@ -10,6 +10,7 @@
 
 #include "vmm/base/clock.h"
 #include "migrate/channel/channel.h"
+#include "migrate/source/part.h"
 #include "tests/unit/lib/engine_rig.h"
 #include "vmm/base/bitmap.h"
 #include "vmm/memory.h"

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migrate/source/source_internal.h"
 #include "tests/unit/lib/engine_rig.h"
 #include "vmm/memory.h"
 
@@ -92,7 +93,7 @@ START_TEST(pages_of_a_writing_guest_never_fail_their_checksums)
 	r.limits.downtime_us = 2000000;
 	rig_run(&r);
 	check_moved(&r);
-	ck_assert_uint_eq(r.source.features, FEATURE_CHECKSUMS);
+	ck_assert_uint_eq(r.engine->features, FEATURE_CHECKSUMS);
 	rig_free(&r);
 }
 END_TEST

@@ -55,7 +55,7 @@ static bool survive(const struct walk *w, unsigned int at, enum owner *owner)
 	r.proxy.at = at;
 	rig_run(&r);
 	struck = r.proxy.struck && !(r.source_rc == 0 && r.destination_rc == 0);
-	*owner = r.source.owner;
+	*owner = source_owner(r.engine);
 	/* A garbled GO is refused, and a garbled RUNNING not believed. */
 	if (!r.proxy.go)
 		ck_assert_int_ne(r.dst->runs, 1);
@@ -136,7 +136,7 @@ START_TEST(silent_destination_is_given_up_before_go_and_waited_for_no_longer_aft
 	rig_run(&r);
 	ck_assert_int_eq(r.source_rc, -1);
 	ck_assert_msg(strstr(r.source_error.text, cases[_i].expected), "%s", r.source_error.text);
-	ck_assert_int_eq(r.source.owner, cases[_i].undecided ? OWNER_NOBODY : OWNER_SOURCE);
+	ck_assert_int_eq(source_owner(r.engine), cases[_i].undecided ? OWNER_NOBODY : OWNER_SOURCE);
 	ck_assert_int_eq(r.dst->runs, cases[_i].undecided);
 	rig_check(&r);
 	rig_free(&r);

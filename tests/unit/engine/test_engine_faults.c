@@ -32,7 +32,7 @@ START_TEST(failure_at_either_side_is_told_at_both_and_harms_nobody)
 			    &r.refusal }[_i / 2] = why;
 	rig_run(&r);
 	ck_assert_int_eq(r.source_rc, -1);
-	ck_assert_int_eq(r.source.owner, OWNER_SOURCE);
+	ck_assert_int_eq(source_owner(r.engine), OWNER_SOURCE);
 	ck_assert_msg(strstr(r.source_error.text, why), "source: %s", r.source_error.text);
 	if (!r.refusal) /* who refuses has said it himself */
 		ck_assert_msg(strstr(r.destination_error.text, why), "destination: %s",
@@ -55,8 +55,8 @@ START_TEST(guest_that_cannot_be_resumed_is_paused_and_both_reasons_are_told)
 	ck_assert_msg(strstr(r.source_error.text, "first reason") &&
 			      strstr(r.source_error.text, "second reason"),
 		      "%s", r.source_error.text);
-	ck_assert(r.source.stuck && !r.src->runs && !r.dst->runs && !r.world.doubled);
-	ck_assert_int_eq(r.source.owner, OWNER_SOURCE);
+	ck_assert(source_is_stuck(r.engine) && !r.src->runs && !r.dst->runs && !r.world.doubled);
+	ck_assert_int_eq(source_owner(r.engine), OWNER_SOURCE);
 	rig_free(&r);
 }
 END_TEST
@@ -434,6 +434,7 @@ START_TEST(destination_that_lies_never_costs_the_guest)
 	const struct lie *lie = &lies[_i];
 	unsigned int fds, threads;
 	struct liar l = { .lie = lie };
+	struct channel *ch;
 	int pair[2], rc;
 	struct err e;
 	struct rig r;
@@ -450,17 +451,18 @@ START_TEST(destination_that_lies_never_costs_the_guest)
 	l.fd = pair[1];
 	socket_channel(&l.channel, pair[1], "source", -1, NULL);
 	l.writer.channel = l.channel;
-	socket_channel(&r.source.channel, pair[0], "destination", r.source_stop, NULL);
+	socket_channel(&ch, pair[0], "destination", r.source_stop, NULL);
+	r.engine = source_new(&r.source, NULL);
 	pthread_create(&l.thread, NULL, liar_thread, &l);
 	r.sum = fake_sum(r.src);
 	fake_run(r.src);
-	rc = source_run(&r.source, &e);
-	channel_close(r.source.channel);
+	rc = source_run(r.engine, ch, &e);
+	channel_close(ch);
 	pthread_join(l.thread, NULL);
 	channel_close(l.channel);
 
 	ck_assert_int_eq(rc, lie->owner == OWNER_DESTINATION ? 0 : -1);
-	ck_assert_int_eq(r.source.owner, lie->owner);
+	ck_assert_int_eq(source_owner(r.engine), lie->owner);
 	if (lie->expected)
 		ck_assert_msg(strstr(e.text, lie->expected), "%s", e.text);
 	ck_assert_int_eq(r.src->runs, lie->owner == OWNER_SOURCE);

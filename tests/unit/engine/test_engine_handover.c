@@ -38,7 +38,7 @@ START_TEST(go_that_is_old_is_not_obeyed)
 	ck_assert_msg(strstr(r.destination_error.text, "GO was obeyed too late"), "%s",
 		      r.destination_error.text);
 	/* The source was still there: it is told, and has the guest again. */
-	ck_assert_int_eq(r.source.owner, OWNER_SOURCE);
+	ck_assert_int_eq(source_owner(r.engine), OWNER_SOURCE);
 	ck_assert_msg(strstr(r.source_error.text, "gave up: GO was obeyed too late"), "%s",
 		      r.source_error.text);
 	ck_assert_uint_eq(r.dst->starts, 0);
@@ -57,7 +57,7 @@ START_TEST(go_behind_which_the_source_has_gone_is_not_obeyed)
 	r.dst->before_start = stand_until_the_source_has_left;
 	r.dst->arg = &r;
 	rig_run(&r);
-	ck_assert_int_eq(r.source.owner, OWNER_NOBODY);
+	ck_assert_int_eq(source_owner(r.engine), OWNER_NOBODY);
 	ck_assert_msg(
 		strstr(r.destination_error.text, "closed the connection before the guest ran"),
 		"%s", r.destination_error.text);
@@ -80,7 +80,7 @@ START_TEST(destination_that_is_ended_at_the_last_moment_gives_the_guest_back)
 	rig_init(&r, RIG_TCP);
 	r.on_arrived = end_at_the_last_moment;
 	rig_run(&r);
-	ck_assert_int_eq(r.source.owner, OWNER_SOURCE);
+	ck_assert_int_eq(source_owner(r.engine), OWNER_SOURCE);
 	ck_assert_msg(strstr(r.source_error.text, "gave up: the VM that waited for the guest was "
 						  "ended"),
 		      "%s", r.source_error.text);
@@ -97,7 +97,7 @@ START_TEST(guest_that_cannot_go_on_at_the_destination_is_kept_by_the_source)
 	rig_init(&r, RIG_TCP);
 	r.dst->fail_entry = "KVM cannot run it";
 	rig_run(&r);
-	ck_assert_int_eq(r.source.owner, OWNER_NOBODY);
+	ck_assert_int_eq(source_owner(r.engine), OWNER_NOBODY);
 	ck_assert_msg(strstr(r.destination_error.text, "could not go on: KVM cannot run it"), "%s",
 		      r.destination_error.text);
 	ck_assert(!r.src->runs && r.src->parked && !r.dst->runs);
@@ -140,7 +140,7 @@ START_TEST(destination_that_gives_up_while_a_disk_is_synced_is_heard)
 	RIG_AWAIT(__atomic_load_n(&r.src->syncs, __ATOMIC_RELAXED) > 0);
 	rig_stop(r.destination_stop);
 	rig_finish(&r);
-	ck_assert_int_eq(r.source.owner, OWNER_SOURCE);
+	ck_assert_int_eq(source_owner(r.engine), OWNER_SOURCE);
 	ck_assert_msg(strstr(r.source_error.text, "the destination gave up"), "%s",
 		      r.source_error.text);
 	ck_assert_uint_eq(r.src->saves, 0); /* READY is not asked for before the disks are synced */
@@ -174,7 +174,7 @@ START_TEST(pause_that_was_too_long_already_is_not_handed_over)
 	r.src->before_save = save_slowly;
 	r.on_commit = commit_late;
 	rig_run(&r);
-	ck_assert_int_eq(r.source.owner, OWNER_SOURCE);
+	ck_assert_int_eq(source_owner(r.engine), OWNER_SOURCE);
 	ck_assert_msg(strstr(r.source_error.text, "the guest has stood for"), "%s",
 		      r.source_error.text);
 	rig_check(&r);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "migrate/policy/policy_json.h"
+#include "migrate/policy/course.h"
 #include "tests/unit/lib/engine_rig.h"
 #include "vmm/base/clock.h"
 #include "vmm/memory.h"
@@ -39,7 +40,8 @@ START_TEST(policy_raises_the_downtime_until_it_fits)
 
 	init_endless(&r);
 	r.limits.downtime_us = 7;
-	steer_begin(&r.source, &p);
+	r.source.policy = &p;
+	source_free(source_new(&r.source, NULL));
 	ck_assert_uint_eq(r.limits.downtime_us, 100000);
 	rig_run(&r);
 	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
@@ -62,7 +64,7 @@ START_TEST(policy_gives_up_and_the_guest_runs_on)
 	struct rig r;
 
 	init_endless(&r);
-	steer_begin(&r.source, &p);
+	r.source.policy = &p;
 	rig_run(&r);
 	ck_assert_int_eq(r.source_rc, -1);
 	ck_assert_msg(

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "migrate/source/part.h"
 #include "tests/unit/lib/engine_rig.h"
 #include "vmm/memory.h"
 

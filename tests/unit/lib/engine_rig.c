@@ -78,16 +78,15 @@ static struct channel *connect_one(void *arg, struct err *e)
 static void *source_thread(void *arg)
 {
 	struct rig *r = arg;
-	struct source *s = &r->source;
+	struct channel *ch = connect_one(r, &r->source_error);
 
-	s->channel = connect_one(r, &r->source_error);
-	if (!s->channel) {
+	if (!ch) {
 		r->source_rc = -1;
 		return NULL;
 	}
-	r->source_rc = source_run(s, &r->source_error);
-	r->sent_bytes = s->channel->bytes;
-	channel_close(s->channel);
+	r->source_rc = source_run(r->engine, ch, &r->source_error);
+	r->sent_bytes = ch->bytes;
+	channel_close(ch);
 	__atomic_store_n(&r->left, true, __ATOMIC_RELEASE);
 	return NULL;
 }
@@ -178,7 +177,7 @@ void rig_init_sized(struct rig *r, enum rig_link link, uint64_t first_pages)
 	fake_fill(r->src, 7);
 	r->source_stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->destination_stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r->source = (struct source){
+	r->source = (struct source_job){
 		.guest = &r->src->guest,
 		.n_lanes = 1,
 		.stop_fd = r->source_stop,
@@ -240,6 +239,8 @@ void rig_start(struct rig *r)
 		r->world.holder = r->src;
 	else
 		fake_run(r->src);
+	r->engine = source_new(&r->source, NULL);
+	ck_assert_ptr_nonnull(r->engine);
 	ck_assert_int_eq(pthread_create(&r->destination_thread, NULL, destination_thread, r), 0);
 	ck_assert_int_eq(pthread_create(&r->source_thread, NULL, source_thread, r), 0);
 }
@@ -273,6 +274,7 @@ void rig_free(struct rig *r)
 		teller_free(&r->source_teller);
 		teller_free(&r->destination_teller);
 	}
+	source_free(r->engine);
 	fake_free(r->src);
 	fake_free(r->dst);
 	close(r->source_stop);
@@ -330,7 +332,7 @@ void rig_dirty_by_plan(struct rig *r)
 
 void rig_check(struct rig *r)
 {
-	enum owner owner = r->source.owner;
+	enum owner owner = source_owner(r->engine);
 	bool writing = r->src->writers || r->on_round;
 
 	ck_assert(!r->world.doubled);

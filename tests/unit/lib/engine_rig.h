@@ -26,7 +26,7 @@ enum rig_link { RIG_PAIR, RIG_UNIX, RIG_TCP, RIG_PROXY };
 struct rig {
 	/* May be changed between rig_init and rig_start. */
 	enum rig_link link;
-	struct source source; /* n_lanes, timeouts, checks; the rest is set */
+	struct source_job source; /* n_lanes, timeouts, checks; the rest is set */
 	struct source_limits limits;
 	struct proxy proxy;
 	const char *refusal; /* what the destination answers; NULL: builds it */
@@ -46,6 +46,8 @@ struct rig {
 	struct fake *src, *dst;
 	struct stats source_stats, destination_stats;
 	int source_stop, destination_stop;
+
+	struct source *engine; /* from rig_start to rig_free */
 
 	/* How it ended: after rig_finish. */
 	int source_rc, destination_rc;

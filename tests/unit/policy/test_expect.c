@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "migrate/policy/expect.h"
+#include "migrate/source/source_internal.h"
 #include "migrate/stream/hello.h"
 #include "tests/unit/lib/engine_rig.h"
 #include "vmm/memory.h"
@@ -106,7 +107,7 @@ START_TEST(expected_pause_counts_what_both_ends_have_rehearsed)
 	rig_run(&r);
 	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
 	ck_assert_uint_eq(r.src->rehearsals, 1);
-	ck_assert(r.source.expect.told);
+	ck_assert(r.engine->expect.told);
 	/* What is said is what is measured, and the pause has it. */
 	ck_assert_uint_ge(r.source_stats.expected_us, 150000);
 	ck_assert_uint_ge(r.source_stats.downtime_us, 150000);
@@ -123,7 +124,7 @@ START_TEST(destination_that_tells_nothing_is_taken_for_like_this_one)
 	init(&r, 20000, 0);
 	rig_run(&r);
 	ck_assert_msg(r.source_rc == 0, "%s", r.source_error.text);
-	ck_assert(!r.source.expect.told);
+	ck_assert(!r.engine->expect.told);
 	ck_assert_uint_ge(r.source_stats.expected_us, 40000);
 	rig_check(&r);
 	rig_free(&r);
@@ -166,7 +167,7 @@ START_TEST(policy_decides_when_states_alone_exceed_the_limit)
 
 	init(&r, 30000, 50000);
 	r.limits.downtime_us = 60000;
-	steer_begin(&r.source, &p);
+	r.source.policy = &p;
 	rig_run(&r);
 	ck_assert(r.limit_in_time);
 	ck_assert_msg(strstr(r.limit_reason, "the policy decides"), "'%s'", r.limit_reason);
@@ -189,7 +190,7 @@ static void after_three_rounds(struct rig *r, uint64_t round)
 {
 	if (round != 3)
 		return;
-	if (r->source.expect.said_limit_us)
+	if (r->engine->expect.said_limit_us)
 		__atomic_store_n(&r->limits.force, true, __ATOMIC_RELAXED);
 	else
 		rig_stop(r->source_stop);

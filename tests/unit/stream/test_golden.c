@@ -186,16 +186,17 @@ static uint8_t *written(bool live, size_t *len)
 	struct yes y = { .ch = { .ops = &yes_ops, .name = "yes" },
 			 .lock = PTHREAD_MUTEX_INITIALIZER,
 			 .changed = PTHREAD_COND_INITIALIZER };
-	struct source s = { .guest = &f->guest,
-			    .n_lanes = 1,
-			    .cold = !live,
-			    .stop_fd = -1,
-			    .limits = &limits,
-			    .stats = &stats,
-			    .fixed_id = id,
-			    .program = "golden" };
+	struct source_job job = { .guest = &f->guest,
+				  .n_lanes = 1,
+				  .cold = !live,
+				  .stop_fd = -1,
+				  .limits = &limits,
+				  .stats = &stats,
+				  .fixed_id = id,
+				  .program = "golden" };
+	struct source *s;
 	uint8_t *bytes;
-	struct err e;
+	struct err e = { "" };
 
 	memory_channel(&there, NULL, 0, NULL);
 	memory_channel(&y.said, NULL, 0, NULL);
@@ -203,12 +204,14 @@ static uint8_t *written(bool live, size_t *len)
 	y.there = there;
 	/* As a file has it. */
 	there->page_aligned = !live;
-	s.channel = live ? &y.ch : there;
+	s = source_new(&job, NULL);
 	fake_run(f);
-	if (source_run(&s, &e)) { /* also outside a test, where Check cannot be asked */
+	if (!s || source_run(s, live ? &y.ch : there,
+			     &e)) { /* also outside a test, where Check cannot be asked */
 		fprintf(stderr, "%s\n", e.text);
 		abort();
 	}
+	source_free(s);
 	*len = there->bytes;
 	bytes = malloc(*len);
 	memcpy(bytes, memory_channel_written(there), *len);

@@ -161,7 +161,7 @@ static struct fake *full_fake(void)
 static int save(struct fake *f, struct stats *stats, struct err *e)
 {
 	static struct source_limits limits;
-	struct source source = {
+	const struct source_job job = {
 		.guest = &f->guest,
 		.n_lanes = 1,
 		.cold = true,
@@ -169,12 +169,16 @@ static int save(struct fake *f, struct stats *stats, struct err *e)
 		.limits = &limits,
 		.stats = stats,
 	};
+	struct source *s;
+	struct channel *ch;
 	int rc;
 
-	if (file_channel_create(&source.channel, path, e))
+	if (file_channel_create(&ch, path, e))
 		return -1;
-	rc = source_run(&source, e);
-	channel_close(source.channel);
+	s = source_new(&job, e);
+	rc = source_run(s, ch, e);
+	source_free(s);
+	channel_close(ch);
 	return rc ? -1 : 0;
 }
 
