@@ -1,4 +1,4 @@
-/* Dirty pages: see dirty.h. Only dirty_found runs on other threads. */
+/* Dirty pages. Only dirty_found runs on other threads than the migration's. */
 #include "migrate/source/dirty.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /*
- * The lanes: see lanes.h. A lane never takes a chunk while another lane sends one of the same part,
- * block and `first`. A chunk can be in the queue twice for that reason: a few pages of it as an
- * urgent one, and the rest in turn.
+ * The queue and the threads of the lanes. Two chunks of the same part, block and `first` may be
+ * queued: some pages as an urgent one, the rest in turn. A lane takes neither while another lane
+ * sends the other, as they share words of bitmaps.
  */
 #include "migrate/source/lanes.h"
 

@@ -1,11 +1,12 @@
 /*
- * The lanes of a migration: one connection each, with one stream's guarantees. Each chunk goes by
- * one of them. With one lane all is sent on the caller's thread; with several each lane has a
- * thread, "migrate0"..., which takes chunks from a common queue.
+ * The lanes of a migration. A lane is one connection, with the guarantees of one stream. One lane
+ * sends on the caller's thread. If there are several, each has a thread, "migrate0"..., and all
+ * take their chunks from one queue.
  *
- * A page goes at most once in a round, so its newest copy wins: at the end of a round all lanes say
- * so, and the destination lets none of them go on before all have arrived there. Urgent chunks keep
- * this rule. They overtake those in turn, and a page that was queued leaves its place in the queue.
+ * A page goes at most once in a round, so the newest copy of it arrives last: at the end of a round
+ * each lane sends ROUND, and the destination reads on only when it has that of every lane. Urgent
+ * chunks keep this rule. They overtake chunks in turn, and a page that becomes urgent leaves the
+ * chunk in which it was queued.
  */
 #ifndef GODWIT_MIGRATE_LANES_H
 #define GODWIT_MIGRATE_LANES_H
@@ -37,7 +38,7 @@ struct lane {
 	struct writer writer;
 	pthread_t thread;
 	bool started;
-	/* Under lock: it sends `chunk`, whose pages belong to the lane's thread meanwhile. */
+	/* Under lock: the lane sends `chunk`, whose pages its thread may change meanwhile. */
 	bool busy;
 	struct chunk chunk;
 };
@@ -45,7 +46,7 @@ struct lane {
 struct lanes {
 	/* Set by lanes_init. */
 	struct stats *stats;
-	struct limiter *limiter; /* ended as soon as a lane has failed */
+	struct limiter *limiter; /* ended when a lane fails */
 	unsigned int n;		 /* 0: there are none */
 	struct lane lane[LANES_MAX];
 
@@ -63,32 +64,33 @@ struct lanes {
 int lanes_init(struct lanes *l, const struct writer *writers, unsigned int n, struct stats *stats,
 	       struct limiter *limiter, struct err *e);
 
-/* Waits for chunks under way, and forgets those in the queue. Does nothing if there are none. */
+/* Waits for chunks under way, and drops those in the queue. Does nothing if there are no lanes. */
 void lanes_free(struct lanes *l);
 
-/* Ends what the lanes are doing, however long the peer would let them wait. After it only
- * lanes_main can send. Does nothing if there are none. */
+/* Ends what the lanes are doing, even if the peer does not read. Afterwards only lanes_main can
+ * send. Does nothing if there are no lanes. */
 void lanes_abort(struct lanes *l);
 
 /*
- * Sends a chunk, or queues it; waits if the queue is full. Its pages must not have been handed over
- * in this round before. The caller's thread: one at a time, except for urgent chunks when there are
- * several lanes.
+ * Sends a chunk, or queues it; waits if the queue is full. The caller must not have sent these
+ * pages in this round before. If there is one lane, one thread at a time may call this.
  */
 int lanes_send(struct lanes *l, const struct chunk *c, struct err *e);
 
 /*
- * Makes those pages of `c` urgent that wait in the queue in their turn; waits if too many are
- * urgent. Returns how many they are: the others are urgent, sent or on their way already, or were
- * never handed over. Any thread.
+ * Makes those pages of `c` urgent that are queued in turn; waits if too many chunks are urgent.
+ * Returns how many pages that are. The others are urgent already, on their way, sent, or were never
+ * handed over. Any thread.
  */
 unsigned int lanes_hurry(struct lanes *l, const struct chunk *c);
 
-/* Waits until everything is on the way; then a ROUND record with that number on every lane. */
+/* Waits until all chunks were sent. */
 int lanes_drain(struct lanes *l, struct err *e);
+
+/* Drains, then sends ROUND with that number on every lane. */
 int lanes_end_round(struct lanes *l, uint32_t round, struct err *e);
 
-/* The writer of lane 0, for all other records; only after lanes_drain or lanes_end_round. */
+/* The writer of lane 0, for all other records. Only while no chunk is queued or under way. */
 struct writer *lanes_main(struct lanes *l);
 
 #endif

@@ -1,5 +1,7 @@
-/* The order of a first round: see order.h. */
+/* Pieces are numbered over all blocks; in scattered order by the reversed bits of the step. */
 #include "migrate/source/order.h"
+
+#include "vmm/base/math.h"
 
 static uint64_t pieces_of(const struct order *o, unsigned int block)
 {
@@ -14,7 +16,7 @@ void order_init(struct order *o, const struct guest *g, uint64_t least_pages, bo
 	*o = (struct order){ .guest = g, .scattered = scattered };
 	for (i = 0; i < g->n_blocks; i++) {
 		pages += g->blocks[i].pages;
-		largest = g->blocks[i].pages > largest ? g->blocks[i].pages : largest;
+		largest = max_u64(largest, g->blocks[i].pages);
 	}
 	o->piece_pages = scattered ? pages / ORDER_PIECES : largest;
 	o->piece_pages += least_pages - 1;
@@ -28,7 +30,7 @@ void order_init(struct order *o, const struct guest *g, uint64_t least_pages, bo
 		o->steps *= 2;
 }
 
-static uint64_t turned_round(uint64_t n, uint64_t steps)
+static uint64_t reversed(uint64_t n, uint64_t steps)
 {
 	uint64_t turned = 0;
 
@@ -40,7 +42,7 @@ static uint64_t turned_round(uint64_t n, uint64_t steps)
 bool order_next(const struct order *o, uint64_t *at, struct order_piece *p)
 {
 	while (*at < o->steps) {
-		uint64_t n = o->scattered ? turned_round(*at, o->steps) : *at, pages;
+		uint64_t n = o->scattered ? reversed(*at, o->steps) : *at, pages;
 
 		++*at;
 		if (n >= o->pieces)
@@ -49,7 +51,7 @@ bool order_next(const struct order *o, uint64_t *at, struct order_piece *p)
 			n -= pieces_of(o, p->block);
 		p->first = n * o->piece_pages;
 		pages = o->guest->blocks[p->block].pages - p->first;
-		p->pages = pages < o->piece_pages ? pages : o->piece_pages;
+		p->pages = min_u64(pages, o->piece_pages);
 		return true;
 	}
 	return false;

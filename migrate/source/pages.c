@@ -1,4 +1,7 @@
-/* Chunks to records: see pages.h. */
+/*
+ * Chunks to records. Plain pages go straight from guest memory, unless they need a checksum while
+ * the guest runs. A codec only ever sees copies.
+ */
 #include "migrate/source/pages.h"
 
 #include <inttypes.h>
@@ -20,14 +23,14 @@
 /* Pages that are copied for one record: few enough to stay in the processor's cache. */
 #define COPIES_PAGES 64u
 
-/* A PAGES record on the way. */
+/* A PAGES record that is being made. */
 struct batch {
 	uint8_t body[PAGES_HEAD_BYTES + CHUNK_PAGES * RUN_BYTES];
 	struct iovec data[CHUNK_PAGES];
 	uint32_t n_runs;
 	uint64_t pages;
-	uint8_t copies[COPIES_PAGES *
-		       PAGE_SIZE]; /* of pages that are summed while the guest runs */
+	/* Of pages that get a checksum while the guest runs. */
+	uint8_t copies[COPIES_PAGES * PAGE_SIZE];
 };
 
 /* -- as they are -- */
@@ -44,9 +47,9 @@ static void add_run(struct batch *b, const struct guest_block *block, uint64_t f
 }
 
 /*
- * The checksum of the batch's data; returns how many pieces they are in. A guest that runs may
- * write to a page at any moment: what is summed and what is sent must be one copy of it, or sound
- * data would be found damaged.
+ * Computes the checksum of the batch's data, and returns how many pieces they are in. A guest that
+ * runs may write to a page at any moment. The checksum must be of the same copy that is sent, or
+ * the destination would find sound data damaged.
  */
 static int checksum_batch(const struct pages_sender *p, struct batch *b, uint32_t *crc)
 {
@@ -91,11 +94,9 @@ static int send_paced(struct pages_worker *w, const void *body, size_t body_byte
 	return 0;
 }
 
-/* How many pages may go into one record under the present rate. */
-static uint64_t batch_pages(const struct pages_sender *p)
+/* How many pages, at most `most`, may go into one record under the present bandwidth. */
+static uint64_t batch_pages(const struct pages_sender *p, uint64_t most)
 {
-	const uint64_t most = p->checksums && !p->still ? COPIES_PAGES : CHUNK_PAGES;
-
 	return pace_batch_bytes(limiter_rate(p->limiter), most * PAGE_SIZE) / PAGE_SIZE;
 }
 
@@ -155,7 +156,8 @@ static int send_runs(struct pages_worker *w, const struct chunk *c, const uint64
 {
 	struct pages_sender *p = w->all;
 	const struct guest_block *block = &p->guest->blocks[c->block];
-	uint64_t max = batch_pages(p), at, n;
+	bool copied = codec == CODEC_PLAIN && p->checksums && !p->still;
+	uint64_t max = batch_pages(p, copied ? COPIES_PAGES : CHUNK_PAGES), at, n;
 
 	for (at = 0; bitmap_next_run(pages, CHUNK_PAGES, &at, &n); at += n) {
 		n = min_u64(n, max - w->batch->pages);
@@ -208,7 +210,7 @@ static void say_choice(struct pages_sender *p, enum pages_codec codec, enum choi
 		      on ? "" : ": it is left out, and tried again later");
 }
 
-/* Judges whether the codecs gain, by what a set of pages became. */
+/* Judges whether the codecs gain, by the size that a set of pages became and the time it took. */
 static void judge(struct pages_worker *w, const struct encode_how *how, uint64_t rest_pages,
 		  uint64_t rest_bytes, uint64_t delta_ns, uint64_t rest_ns)
 {
@@ -240,7 +242,7 @@ static int write_encoded(struct pages_worker *w, const struct page_set *set, str
 
 	for (at = 0; bitmap_next_run(out->pages, CHUNK_PAGES, &at, &n); at += n)
 		run_encode(body + PAGES_HEAD_BYTES, head.n_runs++, set->first + at, n);
-	/* Encoders give out copies, which nobody writes to. */
+	/* The encoder gives out copies, which the guest cannot write to. */
 	if (p->checksums)
 		head.data_crc = crc32c(0, out->data.iov_base, out->data.iov_len);
 	pages_encode(&head, body);
@@ -294,7 +296,7 @@ static int encode_set(struct pages_worker *w, const struct encode_how *how,
 	return 0;
 }
 
-/* Which codecs the next pages go through. */
+/* Chooses the codecs for the next pages. */
 static struct encode_how how_to_encode(struct pages_sender *p, uint64_t pages)
 {
 	struct encode_how how = { .rest = CODEC_PLAIN,
@@ -335,7 +337,7 @@ static void forget(struct pages_worker *w, const struct chunk *c, const uint64_t
 static int send_encoded(struct pages_worker *w, const struct encode_how *how, const struct chunk *c,
 			struct err *e)
 {
-	uint64_t max = batch_pages(w->all), i, n;
+	uint64_t max = batch_pages(w->all, CHUNK_PAGES), i, n;
 	struct page_set set;
 
 	for (i = bitmap_next_set(c->pages, CHUNK_PAGES, 0); i < CHUNK_PAGES;) {

@@ -1,8 +1,7 @@
 /*
- * From a chunk of RAM to PAGES records. Finds the zero pages, sends the others encoded if that
- * gains, else straight from guest memory, and keeps to the bandwidth. Knows a writer and a limiter,
- * and nothing of lanes: several threads may send at a time, each as a worker with buffers of its
- * own.
+ * From a chunk of RAM to PAGES records. Zero pages go without data. The others are encoded if a
+ * codec gains, and are plain if not. The limiter keeps the bandwidth. Several threads may send at a
+ * time, each as a worker with its own buffers and its own writer.
  */
 #ifndef GODWIT_MIGRATE_SOURCE_PAGES_H
 #define GODWIT_MIGRATE_SOURCE_PAGES_H
@@ -28,7 +27,7 @@ struct pages_codecs {
 	struct page_cache *cache; /* for XBZRLE; NULL: none. Not owned. */
 	enum pages_codec rest;	  /* CODEC_PLAIN, or a compression */
 	int level;
-	/* Told when a codec was left out, or comes back; any thread. */
+	/* Told when a codec is left out, or tried again; any thread. */
 	struct decisions decisions;
 };
 
@@ -40,7 +39,7 @@ struct pages_worker {
 	struct writer *writer; /* of the chunk under way */
 	struct batch *batch;   /* what goes into one record */
 	struct encoder encoder;
-	/* Of the page data sent lately: how long the link took for it. */
+	/* Page data sent lately, and how long the link took for them. */
 	uint64_t link_bytes, link_ns;
 };
 
@@ -56,8 +55,8 @@ struct pages_sender {
 	unsigned int n;
 
 	uint32_t round; /* from 1; changes only while no chunk is under way */
-	/* Pages that the destination has as other than zero. The words of a chunk belong to the
-	 * worker that sends it. */
+	/* Pages that are not zero at the destination. The words of a chunk belong to the worker
+	 * that sends it. */
 	uint64_t *sent[GUEST_BLOCKS_MAX];
 	struct pages_worker worker[LANES_MAX];
 
@@ -74,7 +73,7 @@ int pages_init(struct pages_sender *p, const struct guest *g, struct stats *stat
 int pages_send(struct pages_sender *p, unsigned int worker, struct writer *writer, struct chunk *c,
 	       struct err *e);
 
-/* Does nothing if *p is zero. */
+/* Does nothing if *p is all zero. */
 void pages_free(struct pages_sender *p);
 
 #endif

@@ -1,4 +1,4 @@
-/* RAM: see ram.h. */
+/* Steps and pieces of RAM, and what the destination is told ahead. */
 #include "migrate/source/ram.h"
 
 #include <stdlib.h>

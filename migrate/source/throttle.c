@@ -1,4 +1,4 @@
-/* The throttle: see throttle.h. */
+/* Looks, what they say, and the shares of the vCPUs. */
 #include "migrate/source/throttle.h"
 
 #include "migrate/decisions.h"
