@@ -374,7 +374,7 @@ END_TEST
 
 START_TEST(more_devices_than_interrupts_are_refused)
 {
-	char line[2048] = "--kernel|/k", more[32];
+	char line[2048] = "--kernel|/k", more[48];
 	struct err e = { "" };
 	struct parsed p;
 	struct tree t;
