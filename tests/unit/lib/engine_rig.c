@@ -241,6 +241,8 @@ void rig_start(struct rig *r)
 		fake_run(r->src);
 	r->engine = source_new(&r->source, NULL);
 	ck_assert_ptr_nonnull(r->engine);
+	if (r->on_start)
+		r->on_start();
 	ck_assert_int_eq(pthread_create(&r->destination_thread, NULL, destination_thread, r), 0);
 	ck_assert_int_eq(pthread_create(&r->source_thread, NULL, source_thread, r), 0);
 }

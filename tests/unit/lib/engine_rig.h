@@ -36,6 +36,7 @@ struct rig {
 	int lanes_ms;
 	struct place *place;	    /* of the destination's pages; NULL: its memory as it is */
 	uint64_t load_us, start_us; /* that the destination says it takes; 0: it says nothing */
+	void (*on_start)(void);	    /* all is made, and the migration begins */
 	void (*on_round)(struct rig *r, uint64_t round);
 	int (*on_commit)(struct rig *r, struct err *e);
 	int (*on_arrived)(struct rig *r, struct err *e); /* the destination's last moment */
