@@ -94,23 +94,23 @@ static int on_owner(struct guest *g, void (*fn)(void *arg), bool run, struct err
 	return c.rc;
 }
 
-static int guest_log_start(struct guest *g, struct err *e)
+static int guest_dirty_log_start(struct guest *g, struct err *e)
 {
 	return machine_log_start(machine_of(g), e);
 }
 
-static int guest_log_fetch(struct guest *g, unsigned int block, uint64_t *bits, struct err *e)
+static int guest_dirty_log_fetch(struct guest *g, unsigned int block, uint64_t *bits, struct err *e)
 {
 	return machine_log_fetch(machine_of(g), block, bits, e);
 }
 
-static int guest_log_clear(struct guest *g, unsigned int block, uint64_t first, uint64_t n,
-			   const uint64_t *bits, struct err *e)
+static int guest_dirty_log_clear(struct guest *g, unsigned int block, uint64_t first, uint64_t n,
+				 const uint64_t *bits, struct err *e)
 {
 	return machine_log_clear(machine_of(g), block, first, n, bits, e);
 }
 
-static void guest_log_stop(struct guest *g)
+static void guest_dirty_log_stop(struct guest *g)
 {
 	machine_log_stop(machine_of(g));
 }
@@ -376,10 +376,10 @@ static int guest_take_over(struct guest *g, bool run, struct err *e)
 }
 
 static const struct guest_ops ops = {
-	.log_start = guest_log_start,
-	.log_fetch = guest_log_fetch,
-	.log_clear = guest_log_clear,
-	.log_stop = guest_log_stop,
+	.log_start = guest_dirty_log_start,
+	.log_fetch = guest_dirty_log_fetch,
+	.log_clear = guest_dirty_log_clear,
+	.log_stop = guest_dirty_log_stop,
 	.touched = guest_touched,
 	.names_free_pages = guest_names_free_pages,
 	.free_pages_name = guest_free_pages_name,
