@@ -158,6 +158,11 @@ int dirty_guess(struct dirty *d, struct err *e)
 	return 0;
 }
 
+const uint64_t *dirty_guessed(const struct dirty *d, unsigned int block)
+{
+	return d->pending[block];
+}
+
 /* One bit of each word; scattered, as guests like even distances. */
 static uint64_t sample_of(uint64_t word)
 {

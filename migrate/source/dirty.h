@@ -86,8 +86,11 @@ void dirty_end_free(struct dirty *d);
 
 /* -- before the first round -- */
 
-/* Guesses what the first round will send: `pending` is what was touched so far. */
+/* Guesses what the first round will send: what was touched so far becomes pending. */
 int dirty_guess(struct dirty *d, struct err *e);
+
+/* The guess: a bit for each page of the block. Valid until pages are taken. */
+const uint64_t *dirty_guessed(const struct dirty *d, unsigned int block);
 
 /* From here on hot chunks are found. */
 int dirty_begin_samples(struct dirty *d, struct err *e);

@@ -208,8 +208,9 @@ int ram_look_ahead(struct ram *r, struct err *e)
 	while (!rc && order_next(&o, &at, &p)) {
 		unit = p.first / AHEAD_UNIT_PAGES;
 		end = (p.first + p.pages + AHEAD_UNIT_PAGES - 1) / AHEAD_UNIT_PAGES;
-		while (!rc && (bytes = ahead_encode(&r->guest->blocks[p.block], p.block,
-						    r->dirty->pending[p.block], &unit, end, body)))
+		while (!rc &&
+		       (bytes = ahead_encode(&r->guest->blocks[p.block], p.block,
+					     dirty_guessed(r->dirty, p.block), &unit, end, body)))
 			rc = tell_ahead(r, body, bytes, e);
 	}
 	free(body);
