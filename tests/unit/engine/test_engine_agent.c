@@ -67,7 +67,7 @@ START_TEST(park_waits_for_the_hook_and_what_was_written_meanwhile_goes_before)
 	r.on_round = note_round;
 	rig_start(&r);
 	RIG_AWAIT(fake_agent_noted(&agent, "before_migration"));
-	usleep(20000);
+	usleep(300000); /* the source has come to its wait, on a busy host too */
 	ck_assert_uint_eq(r.src->parks, 0);
 	fake_agent_end_hook(&agent);
 	rig_finish(&r);
